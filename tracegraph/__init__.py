@@ -1,0 +1,124 @@
+"""tracegraph: eager array programs with PyTorch's names, traced, optimised, saved and replayed.
+
+The eager functions are here at once; tracing, files, `nn`, `optim` and the rest are imported at
+first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from tracegraph import dtypes as _dtypes
+from tracegraph import methods as _methods
+from tracegraph.functions import FUNCTIONS as _FUNCTIONS
+from tracegraph.autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from tracegraph.devices import Device as device
+from tracegraph.dtypes import (
+    DType,
+    bfloat16,
+    finfo,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    iinfo,
+    int8,
+    int16,
+    int32,
+    int64,
+    promote_types,
+    set_default_dtype,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from tracegraph.printing import set_printoptions
+from tracegraph.random import (
+    Generator,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
+from tracegraph.tensors import Size, Tensor
+
+__version__ = "0.1.0"
+
+dtype = DType
+bool = _dtypes.bool_  # noqa: A001
+half, float, double = float16, float32, float64  # noqa: A001
+short, int, long = int16, int32, int64  # noqa: A001
+
+globals().update(_FUNCTIONS)
+
+_LAZY = {
+    "trace": "tracegraph.tracing",
+    "Traced": "tracegraph.tracing",
+    "save": "tracegraph.archive",
+    "load": "tracegraph.archive",
+    "optimize": "tracegraph.compiler",
+    "set_num_threads": "tracegraph.compiler",
+    "get_num_threads": "tracegraph.compiler",
+}
+_SUBMODULES = frozenset(
+    """autograd cuda distributions errors fft jit linalg models nn optim random special utils
+    hub backends version testing onnx passes runtime ir""".split()
+)
+
+__all__ = [
+    "DType",
+    "Generator",
+    "Size",
+    "Tensor",
+    "device",
+    "dtype",
+    "enable_grad",
+    "finfo",
+    "get_default_dtype",
+    "iinfo",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "promote_types",
+    *("default_generator", "get_rng_state", "initial_seed", "manual_seed", "seed", "set_rng_state"),
+    "set_default_dtype",
+    "set_grad_enabled",
+    "set_printoptions",
+    *("bfloat16", "float16", "float32", "float64"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *_FUNCTIONS,
+    *_LAZY,
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is public but not yet loaded."""
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    elif name in _SUBMODULES:
+        try:
+            value = importlib.import_module(f"tracegraph.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"tracegraph.{name}":
+                raise
+            raise AttributeError(f"module 'tracegraph' has no attribute {name!r}") from None
+    else:
+        raise AttributeError(f"module 'tracegraph' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_SUBMODULES})

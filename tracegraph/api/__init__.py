@@ -1,0 +1,1 @@
+"""The functions of the public face, by family; bound as Tensor methods in `tracegraph.methods`."""

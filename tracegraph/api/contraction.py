@@ -1,0 +1,464 @@
+"""Products of matrices and vectors, with PyTorch's names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegraph import modes
+from tracegraph.api.promotion import cast
+from tracegraph.api.shape import diagonal, movedim, permute, reshape, unsqueeze
+from tracegraph.dispatch import front
+from tracegraph.dtypes import dtype_of, int64
+from tracegraph.errors import DTypeError, OpError
+from tracegraph.operators import ARITHMETIC_FLOATS, on_tape
+from tracegraph.ops.table import OPS
+from tracegraph.tensor_type import broadcast_shapes, wrap_dim
+from tracegraph.tensors import Tensor, type_of, wrap
+
+_MATMUL = OPS["matmul"]
+
+
+def _check_dtypes(x: Tensor, y: Tensor) -> None:
+    if x._data.dtype is not y._data.dtype and type_of(x).dtype is not type_of(y).dtype:
+        raise DTypeError(
+            "expected m1 and m2 to have the same dtype, but got: "
+            f"{type_of(x).dtype.name} != {type_of(y).dtype.name}"
+        )
+
+
+def _check_dims(name: str, *operands: tuple[Tensor, int]) -> None:
+    for place, (x, ndim) in enumerate(operands, 1):
+        if x.ndim != ndim:
+            raise OpError(f"{name}: expected a {ndim}-D tensor as argument {place}, got {x.ndim}-D")
+
+
+def _matrices(x: Tensor, y: Tensor) -> Tensor:
+    """Return x @ y for operands of at least 2 dims; two plain float matrices go the short way."""
+    a, b = x._data, y._data
+    if (
+        modes.recording
+        or a.__class__ is not np.ndarray
+        or b.__class__ is not np.ndarray
+        or a.dtype is not b.dtype
+        or a.dtype not in ARITHMETIC_FLOATS
+        or a.ndim != 2
+        or b.ndim != 2
+        or a.shape[1] != b.shape[0]
+    ):
+        _check_dtypes(x, y)
+        return front.matmul(x, y)
+    try:
+        out = wrap(a @ b)
+    except RuntimeWarning:
+        return front.matmul(x, y)
+    on_tape(_MATMUL, (x, y), out)
+    return out
+
+
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """Matrix product of the last two dims, leading dims broadcast; a 1-D operand is a vector.
+
+    Raises:
+        OpError: a 0-D operand, or sizes or dtypes that do not fit.
+    """
+    n, k = len(input._data.shape), len(other._data.shape)
+    if n >= 2 and k >= 2:
+        return _matrices(input, other)
+    if n == 0 or k == 0:
+        raise OpError(
+            f"both arguments to matmul need to be at least 1D, but they are {n}D and {k}D"
+        )
+    x = input if n > 1 else unsqueeze(input, 0)
+    y = other if k > 1 else unsqueeze(other, 1)
+    if x._data.shape[-1] != y._data.shape[-2]:
+        raise OpError(f"size mismatch in matmul: {list(input.shape)} and {list(other.shape)}")
+    out = _matrices(x, y)
+    shape = list(out._data.shape)
+    if k == 1:
+        del shape[-1]
+    if n == 1:
+        del shape[-1 if k == 1 else -2]
+    return reshape(out, tuple(shape))
+
+
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """Product of two matrices."""
+    _check_dims("mm", (input, 2), (mat2, 2))
+    return _matrices(input, mat2)
+
+
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+    """Products of matrices, one for each batch element: `x: [batch, n, k]`, `y: [batch, k, m]`."""
+    _check_dims("bmm", (input, 3), (mat2, 3))
+    if input.shape[0] != mat2.shape[0]:
+        raise OpError(f"batch sizes differ: {list(input.shape)} and {list(mat2.shape)}")
+    return _matrices(input, mat2)
+
+
+def mv(input: Tensor, vec: Tensor) -> Tensor:
+    """Product of a matrix and a vector."""
+    _check_dims("mv", (input, 2), (vec, 1))
+    return matmul(input, vec)
+
+
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
+    """Sum of the products of two vectors."""
+    _check_dims("dot", (input, 1), (tensor, 1))
+    return matmul(input, tensor)
+
+
+def vdot(input: Tensor, other: Tensor) -> Tensor:
+    """`dot`: nothing is complex here."""
+    return dot(input, other)
+
+
+def inner(input: Tensor, other: Tensor) -> Tensor:
+    """Sums of products along the last dim of both."""
+    if input.ndim == 0 or other.ndim == 0:
+        return input * other
+    if input.shape[-1] != other.shape[-1]:
+        raise OpError(
+            "inner() the last dimension must match on both input tensors but got shapes "
+            f"{list(input.shape)} and {list(other.shape)}"
+        )
+    return tensordot(input, other, ([-1], [-1]))
+
+
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """All products of an element of one vector with one of another."""
+    _check_dims("outer", (input, 1), (vec2, 1))
+    return unsqueeze(input, 1) * vec2
+
+
+ger = outer
+
+
+def _plus(input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
+    """Return beta·input + alpha·product; with beta 0 nothing of `input` remains, NaN neither."""
+    if alpha != 1:
+        product = product * alpha
+    if beta == 0:
+        shape = broadcast_shapes([tuple(input.shape), tuple(product.shape)])
+        return front.expand(product, shape=shape)
+    return (input if beta == 1 else input * beta) + product
+
+
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """Return beta·input + alpha·(mat1 @ mat2)."""
+    return _plus(input, mm(mat1, mat2), beta, alpha)
+
+
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """Return beta·input + alpha·(mat @ vec)."""
+    return _plus(input, mv(mat, vec), beta, alpha)
+
+
+def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """Return beta·input + alpha·outer(vec1, vec2)."""
+    return _plus(input, outer(vec1, vec2), beta, alpha)
+
+
+def baddbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Tensor:
+    """Return beta·input + alpha·bmm(batch1, batch2)."""
+    return _plus(input, bmm(batch1, batch2), beta, alpha)
+
+
+def addbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Tensor:
+    """Return beta·input + alpha·(sum over the batch of bmm(batch1, batch2))."""
+    product = front.sum(bmm(batch1, batch2), dim=(0,), keepdim=False)
+    return _plus(input, product, beta, alpha)
+
+
+def _contract(x: Tensor, y: Tensor, dims_x: list[int], dims_y: list[int]) -> Tensor:
+    """Sum products over paired dims; the other dims of x, then those of y, remain."""
+    rest_x = [i for i in range(x.ndim) if i not in dims_x]
+    rest_y = [i for i in range(y.ndim) if i not in dims_y]
+    lead = [x.shape[i] for i in rest_x]
+    tail = [y.shape[i] for i in rest_y]
+    size = math.prod(x.shape[i] for i in dims_x)
+    a = reshape(permute(x, (*rest_x, *dims_x)), (math.prod(lead), size))
+    b = reshape(permute(y, (*dims_y, *rest_y)), (size, math.prod(tail)))
+    return reshape(_matrices(a, b), (*lead, *tail))
+
+
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
+    """Contract the last `dims` dims of a with the first of b, or the pairs listed in two lists.
+
+    Raises:
+        OpError: paired sizes differ.
+    """
+    if isinstance(dims, Tensor):
+        dims = dims.tolist()
+    if isinstance(dims, int):
+        if dims < 0:
+            raise OpError(f"tensordot expects dims >= 0, but got dims={dims}")
+        dims = (range(a.ndim - dims, a.ndim), range(dims))
+    first, second = dims
+    dims_a = [wrap_dim(int(d), a.ndim) for d in first]
+    dims_b = [wrap_dim(int(d), b.ndim) for d in second]
+    for i, j in zip(dims_a, dims_b, strict=True):
+        if a.shape[i] != b.shape[j]:
+            if 1 not in (a.shape[i], b.shape[j]):
+                raise OpError(
+                    f"contracted dimensions need to match, but first has size {a.shape[i]} in dim "
+                    f"{i} and second has size {b.shape[j]} in dim {j}"
+                )
+            a = front.sum(a, dim=(i,), keepdim=True) if a.shape[i] != 1 else a
+            b = front.sum(b, dim=(j,), keepdim=True) if b.shape[j] != 1 else b
+    return _contract(a, b, dims_a, dims_b)
+
+
+def kron(input: Tensor, other: Tensor) -> Tensor:
+    """Kronecker product: every element of `input` times the whole of `other`."""
+    ndim = max(input.ndim, other.ndim)
+    have = (1,) * (ndim - input.ndim) + tuple(input.shape)
+    by = (1,) * (ndim - other.ndim) + tuple(other.shape)
+    left = reshape(input, tuple(n for size in have for n in (size, 1)))
+    right = reshape(other, tuple(n for size in by for n in (1, size)))
+    return reshape(left * right, tuple(a * b for a, b in zip(have, by, strict=True)))
+
+
+def trace(input: Tensor) -> Tensor:
+    """Sum of the diagonal of a matrix."""
+    _check_dims("trace", (input, 2))
+    out = front.sum(_summable(diagonal(input)), dim=(0,), keepdim=False)
+    return out
+
+
+def _summable(x: Tensor) -> Tensor:
+    return x if type_of(x).dtype.is_floating_point else cast(x, int64)
+
+
+def _chain_order(sizes: list[int]) -> dict[tuple[int, int], int]:
+    """Return where to split each run of matrices for the fewest multiplications.
+
+    `sizes` are the extents of the chain; dynamic programming (Cormen et al. 2009, section 15.2).
+    """
+    n = len(sizes) - 1
+    cost = {(i, i): 0 for i in range(n)}
+    split = {}
+    for length in range(2, n + 1):
+        for i in range(n - length + 1):
+            j = i + length - 1
+            best = [
+                (cost[i, k] + cost[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1], k)
+                for k in range(i, j)
+            ]
+            cost[i, j], split[i, j] = min(best)
+    return split
+
+
+def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    """Product of a chain of matrices in the cheapest order; the ends may be vectors."""
+    if len(tensors) < 2:
+        raise OpError(f"multi_dot(): expected at least 2 tensors but got {len(tensors)}")
+    chain = list(tensors)
+    first, last = chain[0], chain[-1]
+    if first.ndim == 1:
+        chain[0] = unsqueeze(first, 0)
+    if last.ndim == 1:
+        chain[-1] = unsqueeze(last, 1)
+    _check_dims("multi_dot", *((x, 2) for x in chain))
+    split = _chain_order([chain[0].shape[0], *(x.shape[1] for x in chain)])
+
+    def product(i: int, j: int) -> Tensor:
+        if i == j:
+            return chain[i]
+        return mm(product(i, split[i, j]), product(split[i, j] + 1, j))
+
+    out = product(0, len(chain) - 1)
+    kept = ([] if first.ndim == 1 else [out.shape[0]]) + ([] if last.ndim == 1 else [out.shape[1]])
+    return reshape(out, tuple(kept))
+
+
+def chain_matmul(*matrices: Tensor) -> Tensor:
+    """Product of matrices in the cheapest order."""
+    return matrices[0] if len(matrices) == 1 else multi_dot(matrices)
+
+
+def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
+    """Sums of products along a dim; the other dims broadcast."""
+    product = x * y
+    return front.sum(_summable(product), dim=(wrap_dim(dim, product.ndim),), keepdim=False)
+
+
+# einsum.
+
+
+def _parse(equation: str, ranks: list[int]) -> tuple[list[list[Any]], list[Any]]:
+    """Return the labels of each operand's dims and of the result; `...` become negative ints.
+
+    Raises:
+        OpError: the equation does not fit operands of these ranks.
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    parts = left.split(",")
+    if len(parts) != len(ranks):
+        raise OpError(
+            f"einsum(): the equation has {len(parts)} operands but {len(ranks)} were provided"
+        )
+    terms = [_labels(part, rank) for part, rank in zip(parts, ranks, strict=True)]
+    wide = max((sum(isinstance(label, int) for label in term) for term in terms), default=0)
+    hidden: list[Any] = list(range(-wide, 0))
+    if arrow:
+        before, dots, after = right.partition("...")
+        return terms, [*before, *(hidden if dots else ()), *after]
+    letters = [c for c in left if c.isalpha()]
+    once = sorted(c for c in set(letters) if letters.count(c) == 1)
+    return terms, [*hidden, *once]
+
+
+def _labels(part: str, rank: int) -> list[Any]:
+    before, dots, after = part.partition("...")
+    named = len(before) + len(after)
+    if not (before + after).isalpha() and named:
+        raise OpError(f"einsum(): invalid subscript given in {part!r}; they are letters")
+    if named > rank or (not dots and named != rank):
+        raise OpError(f"einsum(): the subscripts {part!r} do not fit an operand with {rank} dims")
+    hidden = list(range(named - rank, 0)) if dots else []
+    return [*before, *hidden, *after]
+
+
+def _from_sublists(operands: Sequence[Any]) -> tuple[str, list[Tensor]]:
+    """Return the equation and tensors of `einsum(x, [0, 1], y, [1, 2], [0, 2])`."""
+
+    def text(labels: Sequence[Any]) -> str:
+        return "".join("..." if i is ... else chr((65 if i < 26 else 71) + i) for i in labels)
+
+    pairs = len(operands) // 2
+    equation = ",".join(text(operands[2 * i + 1]) for i in range(pairs))
+    if len(operands) % 2:
+        equation += "->" + text(operands[-1])
+    return equation, [operands[2 * i] for i in range(pairs)]
+
+
+def _diagonals(x: Tensor, labels: list[Any]) -> tuple[Tensor, list[Any]]:
+    """Fold a label that stands twice in one operand onto its diagonal."""
+    for label in dict.fromkeys(labels):
+        while labels.count(label) > 1:
+            i = labels.index(label)
+            j = labels.index(label, i + 1)
+            if x.shape[i] != x.shape[j]:
+                raise OpError(f"einsum(): subscript {label} is repeated for sizes that differ")
+            x = diagonal(x, 0, i, j)
+            labels = [*labels[:i], *labels[i + 1 : j], *labels[j + 1 :], label]
+    return x, labels
+
+
+def _sum_out(x: Tensor, labels: list[Any], keep: set[Any]) -> tuple[Tensor, list[Any]]:
+    """Sum the dims whose label nothing else names; dims of size 1 that only broadcast go too."""
+    gone = tuple(i for i, label in enumerate(labels) if label not in keep)
+    if gone:
+        x = front.sum(x, dim=gone, keepdim=False)
+    return x, [label for label in labels if label in keep]
+
+
+def _pair(
+    x: Tensor, lx: list[Any], y: Tensor, ly: list[Any], keep: set[Any]
+) -> tuple[Tensor, list[Any]]:
+    """Multiply two operands and sum what only they name."""
+    both = [label for label in lx if label in ly]
+    for label in both:
+        i, j = lx.index(label), ly.index(label)
+        if x.shape[i] != y.shape[j]:
+            if x.shape[i] == 1:
+                x = reshape(x, tuple(n for k, n in enumerate(x.shape) if k != i))
+                lx = [known for known in lx if known != label]
+            elif y.shape[j] == 1:
+                y = reshape(y, tuple(n for k, n in enumerate(y.shape) if k != j))
+                ly = [known for known in ly if known != label]
+            else:
+                raise OpError(
+                    f"einsum(): subscript {label} has size {x.shape[i]} and {y.shape[j]}, which "
+                    "do not broadcast"
+                )
+    x, lx = _sum_out(x, lx, keep | set(ly))
+    y, ly = _sum_out(y, ly, keep | set(lx))
+    both = [label for label in lx if label in ly]
+    batch = [label for label in both if label in keep]
+    summed = [label for label in both if label not in keep]
+    only_x = [label for label in lx if label not in both]
+    only_y = [label for label in ly if label not in both]
+    sizes = {**dict(zip(lx, x.shape, strict=True)), **dict(zip(ly, y.shape, strict=True))}
+    result = [*batch, *only_x, *only_y]
+    shape = tuple(sizes[label] for label in result)
+
+    def group(t: Tensor, labels: list[Any], *groups: list[Any]) -> Tensor:
+        order = [labels.index(label) for g in groups for label in g]
+        lead = tuple(sizes[label] for label in batch)
+        ends = tuple(math.prod(sizes[label] for label in g) for g in groups[1:])
+        return reshape(permute(t, tuple(order)), (*lead, *ends))
+
+    if summed:
+        out = _matrices(group(x, lx, batch, only_x, summed), group(y, ly, batch, summed, only_y))
+    else:
+        out = group(x, lx, batch, only_x, []) * group(y, ly, batch, [], only_y)
+    return reshape(out, shape), result
+
+
+def einsum(equation: Any, *operands: Any) -> Tensor:
+    """Sums of products of elements whose subscripts agree, pair by pair from the left.
+
+    Also as `einsum(x, [0, 1], y, [1, 2], [0, 2])`. An ellipsis broadcasts.
+
+    Raises:
+        OpError: the equation does not fit the operands.
+    """
+    if not isinstance(equation, str):
+        equation, tensors = _from_sublists((equation, *operands))
+    elif len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        tensors = list(operands[0])
+    else:
+        tensors = list(operands)
+    terms, wanted = _parse(equation, [x.ndim for x in tensors])
+    known = {label for term in terms for label in term}
+    if len(set(wanted)) != len(wanted) or not set(wanted) <= known:
+        raise OpError(f"einsum(): the output of {equation!r} repeats or invents a subscript")
+    pending = [_diagonals(x, term) for x, term in zip(tensors, terms, strict=True)]
+    x, labels = pending[0]
+    for place, (y, more) in enumerate(pending[1:], 2):
+        later = {label for _, rest in pending[place:] for label in rest}
+        x, labels = _pair(x, labels, y, more, later | set(wanted))
+    x, labels = _sum_out(x, labels, set(wanted))
+    return permute(x, tuple(labels.index(label) for label in wanted))
+
+
+# Matrices from vectors and back.
+
+
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Return matrices (on two new dims) with the last dim of `input` as their diagonal."""
+    ndim = input.ndim + 1
+    first, second = wrap_dim(dim1, ndim), wrap_dim(dim2, ndim)
+    if first == second:
+        raise OpError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    if first > second:
+        first, second, offset = second, first, -offset
+    size = input.shape[-1] + (offset if offset > 0 else -offset)
+    lead = list(input.shape[:-1])
+    lead.insert(first, size)
+    lead.insert(second, size)
+    zeros = front.full(shape=tuple(lead), value=0, dtype=type_of(input).dtype)
+    return front.diagonal_scatter(zeros, input, offset=offset, dim1=first, dim2=second)
+
+
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
+    """Return the diagonal of a matrix, or a matrix with a vector as its diagonal."""
+    if input.ndim == 1:
+        return diag_embed(input, diagonal)
+    if input.ndim != 2:
+        raise OpError(f"diag(): Supports 1D or 2D tensors. Got {input.ndim}D")
+    return front.copy(front.diagonal(input, offset=diagonal, dim1=0, dim2=1))
+
+
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
+    """Return a matrix with all elements of `input` as its diagonal."""
+    return diag_embed(reshape(input, (-1,)), offset)

@@ -1,0 +1,274 @@
+"""Creating tensors. `shape` arguments are ints or one sequence; `dtype` defaults as in PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegraph import modes
+from tracegraph.devices import device_of, module_of, parse_device
+from tracegraph.dispatch import front
+from tracegraph.dtypes import BY_NUMPY, DType, bool_, dtype_of, get_default_dtype, int64
+from tracegraph.errors import DTypeError, OpError
+from tracegraph.tape import make_leaf
+from tracegraph.tensors import Tensor, type_of, wrap
+
+
+def finish(t: Tensor, requires_grad: bool) -> Tensor:
+    """Return `t`, as a leaf that accumulates a gradient if asked."""
+    if requires_grad:
+        if not type_of(t).dtype.is_floating_point:
+            raise DTypeError("only Tensors of floating point dtype can require gradients")
+        make_leaf(t)
+    return t
+
+
+def note_constant(t: Tensor) -> Tensor:
+    """Tell an active trace about a tensor made from Python data."""
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.constant(t)
+    return t
+
+
+def shape_of(size: Sequence[Any]) -> tuple[int, ...]:
+    """Return a shape given as ints or as one sequence."""
+    if len(size) == 1 and not hasattr(size[0], "__index__"):
+        size = tuple(size[0])
+    elif len(size) == 1 and isinstance(size[0], (tuple, list)):
+        size = size[0]
+    shape = tuple(int(n) for n in size)
+    for n in shape:
+        if n < 0:
+            raise OpError(f"Trying to create tensor with negative dimension {n}: {list(shape)}")
+    return shape
+
+
+def _to_array(data: Any, dtype: DType | None) -> Any:
+    """Return fresh NumPy (or CuPy) data for nested Python data, arrays or tensors."""
+    if isinstance(data, Tensor):
+        array = data._data
+    elif isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__cuda_array_interface__"):
+        array = data if not isinstance(data, np.generic) else np.asarray(data)
+    else:
+        array = _from_python(data)
+        if dtype is None and array.dtype == np.float64:
+            dtype = get_default_dtype()
+    if array.dtype not in BY_NUMPY:
+        array = array.astype(dtype_of(array.dtype).np)
+    return array.astype(dtype.np) if dtype is not None else array.copy()
+
+
+def _from_python(data: Any) -> Any:
+    def unpack(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.tolist() if modes.recording else np.asarray(x._data)
+        if isinstance(x, (list, tuple)):
+            return [unpack(i) for i in x]
+        return x
+
+    try:
+        array = np.asarray(unpack(data))
+    except ValueError as error:
+        raise ValueError(f"expected a sequence of equal lengths at every level: {error}") from None
+    if array.size == 0 and not isinstance(data, np.ndarray):
+        array = array.astype(np.float64)
+    if array.dtype == object or array.dtype.kind not in "biufV":
+        raise TypeError(f"cannot make a tensor from {type(data).__name__} of {array.dtype}")
+    return array
+
+
+def tensor(
+    data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Return a tensor with a copy of `data` (nested sequences, scalars, arrays, tensors).
+
+    Python floats become the default dtype, ints int64, bools bool.
+
+    Raises:
+        TypeError: `data` holds something that is no number.
+        ValueError: nested sequences of unequal lengths.
+    """
+    dtype = None if dtype is None else dtype_of(dtype)
+    array = _to_array(data, dtype)
+    t = wrap(_on(array, device if device is not None else device_of(array)))
+    return finish(note_constant(t), requires_grad)
+
+
+def _on(array: Any, device: Any) -> Any:
+    """Return an array on a device, moved only if it must be."""
+    target = parse_device(device)
+    if device_of(array) == target:
+        return array
+    return target.place(array)
+
+
+def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+    """Return `data` as a tensor, sharing memory with a tensor or array where possible."""
+    if isinstance(data, Tensor):
+        return data.to(device=device, dtype=dtype)
+    if isinstance(data, np.ndarray):
+        t: Tensor = from_numpy(data).to(device=device, dtype=dtype)
+        return t
+    return tensor(data, dtype=dtype, device=device)
+
+
+def from_numpy(array: Any) -> Tensor:
+    """Return a tensor that shares memory with a NumPy array.
+
+    Raises:
+        TypeError: not a NumPy array, or of a dtype that tensors do not have.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
+    if array.dtype not in BY_NUMPY:
+        raise TypeError(f"can't convert np.ndarray of type {array.dtype} to a tensor")
+    return note_constant(wrap(array))
+
+
+def legacy_tensor(*args: Any, **kwargs: Any) -> Tensor:
+    """`Tensor(2, 3)` (uninitialised) or `Tensor(data)`, always the default float dtype."""
+    if len(args) == 1 and not isinstance(args[0], int):
+        if isinstance(args[0], Tensor):
+            return args[0].to(dtype=get_default_dtype())
+        return tensor(args[0], dtype=get_default_dtype(), **kwargs)
+    return empty(*args, **kwargs) if args else empty(0)
+
+
+def full(
+    size: Any, fill_value: Any, *, dtype: DType | None = None, device: Any = None,
+    requires_grad: bool = False, layout: Any = None, out: Any = None, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Return a tensor of one value; the dtype defaults to that of `fill_value`."""
+    shape = shape_of((size,))
+    if isinstance(fill_value, Tensor):
+        wanted = dtype_of(dtype) if dtype is not None else type_of(fill_value).dtype
+        value = fill_value.to(wanted).reshape(())
+        made: Tensor = front.expand(value, shape=shape).clone()
+        return finish(made, requires_grad)
+    if dtype is None:
+        dtype = type_of(tensor(fill_value)).dtype
+    dtype = dtype_of(dtype)
+    if dtype is bool_:
+        fill_value = bool(fill_value)
+    elif not dtype.is_floating_point:
+        fill_value = int(np.asarray(int(fill_value)).astype(dtype.np))
+    else:
+        fill_value = float(fill_value)
+    token = modes.XP.set(module_of(parse_device(device)))
+    try:
+        t: Tensor = front.full(shape=shape, value=fill_value, dtype=dtype)
+    finally:
+        modes.XP.reset(token)
+    return finish(t, requires_grad)
+
+
+def zeros(*size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
+    """Return zeros of a shape."""
+    return full(_size(size, options), 0, dtype=dtype or get_default_dtype(), **options)
+
+
+def ones(*size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
+    """Return ones of a shape."""
+    return full(_size(size, options), 1, dtype=dtype or get_default_dtype(), **options)
+
+
+def _size(size: tuple[Any, ...], options: dict[str, Any]) -> tuple[int, ...]:
+    return shape_of((options.pop("size"),) if not size and "size" in options else size)
+
+
+def empty(
+    *size: Any, dtype: DType | None = None, memory_format: Any = None, **options: Any
+) -> Tensor:
+    """Return a tensor to be overwritten; it holds zeros, so that runs repeat."""
+    return full(_size(size, options), 0, dtype=dtype or get_default_dtype(), **options)
+
+
+def _like(input: Tensor, value: Any, dtype: DType | None, options: dict[str, Any]) -> Tensor:  # noqa: A002
+    options.pop("memory_format", None)
+    options.setdefault("device", device_of(input._data))
+    known = type_of(input)
+    return full(known.shape, value, dtype=dtype or known.dtype, **options)
+
+
+def zeros_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:  # noqa: A002
+    """Return zeros of the shape, dtype and device of `input`."""
+    return _like(input, 0, dtype, options)
+
+
+def ones_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:  # noqa: A002
+    """Return ones of the shape, dtype and device of `input`."""
+    return _like(input, 1, dtype, options)
+
+
+def empty_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:  # noqa: A002
+    """Return a tensor of the shape, dtype and device of `input`, to be overwritten."""
+    return _like(input, 0, dtype, options)
+
+
+def full_like(
+    input: Tensor, fill_value: Any, *, dtype: DType | None = None, **options: Any  # noqa: A002
+) -> Tensor:
+    """Return one value in the shape, dtype and device of `input`."""
+    return _like(input, fill_value, dtype, options)
+
+
+def _iota(size: int, start: Any, step: Any, dtype: DType, device: Any) -> Tensor:
+    token = modes.XP.set(module_of(parse_device(device)))
+    try:
+        t: Tensor = front.iota(size=size, start=start, step=step, dtype=dtype)
+        return t
+    finally:
+        modes.XP.reset(token)
+
+
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None, device: Any = None,
+    requires_grad: bool = False, layout: Any = None, out: Any = None,
+) -> Tensor:  # fmt: skip
+    """Return start, start+step, ... below `end`: ceil((end − start) / step) values.
+
+    Raises:
+        OpError: a step of 0 or one that leads away from `end`.
+    """
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    if step == 0 or (end - start) * step < 0:
+        raise OpError("upper bound and lower bound inconsistent with step sign or step is 0")
+    floating = any(isinstance(x, float) for x in (start, end, step))
+    wanted = dtype_of(dtype) if dtype is not None else get_default_dtype() if floating else int64
+    size = math.ceil((end - start) / step)
+    return finish(_iota(size, start, step, wanted, device), requires_grad)
+
+
+def linspace(
+    start: Any, end: Any, steps: int, *, dtype: DType | None = None, device: Any = None,
+    requires_grad: bool = False, layout: Any = None, out: Any = None,
+) -> Tensor:  # fmt: skip
+    """Return `steps` evenly spaced values from start to end, both included."""
+    wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
+    start, end = (float(x) for x in (start, end))
+    step = (end - start) / (steps - 1) if steps > 1 else 0.0
+    half = (steps + 1) // 2
+    low = _iota(half, start, step, wanted, device)
+    high = _iota(steps - half, end - step * (steps - half - 1), step, wanted, device)
+    t: Tensor = front.cat(low, high, dim=0) if steps > 1 else low
+    return finish(t, requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: DType | None = None, **options: Any) -> Tensor:
+    """Return the identity matrix [n, m]."""
+    device = options.pop("device", None)
+    rows = _iota(n, 0, 1, int64, device)
+    columns = _iota(n if m is None else m, 0, 1, int64, device)
+    same = front.eq(front.reshape(rows, shape=(n, 1)), columns)
+    t: Tensor = front.cast(same, dtype=dtype_of(dtype or get_default_dtype()))
+    return finish(t, options.get("requires_grad", False))
+
+

@@ -1,0 +1,296 @@
+"""`x[...]` and `x[...] = v`.
+
+Ints, slices, None and Ellipsis give views; integer and bool tensors (or lists and NumPy arrays)
+gather and scatter.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from tracegraph import modes
+from tracegraph.api.promotion import cast, scalar_tensor
+from tracegraph.dispatch import assign, check_writable, front, put
+from tracegraph.dtypes import bool_, dtype_of, int64
+from tracegraph.errors import DTypeError, TraceError
+from tracegraph.tensors import Tensor, dtype_of_data, shell, storage_of, type_of, wrap, xp_of
+
+
+def _is_advanced(item: Any) -> bool:
+    return isinstance(item, (Tensor, list, np.ndarray, bool, np.bool_, range))
+
+
+def _normalise(x: Tensor, key: Any) -> list[Any]:
+    """Return one item per index position, Ellipsis filled in, sequences as tensors."""
+    if isinstance(key, list) and any(isinstance(i, (slice, type(None), type(...))) for i in key):
+        key = tuple(key)
+    items = list(key) if isinstance(key, tuple) else [key]
+    used = 0
+    for item in items:
+        if item is None or item is ... or isinstance(item, (bool, np.bool_)):
+            continue
+        used += _width(item)
+    ndim = len(x._data.shape)
+    if used > ndim:
+        raise IndexError(f"too many indices for tensor of dimension {ndim}")
+    holes = sum(item is ... for item in items)
+    if holes > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    fill = [slice(None)] * (ndim - used)
+    if holes:
+        place = next(i for i, item in enumerate(items) if item is ...)
+        return [*items[:place], *fill, *items[place + 1 :]]
+    return [*items, *fill]
+
+
+def _width(item: Any) -> int:
+    if isinstance(item, Tensor) and dtype_of_data(item._data) is bool_:
+        return len(item._data.shape)
+    if isinstance(item, np.ndarray) and item.dtype == np.bool_:
+        return int(item.ndim)
+    return 1
+
+
+def _position(item: Any, size: int, dim: int) -> int:
+    place = operator.index(item)
+    if not -size <= place < size:
+        raise IndexError(f"index {place} is out of bounds for dimension {dim} with size {size}")
+    return place % size if place < 0 else place
+
+
+def _range(item: slice, size: int) -> tuple[int, int, int]:
+    step = 1 if item.step is None else operator.index(item.step)
+    if step <= 0:
+        raise ValueError("step must be greater than zero")
+    start, stop, _ = slice(item.start, item.stop, step).indices(size)
+    return start, max(start, stop), step
+
+
+def _basic(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Any]]:
+    """Apply ints, slices and None; returns the view and what stands at each of its dims."""
+    index: list[Any] = []
+    shape: list[int] = []
+    left: list[Any] = []
+    dim = 0
+    sizes = x._data.shape
+    for item in items:
+        if item is None or isinstance(item, (bool, np.bool_)):
+            shape.append(1)
+            left.append(None if item is None else item)
+            continue
+        if isinstance(item, slice):
+            span = _range(item, sizes[dim])
+            index.append(span)
+            shape.append(-(-(span[1] - span[0]) // span[2]))
+            left.append(None)
+        elif _is_advanced(item):
+            for _ in range(_width(item)):
+                index.append((0, sizes[dim], 1))
+                shape.append(sizes[dim])
+                left.append(None)
+                dim += 1
+            left[len(left) - _width(item)] = item
+            continue
+        else:
+            try:
+                index.append(_position(item, sizes[dim], dim))
+            except TypeError:
+                raise TypeError(
+                    "only integers, slices (`:`), ellipsis (`...`), None and long or byte tensors "
+                    f"are valid indices (got {type(item).__name__})"
+                ) from None
+        dim += 1
+    if any(isinstance(i, int) or i != (0, n, 1) for i, n in zip(index, sizes, strict=True)):
+        x = front.slice(x, index=tuple(index))
+    if tuple(shape) != x._data.shape:
+        x = front.reshape(x, shape=tuple(shape))
+    return x, left
+
+
+def _as_index(item: Any, like: Tensor) -> Tensor:
+    if isinstance(item, (bool, np.bool_)):
+        return scalar_tensor(bool(item), bool_)
+    if isinstance(item, Tensor):
+        t = item
+    else:
+        array = np.asarray(item)
+        if array.size == 0:
+            array = array.astype(np.int64)
+        t = wrap(xp_of(like._data).asarray(array) if not modes.recording else array)
+        if modes.recording and modes.RECORDER.get() is not None:
+            modes.RECORDER.get().constant(t)
+    dtype = dtype_of_data(t._data)
+    if dtype is bool_:
+        return t
+    if dtype.is_floating_point:
+        raise IndexError(
+            "tensors used as indices must be long, int, byte or bool tensors, not " + str(dtype)
+        )
+    return cast(t, int64)
+
+
+def nonzero_tuple(mask: Tensor) -> tuple[Tensor, ...]:
+    """Return one int64[count] tensor of indices per dim of a mask (data-dependent size)."""
+    if modes.recording and modes.RECORDER.get() is not None:
+        recorder = modes.RECORDER.get()
+        raise TraceError(
+            f"the size of a mask's selection at {recorder.here()} depends on data and cannot be "
+            "traced yet; use where(), masked_fill or x[mask] = scalar, whose shapes are fixed"
+        )
+    rows = front.nonzero(mask)
+    return tuple(front.slice(rows, index=((0, rows._data.shape[0], 1), i))
+                 for i in range(max(1, len(mask._data.shape))))  # fmt: skip
+
+
+def _advanced(x: Tensor, left: list[Any]) -> tuple[list[Tensor], list[int]]:
+    """Return index tensors and the dims they stand at."""
+    indices: list[Tensor] = []
+    dims: list[int] = []
+    for dim, item in enumerate(left):
+        if item is None:
+            continue
+        t = _as_index(item, x)
+        if dtype_of_data(t._data) is bool_:
+            if isinstance(item, (bool, np.bool_)):
+                t = wrap(np.zeros(1 if item else 0, dtype=np.int64))
+                indices.append(t)
+                dims.append(dim)
+                continue
+            sizes = x._data.shape[dim : dim + len(t._data.shape)]
+            if t._data.shape != sizes:
+                raise IndexError(
+                    f"The shape of the mask {list(t._data.shape)} at index 0 does not match the "
+                    f"shape of the indexed tensor {list(x._data.shape)} at index {dim}"
+                )
+            for offset, found in enumerate(nonzero_tuple(t)):
+                indices.append(found)
+                dims.append(dim + offset)
+        else:
+            indices.append(t)
+            dims.append(dim)
+    return indices, dims
+
+
+def getitem(x: Tensor, key: Any) -> Tensor:
+    """Return `x[key]` with PyTorch's indexing: a view for basic keys, a copy for tensors.
+
+    Raises:
+        IndexError: out of bounds, too many indices, or a float tensor as index.
+    """
+    if key.__class__ is int:
+        size = x._data.shape[0] if x._data.shape else 0
+        if not x._data.shape:
+            raise IndexError(
+                "invalid index of a 0-dim tensor. Use `tensor.item()` in Python to convert a 0-dim "
+                "tensor to a Python number"
+            )
+        rest = tuple((0, n, 1) for n in x._data.shape[1:])
+        out: Tensor = front.slice(x, index=(_position(key, size, 0), *rest))
+        return out
+    view, left = _basic(x, _normalise(x, key))
+    if all(item is None for item in left):
+        if view is x:
+            view = front.reshape(x, shape=x._data.shape)
+        return view
+    indices, dims = _advanced(view, left)
+    result: Tensor = front.index(view, *indices, dims=tuple(dims))
+    return result
+
+
+def setitem(x: Tensor, key: Any, value: Any) -> None:
+    """Write `x[key] = value` in place, broadcasting and casting `value` to the dtype of `x`.
+
+    Raises:
+        IndexError: as `getitem`.
+        AutogradError: `x` is a leaf that requires a gradient (outside `no_grad`).
+    """
+    check_writable(x)
+    if isinstance(value, (np.ndarray, np.generic, list)):
+        value = _as_value(value, x)
+    view, left = _basic(x, _normalise(x, key))
+    if all(item is None for item in left):
+        _fill(view, value)
+        return
+    masks = [item for item in left if item is not None]
+    if len(masks) == 1 and not isinstance(masks[0], (bool, np.bool_)):
+        mask = _as_index(masks[0], x)
+        if dtype_of_data(mask._data) is bool_ and _is_single(value):
+            _masked_fill(view, mask, value, left)
+            return
+    indices, dims = _advanced(view, left)
+    source = value if isinstance(value, Tensor) else scalar_tensor(value, type_of(x).dtype)
+    source = cast(source, type_of(x).dtype)
+    new = front.index_put(shell(view), source, *indices, dims=tuple(dims),
+                          accumulate=False)  # fmt: skip
+    assign(view, new)
+
+
+def _is_single(value: Any) -> bool:
+    return not isinstance(value, Tensor) or value._data.size == 1
+
+
+def _as_value(value: Any, x: Tensor) -> Tensor:
+    array = np.asarray(value)
+    t = wrap(xp_of(x._data).asarray(array.astype(dtype_of(type_of(x).dtype).np)))
+    if modes.recording and modes.RECORDER.get() is not None:
+        modes.RECORDER.get().constant(t)
+    return t
+
+
+def _plain(view: Tensor) -> bool:
+    """Whether a write to this memory changes no gradient history."""
+    return view._node is None and (view._lineage is None or view._lineage.node is None)
+
+
+def _fill(view: Tensor, value: Any) -> None:
+    """Overwrite a whole view with a scalar or a broadcast tensor."""
+    dtype = type_of(view).dtype
+    if not isinstance(value, Tensor):
+        if isinstance(value, (int, float, bool)) and not modes.recording and _plain(view):
+            put(view._data, np.asarray(value).astype(dtype.np))
+            storage_of(view).version += 1
+            return
+        value = scalar_tensor(value, dtype)
+    value = cast(value, dtype)
+    shape = view._data.shape
+    if value._data.shape != shape:
+        have = value._data.shape
+        while len(have) > len(shape) and have[0] == 1:
+            have = have[1:]
+        if have != value._data.shape:
+            value = front.reshape(value, shape=have)
+        value = front.expand(value, shape=shape)
+    assign(view, value)
+
+
+def _masked_fill(view: Tensor, mask: Tensor, value: Any, left: list[Any]) -> None:
+    shape = view._data.shape
+    place = next(i for i, item in enumerate(left) if item is not None)
+    sizes = shape[place : place + len(mask._data.shape)]
+    if mask._data.shape != sizes:
+        raise IndexError(
+            f"The shape of the mask {list(mask._data.shape)} at index 0 does not match the shape "
+            f"of the indexed tensor {list(shape)} at index {place}"
+        )
+    dtype = type_of(view).dtype
+    wide = (1,) * place + mask._data.shape + (1,) * (len(shape) - place - len(sizes))
+    source = value if isinstance(value, Tensor) else scalar_tensor(value, dtype)
+    if source._data.shape:
+        source = front.reshape(source, shape=())
+    new = front.where(front.reshape(mask, shape=wide), cast(source, dtype), shell(view))
+    assign(view, new)
+
+
+def check_index_dtype(index: Tensor) -> Tensor:
+    """Return an index as int64.
+
+    Raises:
+        DTypeError: the index is not of an integer dtype.
+    """
+    dtype = dtype_of_data(index._data)
+    if dtype is bool_ or dtype.is_floating_point:
+        raise DTypeError(f"expected an int64 index, got {dtype}")
+    return cast(index, int64)

@@ -1,0 +1,119 @@
+"""Operands of the API to operands of ops: promotion, casts, Python scalars."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracegraph import modes
+from tracegraph.dispatch import dispatch, front
+from tracegraph.dtypes import (
+    BOOL_KIND,
+    FLOAT_KIND,
+    HALVES,
+    INT_KIND,
+    DType,
+    float32,
+    get_default_dtype,
+    promote_types,
+    scalar_dtype,
+    scalar_kind,
+)
+from tracegraph.errors import DTypeError
+from tracegraph.ops.core import Op
+from tracegraph.tensors import Tensor, dtype_of_data, wrap
+
+
+def result_type(*operands: Any) -> DType:
+    """Return the dtype that tensors and Python scalars compute in together (PyTorch's rules).
+
+    Tensors with dims decide; 0-d tensors, then Python scalars, only raise the category.
+    """
+    dims: DType | None = None
+    zero: DType | None = None
+    scalar: DType | None = None
+    for x in operands:
+        if isinstance(x, Tensor):
+            dtype = dtype_of_data(x._data)
+            if x._data.shape:
+                dims = dtype if dims is None else promote_types(dims, dtype)
+            else:
+                zero = dtype if zero is None else promote_types(zero, dtype)
+        else:
+            lone = scalar_dtype(scalar_kind(x))
+            scalar = lone if scalar is None or lone.kind > scalar.kind else scalar
+    result = _raise_category(_raise_category(dims, zero), scalar)
+    if result is None:
+        raise DTypeError("result_type needs at least one operand")
+    return result
+
+
+def _raise_category(strong: DType | None, weak: DType | None) -> DType | None:
+    if strong is None or weak is None:
+        return strong or weak
+    if strong.kind == FLOAT_KIND or (strong.kind == INT_KIND and weak.kind != FLOAT_KIND):
+        return strong
+    return promote_types(strong, weak) if weak.kind > strong.kind else strong
+
+
+def cast(x: Tensor, dtype: DType) -> Tensor:
+    """Return `x` in another dtype; `x` itself when it has it."""
+    if dtype_of_data(x._data) is dtype:
+        return x
+    out: Tensor = front.cast(x, dtype=dtype)
+    return out
+
+
+def scalar_tensor(value: Any, dtype: DType) -> Tensor:
+    """Return a Python scalar as a 0-d tensor (a constant of the graph when traced)."""
+    t = wrap(modes.XP.get().asarray(np.asarray(value).astype(dtype.np)))
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.constant(t)
+    return t
+
+
+def _fit(x: Any, dtype: DType) -> Any:
+    """Cast a tensor operand to `dtype`, or a Python scalar to its Python type."""
+    if isinstance(x, Tensor):
+        return x if dtype_of_data(x._data) is dtype else front.cast(x, dtype=dtype)
+    if dtype.kind == FLOAT_KIND:
+        return float(x)
+    if dtype.kind == BOOL_KIND:
+        return bool(x)
+    return int(np.asarray(int(x)).astype(dtype.np))
+
+
+def elementwise(op: Op, *operands: Any, floating: bool = False) -> Tensor:
+    """Run an elementwise op after promotion; `floating` makes integers default floats first.
+
+    Where all operands are Python scalars the first becomes a tensor.
+    """
+    dtype = result_type(*operands)
+    if floating and dtype.kind != FLOAT_KIND:
+        dtype = get_default_dtype()
+    if not any(isinstance(x, Tensor) for x in operands):
+        operands = (scalar_tensor(operands[0], dtype), *operands[1:])
+    if dtype in HALVES and any(not isinstance(x, Tensor) for x in operands):
+        wide: Tensor = dispatch(op, [_fit(x, float32) for x in operands], {})
+        return cast(wide, dtype) if dtype_of_data(wide._data) is float32 else wide
+    out: Tensor = dispatch(op, [_fit(x, dtype) for x in operands], {})
+    return out
+
+
+def float_operand(x: Tensor) -> Tensor:
+    """Return `x`, integers and bools as the default float."""
+    if dtype_of_data(x._data).kind == FLOAT_KIND:
+        return x
+    return cast(x, get_default_dtype())
+
+
+def as_operand(x: Any, like: Tensor) -> Tensor:
+    """Return `x` as a Tensor; Python scalars take the promoted dtype beside `like`."""
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, (np.ndarray, np.generic)):
+        return wrap(np.asarray(x))
+    return scalar_tensor(x, result_type(like, x))

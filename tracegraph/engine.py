@@ -1,0 +1,209 @@
+"""The backward pass: gradients flow through the tape, latest node first, without recursion."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegraph import modes
+from tracegraph.dispatch import front, refresh, wrote
+from tracegraph.errors import AutogradError
+from tracegraph.ops.shape import copy_ as _COPY
+from tracegraph.tape import AccumulateGrad, Node, record_node
+from tracegraph.tensors import Tensor, type_of, wrap, xp_of
+
+Root = tuple[Node, int, Tensor]
+
+
+def needed_for(roots: Sequence[Root], targets: set[int]) -> set[int]:
+    """Return ids of the nodes on a path from a root to a node in `targets` (ids)."""
+    order: list[Node] = []
+    seen: set[int] = set()
+    stack = [node for node, _, _ in roots]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        order.append(node)
+        stack.extend(e[0] for e in node.edges if e is not None)
+    needed: set[int] = set()
+    for node in sorted(order, key=lambda n: n.seq):
+        if id(node) in targets or any(e is not None and id(e[0]) in needed for e in node.edges):
+            needed.add(id(node))
+    return needed
+
+
+def run(
+    roots: Sequence[Root],
+    *,
+    retain_graph: bool,
+    create_graph: bool,
+    wanted: dict[tuple[int, int], int] | None = None,
+) -> dict[int, Tensor]:
+    """Propagate from `roots` (node, result index, gradient).
+
+    Without `wanted` gradients accumulate in leaves. With `wanted`, a map from (id of node, result
+    index) to a place, they are returned by place and leaves are left alone.
+    """
+    needed = None if wanted is None else needed_for(roots, {key[0] for key in wanted})
+    pending: dict[int, list[Any]] = {}
+    heap: list[tuple[int, int]] = []
+    nodes: dict[int, Node] = {}
+    captured: dict[int, Tensor] = {}
+
+    def arrive(node: Node, index: int, grad: Any) -> None:
+        key = id(node)
+        slots = pending.get(key)
+        if slots is None:
+            pending[key] = slots = [None] * len(node.types)
+            nodes[key] = node
+            heapq.heappush(heap, (-node.seq, key))
+        have = slots[index]
+        slots[index] = grad if have is None else have + grad
+
+    grad_token = modes.GRAD.set(create_graph)
+    xp_token = modes.XP.set(xp_of(roots[0][2]._data) if roots else np)
+    recorder = modes.RECORDER.get() if modes.recording else None
+    try:
+        for node, index, grad in roots:
+            arrive(node, index, grad)
+        while heap:
+            _, key = heapq.heappop(heap)
+            node = nodes.pop(key)
+            grads = pending.pop(key)
+            if node.hooks:
+                _run_hooks(node, grads)
+            if wanted is not None:
+                for index, grad in enumerate(grads):
+                    place = wanted.get((key, index))
+                    if place is not None and grad is not None:
+                        captured[place] = grad
+            if node.__class__ is AccumulateGrad:
+                if wanted is None:
+                    grad = grads[0]
+                    del grads
+                    _accumulate(node, grad, create_graph)
+                continue
+            if recorder is not None:
+                recorder.enter(node.loc)
+            for edge, grad in zip(
+                node.edges, node.apply(front, grads, create_graph), strict=False
+            ):
+                if edge is None or grad is None:
+                    continue
+                if needed is not None and id(edge[0]) not in needed:
+                    continue
+                target = edge[0].types[edge[1]]
+                if grad._data.shape != target.shape:
+                    grad = _sum_to(grad, target.shape, node)
+                arrive(edge[0], edge[1], grad)
+            if recorder is not None:
+                recorder.leave(node.loc)
+            if not retain_graph:
+                node.release()
+    finally:
+        modes.XP.reset(xp_token)
+        modes.GRAD.reset(grad_token)
+    return captured
+
+
+def _run_hooks(node: Node, grads: list[Any]) -> None:
+    assert node.hooks is not None
+    for index, hooks in node.hooks.items():
+        for hook in list(hooks):
+            if grads[index] is None:
+                continue
+            changed = hook(grads[index])
+            if changed is not None:
+                grads[index] = changed
+
+
+def _sum_to(grad: Tensor, shape: tuple[int, ...], node: Node) -> Tensor:
+    """Sum a gradient over the axes that broadcasting added to the operand."""
+    have = grad._data.shape
+    extra = len(have) - len(shape)
+    dims = tuple(range(extra)) + tuple(
+        i + extra for i, n in enumerate(shape) if n == 1 and have[i + extra] != 1
+    )
+    if extra < 0 or any(n not in (1, have[i + extra]) for i, n in enumerate(shape)):
+        raise AutogradError(
+            f"{node.name()} returned an invalid gradient: got {list(have)} but expected shape "
+            f"compatible with {list(shape)}"
+        )
+    if dims:
+        grad = front.sum(grad, dim=dims, keepdim=True)
+    return grad if grad._data.shape == shape else front.reshape(grad, shape=shape)
+
+
+def _accumulate(node: AccumulateGrad, grad: Tensor, create_graph: bool) -> None:
+    leaf = node.leaf()
+    if leaf is None:
+        return
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.note_grad_read(leaf)
+    have = leaf._grad
+    if have is None:
+        owned = grad._storage is None and grad._data.__class__ is np.ndarray
+        if not (owned and grad._data.flags.owndata and sys.getrefcount(grad) <= 4):
+            grad = clone(grad)
+        leaf._grad = grad
+    elif create_graph:
+        leaf._grad = have + grad
+    else:
+        total = have + grad
+        if have._data.__class__ is np.ndarray:
+            np.copyto(have._data, total._data)
+        else:
+            have._data[...] = total._data
+        wrote(have, total)
+    if node.after:
+        for hook in list(node.after):
+            hook(leaf)
+
+
+def clone(t: Tensor) -> Tensor:
+    """Return a copy in fresh memory, on the tape as `t` itself and in a trace as the same Value."""
+    data = t._data.copy(order="C") if hasattr(t._data, "copy") else t._data
+    if t._lineage is not None:
+        refresh(t)
+    out = wrap(data)
+    if t._node is not None and modes.GRAD.get():
+        record_node(_COPY, (t,), {}, (out,))
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.same_value(out, t)
+    return out
+
+
+def root_of(t: Tensor, grad: Tensor | None) -> Root:
+    """Return where backward starts for a Tensor.
+
+    Raises:
+        AutogradError: `t` has no history, or is no scalar and has no gradient, or shapes differ.
+    """
+    refresh(t)
+    if t._node is None:
+        raise AutogradError(
+            "element 0 of tensors does not require grad and does not have a grad_fn"
+        )
+    known = type_of(t)
+    if grad is None:
+        if known.size != 1:
+            raise AutogradError("grad can be implicitly created only for scalar outputs")
+        grad = front.full(shape=known.shape, value=1, dtype=known.dtype)
+        if xp_of(t._data) is not np:
+            grad = wrap(xp_of(t._data).asarray(grad._data))
+    elif tuple(grad.shape) != known.shape:
+        raise AutogradError(
+            f"Mismatch in shape: grad_output[0] has a shape of {list(grad.shape)} and output[0] "
+            f"has a shape of {list(known.shape)}."
+        )
+    return t._node, t._index, grad

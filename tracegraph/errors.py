@@ -1,0 +1,57 @@
+"""The tree of errors that tracegraph raises.
+
+Low layers raise the fact; the boundary (dispatch, verifier, loader) adds the op, the operand
+types, the user's line and the remedy.
+"""
+
+
+class TraceGraphError(Exception):
+    """Base of every error that tracegraph raises on purpose."""
+
+
+class OpError(TraceGraphError, RuntimeError):
+    """An op was given operands that its type rule refuses. A `RuntimeError`, as in PyTorch."""
+
+
+class DTypeError(OpError):
+    """An op was given operands of a dtype that it does not accept."""
+
+
+class DeviceError(TraceGraphError, RuntimeError):
+    """A device is missing, or operands live on different devices."""
+
+
+class AutogradError(TraceGraphError, RuntimeError):
+    """Differentiation was asked for where it cannot be done."""
+
+
+class GraphError(TraceGraphError, ValueError):
+    """A graph breaks a rule of the IR."""
+
+
+class ParseError(GraphError):
+    """The text form of a graph cannot be read; the message names line and column."""
+
+
+class TraceError(TraceGraphError, RuntimeError):
+    """A function cannot be traced truthfully; the message names the line and the remedy."""
+
+
+class BakeError(TraceError):
+    """A value would leave the graph and be frozen: `if tensor:`, `item()`, `numpy()`, ..."""
+
+
+class SignatureError(TraceGraphError, TypeError):
+    """A program was called with inputs that differ from its signature."""
+
+
+class GuardError(TraceGraphError, RuntimeError):
+    """Something that the trace relied on no longer holds."""
+
+
+class FileFormatError(TraceGraphError, ValueError):
+    """A file is damaged, hostile, of another format or of an unknown version."""
+
+
+class StateError(TraceGraphError, RuntimeError):
+    """State given to a program or module does not fit it."""

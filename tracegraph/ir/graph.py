@@ -1,0 +1,288 @@
+"""Graph, Node, Value: the IR.
+
+A Graph wraps one `networkx.DiGraph` whose nodes are Node objects. A node's ordered `inputs` are
+the truth; edges are an index that the few mutation methods keep. Order is topological, ties by
+`seq`. Pseudo-nodes without a row in the op table: `input`, `state`, `constant`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import networkx as nx
+
+from tracegraph.errors import GraphError
+from tracegraph.ops.core import Op
+from tracegraph.ops.table import OPS
+from tracegraph.tensor_type import TensorType
+
+INPUT: Final = "input"
+STATE: Final = "state"
+CONSTANT: Final = "constant"
+KERNEL: Final = "kernel"
+SOURCES: Final = (INPUT, STATE, CONSTANT)
+
+
+class Loc(NamedTuple):
+    """A place in the user's source: file, line, function."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Value:
+    """One result of a node. Compared by identity."""
+
+    __slots__ = ("index", "node", "type")
+
+    def __init__(self, node: Node, index: int, type: TensorType) -> None:  # noqa: A002
+        self.node = node
+        self.index = index
+        self.type = type
+
+    def __repr__(self) -> str:
+        return f"<value {self.node.op}.{self.index}: {self.type}>"
+
+
+class Node:
+    """One operation.
+
+    Attributes: `op` (name of a row, or a pseudo-op), `inputs` (Values, in order), `attrs`,
+    `outs` (its Values), `seq` (place in the trace), `loc` (user's source line or None), `scope`
+    (path of the module that ran it), `regions` (closed graphs by name).
+    """
+
+    __slots__ = ("attrs", "inputs", "loc", "op", "outs", "regions", "scope", "seq")
+
+    op: str
+    inputs: tuple[Value, ...]
+    attrs: dict[str, Any]
+    outs: tuple[Value, ...]
+    seq: int
+    loc: Loc | None
+    scope: str
+    regions: dict[str, Graph]
+
+    @property
+    def row(self) -> Op:
+        """The row of the op table.
+
+        Raises:
+            GraphError: this is a pseudo-node or a kernel.
+        """
+        row = OPS.get(self.op)
+        if row is None:
+            raise GraphError(f"{self.op!r} is no row of the op table")
+        return row
+
+    @property
+    def out(self) -> Value:
+        """The only result."""
+        return self.outs[0]
+
+    @property
+    def types(self) -> tuple[TensorType, ...]:
+        """Types of the results."""
+        return tuple(v.type for v in self.outs)
+
+    def __repr__(self) -> str:
+        return f"<node {self.op} #{self.seq}>"
+
+
+class Graph:
+    """A function: inputs, nodes, outputs, and the new values of State.
+
+    `outputs` are Values; `writes` maps the name of a `state` or `input` node to the Value that
+    its memory holds after the call.
+    """
+
+    def __init__(self, name: str = "graph") -> None:
+        self.name = name
+        self._nx: nx.DiGraph[Node] = nx.DiGraph()
+        self.inputs: list[Node] = []
+        self.states: dict[str, Node] = {}
+        self.outputs: list[Value] = []
+        self.writes: dict[str, Value] = {}
+        self._next = 0
+
+    @property
+    def nx(self) -> nx.DiGraph[Node]:
+        """A read-only view as a `networkx.DiGraph`; any networkx algorithm runs on it."""
+        view: nx.DiGraph[Node] = nx.freeze(self._nx.copy(as_view=True))
+        return view
+
+    def __len__(self) -> int:
+        return self._nx.number_of_nodes()
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.order())
+
+    def add(
+        self,
+        op: str,
+        inputs: Iterable[Value] = (),
+        attrs: Mapping[str, Any] | None = None,
+        types: Sequence[TensorType] | None = None,
+        *,
+        like: Node | None = None,
+        loc: Loc | None = None,
+        scope: str = "",
+        seq: int | None = None,
+        regions: Mapping[str, Graph] | None = None,
+    ) -> Node:
+        """Add a node and return it.
+
+        `types` are inferred from the row when absent. `like` lends seq, loc and scope (for
+        replacements).
+
+        Raises:
+            OpError: the type rule refuses the inputs.
+        """
+        node = Node()
+        node.op = op
+        node.inputs = tuple(inputs)
+        node.attrs = dict(attrs or {})
+        node.regions = dict(regions or {})
+        if types is None:
+            types = node.row.infer([v.type for v in node.inputs], node.attrs)
+        node.outs = tuple(Value(node, i, t) for i, t in enumerate(types))
+        if like is not None:
+            node.seq, node.loc, node.scope = like.seq, like.loc, like.scope
+        else:
+            node.seq, node.loc, node.scope = self._next if seq is None else seq, loc, scope
+        self._next = max(self._next, node.seq + 1)
+        self._nx.add_node(node)
+        self._nx.add_edges_from((v.node, node) for v in node.inputs)
+        return node
+
+    def add_input(self, name: str, type: TensorType, **attrs: Any) -> Node:  # noqa: A002
+        """Add the next input."""
+        node = self.add(INPUT, attrs={"name": name, **attrs}, types=(type,))
+        self.inputs.append(node)
+        return node
+
+    def add_state(self, name: str, type: TensorType, **attrs: Any) -> Node:  # noqa: A002
+        """Add a State by its name.
+
+        Raises:
+            GraphError: the name is taken.
+        """
+        if name in self.states:
+            raise GraphError(f"two states are named {name!r}")
+        node = self.add(STATE, attrs={"name": name, **attrs}, types=(type,))
+        self.states[name] = node
+        return node
+
+    def add_constant(self, value: Any, type: TensorType, like: Node | None = None) -> Node:  # noqa: A002
+        """Add a constant; `value` is a NumPy array of that type."""
+        return self.add(CONSTANT, attrs={"value": value}, types=(type,), like=like)
+
+    def set_inputs(self, node: Node, inputs: Iterable[Value]) -> None:
+        """Replace the operands of a node."""
+        old = {v.node for v in node.inputs}
+        node.inputs = tuple(inputs)
+        new = {v.node for v in node.inputs}
+        self._nx.remove_edges_from((n, node) for n in old - new)
+        self._nx.add_edges_from((n, node) for n in new - old)
+
+    def users(self, value: Value) -> list[Node]:
+        """Nodes that read a Value."""
+        return [n for n in self._nx.successors(value.node) if value in n.inputs]
+
+    def successors(self, node: Node) -> list[Node]:
+        """Nodes that read any result of a node."""
+        return list(self._nx.successors(node))
+
+    def replace_all_uses(self, old: Value, new: Value) -> None:
+        """Make every reader of `old` (outputs and State writes included) read `new`."""
+        if old is new:
+            return
+        for node in self.users(old):
+            self.set_inputs(node, (new if v is old else v for v in node.inputs))
+        self.outputs = [new if v is old else v for v in self.outputs]
+        for name, value in self.writes.items():
+            if value is old:
+                self.writes[name] = new
+
+    def erase(self, node: Node) -> None:
+        """Remove a node that nothing reads.
+
+        Raises:
+            GraphError: something still reads it.
+        """
+        if self._nx.out_degree(node):
+            raise GraphError(f"{node} is still read by {self.successors(node)[0]}")
+        if node.op == STATE:
+            del self.states[node.attrs["name"]]
+        if node.op == INPUT:
+            self.inputs.remove(node)
+        self._nx.remove_node(node)
+
+    def order(self) -> list[Node]:
+        """Nodes in topological order, ties by `seq`.
+
+        Raises:
+            GraphError: the graph has a cycle.
+        """
+        graph = self._nx
+        waiting = dict(graph.in_degree())
+        heap = [(n.seq, i, n) for i, (n, d) in enumerate(waiting.items()) if d == 0]
+        heapq.heapify(heap)
+        count = len(heap)
+        ordered: list[Node] = []
+        while heap:
+            node = heapq.heappop(heap)[2]
+            ordered.append(node)
+            for reader in graph.successors(node):
+                waiting[reader] -= 1
+                if waiting[reader] == 0:
+                    heapq.heappush(heap, (reader.seq, count, reader))
+                    count += 1
+        if len(ordered) != len(waiting):
+            raise GraphError(f"graph {self.name!r} has a cycle")
+        return ordered
+
+    def results(self) -> list[Value]:
+        """Everything that must be computed: outputs, then writes."""
+        return [*self.outputs, *self.writes.values()]
+
+    def inline(self, region: Graph, inputs: Sequence[Value], like: Node) -> list[Value]:
+        """Copy a closed region's nodes here with its inputs bound; returns its outputs' Values."""
+        if len(inputs) != len(region.inputs):
+            raise GraphError(f"region wants {len(region.inputs)} inputs, got {len(inputs)}")
+        mapped: dict[Value, Value] = {
+            n.out: v for n, v in zip(region.inputs, inputs, strict=True)
+        }
+        for node in region.order():
+            if node.op == INPUT:
+                continue
+            made = self._copy_node(node, mapped, like)
+            mapped.update(zip(node.outs, made.outs, strict=True))
+        return [mapped[v] for v in region.outputs]
+
+    def _copy_node(self, node: Node, mapped: Mapping[Value, Value], like: Node | None) -> Node:
+        return self.add(
+            node.op, (mapped[v] for v in node.inputs), node.attrs, node.types, like=like or node,
+            regions={k: r.copy() for k, r in node.regions.items()},
+        )  # fmt: skip
+
+    def copy(self) -> Graph:
+        """Return an independent copy (constants' arrays are shared)."""
+        other = Graph(self.name)
+        mapped: dict[Value, Value] = {}
+        for node in self.order():
+            made = other._copy_node(node, mapped, None)
+            mapped.update(zip(node.outs, made.outs, strict=True))
+            if node.op == STATE:
+                other.states[node.attrs["name"]] = made
+        other.inputs = [mapped[n.out].node for n in self.inputs]
+        other.states = {k: mapped[n.out].node for k, n in self.states.items()}
+        other.outputs = [mapped[v] for v in self.outputs]
+        other.writes = {k: mapped[v] for k, v in self.writes.items()}
+        return other

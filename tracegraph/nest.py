@@ -1,0 +1,91 @@
+"""Nested plain values to JSON data and back: state dicts and checkpoints.
+
+Containers: dict (keys of str, int, float, bool or None), list, tuple, set. Leaves: tensors, NumPy
+arrays, numbers, strings, None, dtypes, bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tracegraph.dtypes import BY_CODE, DType
+from tracegraph.errors import FileFormatError
+from tracegraph.ir.serial import decode_value, encode_value
+from tracegraph.tensors import Size, Tensor, wrap
+
+_PLAIN = (bool, int, float, str, type(None))
+_MAX_DEPTH = 60
+
+
+def nest_to_data(value: Any, store: Callable[[Tensor], int], path: str = "") -> Any:
+    """Return JSON data for a nest; `store(tensor)` keeps a tensor and numbers it.
+
+    Raises:
+        TypeError: something that cannot be stored, with its place.
+    """
+    if path.count("[") > _MAX_DEPTH:
+        raise TypeError(f"nested too deeply (over {_MAX_DEPTH} levels) at {path[:80]}")
+    if isinstance(value, Tensor):
+        data: dict[str, Any] = {"tensor": store(value)}
+        if value.requires_grad:
+            data["requires_grad"] = True
+        return data
+    if isinstance(value, np.ndarray):
+        return {"array": store(wrap(value))}
+    if isinstance(value, np.generic):
+        return encode_value(value.item())
+    if isinstance(value, _PLAIN):
+        return encode_value(value)
+    if isinstance(value, DType):
+        return {"dtype": value.code}
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, Mapping):
+        return {"dict": [_pair(k, v, store, path) for k, v in value.items()]}
+    for kind, name in ((Size, "size"), (tuple, "tuple"), (list, "list"), (set, "set")):
+        if isinstance(value, kind):
+            items = sorted(value, key=repr) if kind is set else value
+            return {name: [nest_to_data(v, store, f"{path}[{i}]") for i, v in enumerate(items)]}
+    raise TypeError(
+        f"cannot save a {type(value).__name__} at {path or 'the top'}: files hold tensors, arrays, "
+        "numbers, strings and containers of these, no code. Save module.state_dict(), or "
+        "tracegraph.trace(module, inputs)"
+    )
+
+
+def _pair(key: Any, value: Any, store: Callable[[Tensor], int], path: str) -> list[Any]:
+    if not isinstance(key, _PLAIN):
+        raise TypeError(f"cannot save a dict with key {key!r} at {path or 'the top'}")
+    return [encode_value(key), nest_to_data(value, store, f"{path}[{key!r}]")]
+
+
+def nest_from_data(data: Any, fetch: Callable[[int], Tensor]) -> Any:
+    """Undo `nest_to_data`; `fetch(number)` gives a tensor.
+
+    Raises:
+        FileFormatError: data of no known form.
+    """
+    if not isinstance(data, dict):
+        return data
+    kind = next(iter(data), "")
+    body = data.get(kind)
+    if kind == "tensor":
+        t = fetch(body)
+        return t.requires_grad_() if data.get("requires_grad") else t
+    if kind == "array":
+        return fetch(body)._data
+    if kind == "bytes":
+        return bytes.fromhex(body)
+    if kind == "dtype":
+        return BY_CODE[body]
+    if kind == "float":
+        return decode_value(data)
+    if kind == "dict":
+        return {decode_value(k): nest_from_data(v, fetch) for k, v in body}
+    makers: dict[str, Any] = {"size": Size, "tuple": tuple, "list": list, "set": set}
+    if kind in makers:
+        return makers[kind]([nest_from_data(v, fetch) for v in body])
+    raise FileFormatError(f"unknown item {kind!r} in the stored tree; update tracegraph")

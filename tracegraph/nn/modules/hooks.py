@@ -1,0 +1,222 @@
+"""Hooks around a Module's call: before and after forward, and where gradients leave and enter it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tracegraph import modes
+from tracegraph.autograd import Function
+from tracegraph.errors import OpError
+from tracegraph.nn.modules.state_dict import Handle, Stateful, hang
+from tracegraph.tensors import Tensor
+
+
+class Boundary:
+    """The gradients of one call, between its outputs (first) and its inputs."""
+
+    def __init__(self, module: Hooked) -> None:
+        self.module = module
+        self.grad_output: tuple[Any, ...] = ()
+        self.arity = 0
+        self.places: list[int] = []
+
+    def entered(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments, tensors among them through the inner edge of the module."""
+        self.arity = len(args)
+        self.places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
+        if not any(args[i].requires_grad for i in self.places):
+            self.places = []
+            return args
+        inner = list(args)
+        passed = _Entry.apply(self, *(args[i] for i in self.places))
+        for place, t in zip(self.places, passed, strict=True):
+            inner[place] = t
+        return tuple(inner)
+
+    def left(self, result: Any) -> Any:
+        """Return the result, tensors in it (at the top level) through the outer edge."""
+        several = isinstance(result, (tuple, list))
+        items = list(result) if several else [result]
+        places = [i for i, t in enumerate(items) if isinstance(t, Tensor)]
+        if not places:
+            return result
+        for place, t in zip(
+            places, _Exit.apply(self, *(items[i] for i in places)), strict=True
+        ):
+            items[place] = t
+        if not several:
+            return items[0]
+        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+
+    def at_exit(self, grads: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Let pre-hooks see and change the gradients of the outputs."""
+        for hook in list(self.module._backward_pre_hooks.values()):
+            changed = hook(self.module, grads)
+            if changed is not None:
+                grads = changed if isinstance(changed, tuple) else (changed,)
+        self.grad_output = grads
+        if not self.places:
+            self._run((None,) * self.arity)
+        return grads
+
+    def at_entry(self, grads: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Let hooks see and change the gradients of the inputs."""
+        full: list[Any] = [None] * self.arity
+        for place, grad in zip(self.places, grads, strict=True):
+            full[place] = grad
+        changed = self._run(tuple(full))
+        return tuple(changed[place] for place in self.places)
+
+    def _run(self, grad_input: tuple[Any, ...]) -> tuple[Any, ...]:
+        for hook in list(self.module._backward_hooks.values()):
+            changed = hook(self.module, grad_input, self.grad_output)
+            if changed is not None:
+                changed = changed if isinstance(changed, tuple) else (changed,)
+                if len(changed) != len(grad_input):
+                    raise OpError(
+                        "Backward hook returned an invalid number of grad_input, got "
+                        f"{len(changed)}, but expected {len(grad_input)}"
+                    )
+                grad_input = changed
+        return grad_input
+
+
+class _Entry(Function):
+    @staticmethod
+    def forward(ctx: Any, boundary: Boundary, *tensors: Tensor) -> Any:
+        ctx.boundary = boundary
+        ctx.mark_non_differentiable(*(t for t in tensors if not t.requires_grad))
+        return tensors
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return (None, *ctx.boundary.at_entry(grads))
+
+
+class _Exit(Function):
+    @staticmethod
+    def forward(ctx: Any, boundary: Boundary, *tensors: Tensor) -> Any:
+        ctx.boundary = boundary
+        ctx.mark_non_differentiable(*(t for t in tensors if not t.requires_grad))
+        return tensors
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return (None, *ctx.boundary.at_exit(grads))
+
+
+class Hooked(Stateful):
+    """The part of Module that is called, and that runs hooks."""
+
+    forward: Callable[..., Any]
+    _forward_hooks: dict[int, Any]
+    _forward_pre_hooks: dict[int, Any]
+    _backward_hooks: dict[int, Any]
+    _backward_pre_hooks: dict[int, Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward`, with the hooks around it; a trace notes the module's path."""
+        if (
+            modes.recording or self._forward_hooks or self._forward_pre_hooks
+            or self._backward_hooks or self._backward_pre_hooks
+        ):  # fmt: skip
+            return self._call_watched(args, kwargs)
+        return self.forward(*args, **kwargs)
+
+    def _call_watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        recorder = modes.RECORDER.get() if modes.recording else None
+        if recorder is None:
+            return self._call_hooked(args, kwargs)
+        path = recorder.module_paths.get(id(self), type(self).__name__)
+        recorder.training_flags.setdefault(id(self), (path, self, self.training))
+        recorder.scopes.append(path)
+        try:
+            return self._call_hooked(args, kwargs)
+        finally:
+            recorder.scopes.pop()
+
+    def _call_hooked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        always = {i for i, hook in self._forward_hooks.items() if hook[2]}
+        try:
+            args, kwargs = self._before(args, kwargs)
+            boundary = None
+            if self._backward_hooks or self._backward_pre_hooks:
+                boundary = Boundary(self)
+                args = boundary.entered(args)
+            result = self.forward(*args, **kwargs)
+            for i, (hook, with_kwargs, _) in list(self._forward_hooks.items()):
+                always.discard(i)
+                given = (args, kwargs, result) if with_kwargs else (args, result)
+                changed = hook(self, *given)
+                result = result if changed is None else changed
+            return result if boundary is None else boundary.left(result)
+        except Exception:
+            for i in always:
+                hook, with_kwargs, _ = self._forward_hooks[i]
+                hook(self, *((args, kwargs, None) if with_kwargs else (args, None)))
+            raise
+
+    def _before(self, args: Any, kwargs: Any) -> Any:
+        """Run the forward pre-hooks; returns what the call goes on with."""
+        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
+            if with_kwargs:
+                changed = hook(self, args, kwargs)
+                if changed is not None:
+                    if not isinstance(changed, tuple) or len(changed) != 2:
+                        raise OpError(
+                            "forward pre-hook must return None or a tuple of (new_args, "
+                            f"new_kwargs), but got {changed}."
+                        )
+                    args, kwargs = changed
+            else:
+                changed = hook(self, args)
+                if changed is not None:
+                    args = changed if isinstance(changed, tuple) else (changed,)
+        return args, kwargs
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> Handle:
+        """Call `hook(module, args)` before forward; what it returns replaces the arguments.
+
+        `with_kwargs`: `hook(module, args, kwargs)`, which returns None or (args, kwargs).
+        """
+        return _add(self._forward_pre_hooks, (hook, with_kwargs), prepend)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> Handle:  # fmt: skip
+        """Call `hook(module, args, output)` after forward; what it returns replaces the output.
+
+        `with_kwargs`: `hook(module, args, kwargs, output)`; `always_call`: also when it raises.
+        """
+        return _add(self._forward_hooks, (hook, with_kwargs, always_call), prepend)
+
+    def register_full_backward_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> Handle:
+        """Call `hook(module, grad_input, grad_output)` when the gradients of the inputs are known.
+
+        What it returns replaces grad_input.
+        """
+        return _add(self._backward_hooks, hook, prepend)
+
+    register_backward_hook = register_full_backward_hook
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> Handle:
+        """Call `hook(module, grad_output)` when the gradients of the outputs are known.
+
+        What it returns replaces grad_output.
+        """
+        return _add(self._backward_pre_hooks, hook, prepend)
+
+
+def _add(hooks: Any, hook: Any, prepend: bool) -> Handle:
+    handle = hang(hooks, hook)
+    if prepend:
+        hooks.move_to_end(handle.id, last=False)
+    return handle

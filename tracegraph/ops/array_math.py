@@ -1,0 +1,76 @@
+"""The scalar language over arrays: what `m` is when a scalar expression runs on NumPy or CuPy.
+
+Expressions use Python's operators and the functions below, all elementwise and broadcasting.
+Other targets (LLVM IR, CUDA C) give `m` other values.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from tracegraph import special_functions
+
+_SAME = (
+    "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+    "bitwise_and", "bitwise_or", "bitwise_xor", "ceil", "copysign", "cos", "cosh", "equal",
+    "exp", "exp2", "expm1", "floor", "fmax", "fmin", "fmod", "greater", "greater_equal",
+    "hypot", "invert", "isfinite", "isinf", "isnan", "left_shift", "less", "less_equal",
+    "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "maximum", "minimum", "nextafter", "not_equal", "power", "remainder",
+    "right_shift", "signbit", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "where",
+)  # fmt: skip
+
+_SPECIAL = (
+    "erf", "erfc", "erfinv", "lgamma", "digamma", "ndtr", "ndtri", "log_ndtr",
+    "i0", "i0e", "i1", "i1e", "entr", "polygamma", "xlogy", "xlog1py", "sinc", "logit",
+)  # fmt: skip
+
+
+@cache
+def math_over(xp: Any) -> SimpleNamespace:
+    """Return the scalar language over the arrays of `xp` (the NumPy or CuPy module)."""
+    m = SimpleNamespace(**{name: getattr(xp, name) for name in _SAME})
+    m.rsqrt = lambda x: 1 / xp.sqrt(x)
+    m.sign = lambda x: xp.sign(x)
+    m.round = lambda x: xp.rint(x)
+    m.sigmoid = lambda x: _sigmoid(xp, x)
+    m.floor_divide = lambda x, y: _floor_divide(xp, x, y)
+    m.trunc_divide = lambda x, y: _trunc_divide(xp, x, y)
+    m.astype = lambda x, dtype: x.astype(dtype.np)
+    for name in _SPECIAL:
+        if hasattr(special_functions, name):
+            setattr(m, name, _bind(getattr(special_functions, name), m))
+    return m
+
+
+def _bind(function: Any, m: SimpleNamespace) -> Any:
+    return lambda *xs: function(m, *xs)
+
+
+def _sigmoid(xp: Any, x: Any) -> Any:
+    """1 / (1 + exp(-x)); exp overflows to inf for very negative x, which gives the right 0."""
+    return 1 / (1 + xp.exp(-x))
+
+
+def _floor_divide(xp: Any, x: Any, y: Any) -> Any:
+    """Floor division; integers by zero raise as in PyTorch, floats follow IEEE division."""
+    if x.dtype.kind in "iu":
+        if not xp.all(y):
+            raise ZeroDivisionError("integer division or modulo by zero")
+        return xp.floor_divide(x, y)
+    return xp.where((y == 0) | xp.isinf(x), x / y, xp.floor_divide(x, y))
+
+
+def _trunc_divide(xp: Any, x: Any, y: Any) -> Any:
+    """Division rounded toward zero."""
+    if x.dtype.kind in "iu":
+        if not xp.all(y):
+            raise ZeroDivisionError("integer division or modulo by zero")
+        if x.dtype.kind == "u":
+            return xp.floor_divide(x, y)
+        quotient = xp.floor_divide(x, y)
+        inexact = quotient * y != x
+        return quotient + (inexact & ((x < 0) != (y < 0))).astype(x.dtype)
+    return xp.trunc(x / y)

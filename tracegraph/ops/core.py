@@ -1,0 +1,343 @@
+"""Op: one row of the op table, and `define`, which makes a row.
+
+A row says everything about an op once: its signature, type rule, meaning (a scalar expression, a
+kernel over NumPy/CuPy arrays, or a decomposition into other ops), gradient, traits, sample
+domain and documentation. Dispatch, the verifier, the interpreter, code generation, the docs and
+the tests all read the row.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from tracegraph.dtypes import ALL, DType
+from tracegraph.errors import DTypeError, OpError
+from tracegraph.ops.array_math import math_over
+from tracegraph.tensor_type import TensorType, broadcast_shapes
+
+# Traits: what passes and runtimes may know about an op without knowing its name.
+ELEMENTWISE: Final = "elementwise"  # each output element depends on one element of each operand
+COMMUTATIVE: Final = "commutative"  # op(x, y) == op(y, x)
+VIEW: Final = "view"  # the eager result shares memory with the first operand
+REDUCTION: Final = "reduction"  # folds the dims of the attribute `dim`
+CONTRACTION: Final = "contraction"  # sums of products: matmul, convolution
+COMPOSITE: Final = "composite"  # defined by a decomposition into other ops
+CREATION: Final = "creation"  # takes no tensor operand
+RANDOM: Final = "random"  # reads and advances the random state
+
+Attrs = Mapping[str, Any]
+TypeRule = Callable[..., TensorType | tuple[TensorType, ...]]
+
+
+class Zero:
+    """Marks a gradient that is zero everywhere it exists (`floor`)."""
+
+
+class NotDifferentiable:
+    """Marks an op whose results carry no gradient (`argmax`)."""
+
+
+ZERO: Final = Zero()
+NOT_DIFFERENTIABLE: Final = NotDifferentiable()
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One gradient rule that returns the gradients of all operands at once.
+
+    Its parameter `needs` tells which operands want one (a tuple of bool).
+    """
+
+    rule: Callable[..., tuple[Any, ...]]
+
+
+class Spec(NamedTuple):
+    """How a test draws one operand: shape, range, and kind (`f`, `i` or `b`)."""
+
+    shape: tuple[int, ...]
+    low: float = -2.0
+    high: float = 2.0
+    kind: str = "f"
+
+
+class Case(NamedTuple):
+    """One sample call of an op: operands and attributes."""
+
+    inputs: tuple[Spec, ...]
+    attrs: dict[str, Any]
+
+
+def reals(low: float, high: float, arity: int = 1, kind: str = "f") -> tuple[Case, ...]:
+    """Sample cases of an elementwise op over [low, high]: plain, broadcast, 0-d and empty."""
+    shapes: tuple[tuple[tuple[int, ...], ...], ...]
+    if arity == 1:
+        shapes = (((3, 4),), ((),), ((0, 2),))
+    else:
+        tail = ((3, 4),) * (arity - 2)
+        shapes = (
+            ((3, 4), (3, 4), *tail),
+            ((3, 1), (4,), *tail),
+            ((), (2,), *(((2,),) * (arity - 2))),
+            ((0, 2), (1, 2), *(((0, 2),) * (arity - 2))),
+        )
+    return tuple(Case(tuple(Spec(s, low, high, kind) for s in group), {}) for group in shapes)
+
+
+def case(*inputs: Spec | tuple[int, ...], **attrs: Any) -> Case:
+    """One sample case; a bare shape means reals in [-2, 2]."""
+    return Case(tuple(s if isinstance(s, Spec) else Spec(s) for s in inputs), attrs)
+
+
+class Rule(NamedTuple):
+    """A gradient rule for one operand, with where each of its parameters comes from."""
+
+    operand: int
+    function: Callable[..., Any]
+    sources: tuple[tuple[str, Any], ...]
+
+
+class SavePlan(NamedTuple):
+    """What the tape must keep for a set of operands that need gradients."""
+
+    saves: tuple[tuple[str, int], ...]
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One row of the op table. See `define` for the meaning of the fields."""
+
+    name: str
+    signature: str
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
+    variadic: bool
+    type_rule: TypeRule
+    kernel: Callable[..., Any] | None
+    scalar: Callable[..., Any] | None
+    decompose: Callable[..., Any] | None
+    vjp: Any
+    traits: frozenset[str]
+    write_back: Callable[..., Any] | None
+    sample: tuple[Case, ...]
+    attrs: tuple[str, ...]
+    version: int
+    doc: str
+    _plans: dict[int, SavePlan] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def __reduce__(self) -> Any:
+        raise OpError("ops are not pickled; name them")
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether results of this op can need a gradient."""
+        return self.vjp is not NOT_DIFFERENTIABLE
+
+    def infer(self, types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+        """Return the result types for operand types.
+
+        Raises:
+            OpError: the operands do not fit; the sentence names op, operand types, attributes.
+        """
+        try:
+            result = self.type_rule(*types, **attrs)
+        except OpError as error:
+            if "operands" in str(error):
+                raise
+            shown = ", ".join(map(str, types))
+            raise type(error)(f"{error} (in {self.name}, operands {shown})") from None
+        return (result,) if isinstance(result, TensorType) else result
+
+    def save_plan(self, mask: int) -> SavePlan:
+        """Return what to keep and which rules to run when the operands in `mask` need gradients."""
+        plan = self._plans.get(mask)
+        if plan is None:
+            plan = self._plans[mask] = _make_plan(self, mask)
+        return plan
+
+
+def _sources(op: Op, function: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
+    """Say where each parameter of a gradient rule comes from, by its name."""
+    found: list[tuple[str, Any]] = []
+    for name in inspect.signature(function).parameters:
+        base = name.removesuffix("_type")
+        if name in ("m", "g", "needs"):
+            found.append((name, None))
+        elif op.variadic and base == op.operands[-1]:
+            found.append(("types" if name.endswith("_type") else "inputs", -1))
+        elif name in op.operands:
+            found.append(("input", op.operands.index(name)))
+        elif name in op.results:
+            found.append(("output", op.results.index(name)))
+        elif name.endswith("_type") and base in op.operands:
+            found.append(("type", op.operands.index(base)))
+        elif name in op.attrs:
+            found.append(("attr", name))
+        else:
+            raise OpError(f"gradient rule of {op.name} has an unknown parameter {name!r}")
+    return tuple(found)
+
+
+def _zero_rule(index: int) -> Callable[..., Any]:
+    def rule(m: Any, x_type: TensorType) -> Any:
+        return m.full(shape=x_type.shape, value=0, dtype=x_type.dtype)
+
+    return rule
+
+
+def _make_plan(op: Op, mask: int) -> SavePlan:
+    rules: list[Rule] = []
+    if isinstance(op.vjp, Joint):
+        rules.append(Rule(-1, op.vjp.rule, _sources(op, op.vjp.rule)))
+    elif op.vjp is ZERO:
+        for i in range(len(op.operands)):
+            if mask >> i & 1:
+                rules.append(Rule(i, _zero_rule(i), (("m", None), ("type", i))))
+    else:
+        for i, function in enumerate(op.vjp):
+            if mask >> i & 1 and function is not None:
+                rules.append(Rule(i, function, _sources(op, function)))
+    saves: list[tuple[str, int]] = []
+    placed: list[Rule] = []
+    for rule in rules:
+        sources: list[tuple[str, Any]] = []
+        for kind, what in rule.sources:
+            if kind in ("m", "g", "needs", "attr"):
+                sources.append((kind, what))
+                continue
+            if (kind, what) not in saves:
+                saves.append((kind, what))
+            sources.append(("saved", saves.index((kind, what))))
+        placed.append(Rule(rule.operand, rule.function, tuple(sources)))
+    return SavePlan(tuple(saves), tuple(placed))
+
+
+_SIGNATURE = re.compile(r"(\w+)\(([^)]*)\)\s*->\s*(.+)")
+
+
+def _elementwise_kernel(scalar: Callable[..., Any]) -> Callable[..., Any]:
+    def kernel(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        return scalar(math_over(xp), *arrays, **attrs)
+
+    return kernel
+
+
+def _is_half(array: Any) -> bool:
+    dtype = getattr(array, "dtype", None)
+    return dtype is not None and dtype.itemsize == 2 and dtype.kind in "fV"
+
+
+def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a kernel so that 16-bit floats are computed in float32 and rounded once at the end."""
+
+    def wrapped(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        halves = [a for a in arrays if _is_half(a)]
+        if not halves:
+            return function(xp, *arrays, **attrs)
+        dtype = halves[0].dtype
+        wide = [a.astype(xp.float32) if _is_half(a) else a for a in arrays]
+        out = function(xp, *wide, **attrs)
+
+        def narrow(a: Any) -> Any:
+            return a.astype(dtype) if a.dtype == xp.float32 else a
+
+        return tuple(map(narrow, out)) if isinstance(out, tuple) else narrow(out)
+
+    return wrapped
+
+
+def define(
+    signature: str,
+    *,
+    type: TypeRule,  # noqa: A002
+    vjp: Any,
+    scalar: Callable[..., Any] | None = None,
+    kernel: Callable[..., Any] | None = None,
+    decompose: Callable[..., Any] | None = None,
+    traits: tuple[str, ...] = (),
+    write_back: Callable[..., Any] | None = None,
+    sample: tuple[Case, ...] = (),
+    version: int = 1,
+    doc: str,
+) -> Op:
+    """Make one row of the op table.
+
+    Args:
+        signature: `"name(x, y) -> z"`; tensor operands only; the last may be `*xs` (any number)
+            or `b?` (may be left out); several results are named, `-> *ys` is any number.
+        type: result type(s) from operand types and attributes; raises `OpError`.
+        vjp: a tuple with one rule per operand (None where there is no gradient), a `Joint`,
+            `ZERO` or `NOT_DIFFERENTIABLE`. A rule names what it needs: `m` (ops), `g` (gradient
+            of the result; a tuple for several results), operands, results, `x_type`, attributes.
+            Gradients are summed over broadcast axes by the driver, not by rules.
+        scalar: elementwise ops: the expression over the scalar language.
+        kernel: others: a function `(xp, *arrays, **attrs)` over NumPy or CuPy.
+        decompose: composites: the same op written `(m, *operands, **attrs)` in other ops. With a
+            kernel as well, the kernel is what eager and the interpreter run.
+        traits: see the constants of this module.
+        write_back: views: `(m, base, value, **attrs)` gives the base after a write of the view.
+        sample: cases that tests and docs draw operands from.
+        version: raised when the meaning changes.
+        doc: one sentence, with the source of the formula.
+    """
+    match = _SIGNATURE.fullmatch(signature.strip())
+    if match is None:
+        raise OpError(f"bad op signature {signature!r}")
+    name, left, right = match.groups()
+    names = [n.strip() for n in left.split(",") if n.strip()]
+    results = tuple(n.strip().lstrip("*") for n in right.split(","))
+    rule_parameters = inspect.signature(type).parameters.values()
+    attrs = tuple(p.name for p in rule_parameters if p.kind is p.KEYWORD_ONLY)
+    all_traits = frozenset(traits)
+    if scalar is not None:
+        kernel = in_float32(_elementwise_kernel(scalar))
+        all_traits |= {ELEMENTWISE}
+    if decompose is not None:
+        all_traits |= {COMPOSITE}
+    return Op(
+        name=name,
+        signature=signature,
+        operands=tuple(n.lstrip("*").rstrip("?") for n in names),
+        results=results,
+        variadic=bool(names) and names[-1].startswith("*"),
+        type_rule=type,
+        kernel=kernel,
+        scalar=scalar,
+        decompose=decompose,
+        vjp=vjp,
+        traits=all_traits,
+        write_back=write_back,
+        sample=sample,
+        attrs=attrs,
+        version=version,
+        doc=doc,
+    )
+
+
+def elementwise_type(
+    among: Sequence[DType] = ALL, result: DType | None = None
+) -> Callable[..., TensorType]:
+    """Type rule: operands of one dtype out of `among`, shapes broadcast; `result` fixes the dtype."""
+
+    def rule(*types: TensorType) -> TensorType:
+        dtype = types[0].dtype
+        for t in types:
+            if t.dtype is not dtype:
+                raise DTypeError(f"operands have different dtypes {dtype} and {t.dtype}")
+        if dtype not in among:
+            raise DTypeError(f"not implemented for dtype {dtype}")
+        return TensorType(result or dtype, broadcast_shapes([t.shape for t in types]))
+
+    return rule
+
+
+def is_composite(op: Op) -> bool:
+    """Whether the op is defined by a decomposition."""
+    return COMPOSITE in op.traits

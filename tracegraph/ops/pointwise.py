@@ -1,0 +1,384 @@
+"""Elementwise primitives: arithmetic, comparison, logic, bits, casts.
+
+Operands of one row have one dtype (the front promotes and casts before); shapes broadcast.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tracegraph.dtypes import ALL, BY_NUMPY, FLOATS, INTS, NUMBERS, DType, bool_
+from tracegraph.errors import DTypeError
+from tracegraph.ops.core import (
+    COMMUTATIVE,
+    ELEMENTWISE,
+    NOT_DIFFERENTIABLE,
+    ZERO,
+    Case,
+    Op,
+    Spec,
+    define,
+    elementwise_type,
+    reals,
+)
+from tracegraph.tensor_type import TensorType, broadcast_shapes
+
+_NUMBER = elementwise_type(NUMBERS)
+_FLOAT = elementwise_type(FLOATS)
+_ANY = elementwise_type(ALL)
+_BITS = elementwise_type((bool_, *INTS))
+_COMPARE = elementwise_type(ALL, result=bool_)
+_TEST = elementwise_type(ALL, result=bool_)
+_TWO = reals(-2, 2, 2)
+_POSITIVE = reals(0.1, 4)
+
+
+def _int_cases(arity: int, low: int = 0, high: int = 8) -> tuple[Case, ...]:
+    return reals(low, high, arity, kind="i")
+
+
+# Arithmetic.
+add = define(
+    "add(x, y) -> z", type=_ANY, scalar=lambda m, x, y: x + y,
+    vjp=(lambda g: g, lambda g: g), traits=(COMMUTATIVE,), sample=_TWO,
+    doc="x + y; for bool, logical or.",
+)  # fmt: skip
+sub = define(
+    "sub(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: x - y,
+    vjp=(lambda g: g, lambda g: -g), sample=_TWO, doc="x - y.",
+)  # fmt: skip
+mul = define(
+    "mul(x, y) -> z", type=_ANY, scalar=lambda m, x, y: x * y,
+    vjp=(lambda g, y: g * y, lambda g, x: g * x), traits=(COMMUTATIVE,), sample=_TWO,
+    doc="x · y; for bool, logical and.",
+)  # fmt: skip
+div = define(
+    "div(x, y) -> z", type=_FLOAT, scalar=lambda m, x, y: x / y,
+    vjp=(lambda g, y: g / y, lambda g, x, y: -g * ((x / y) / y)),
+    sample=reals(0.5, 3, 2), doc="x / y, IEEE division.",
+)  # fmt: skip
+
+
+def _pow_x(m: Any, g: Any, x: Any, y: Any) -> Any:
+    if isinstance(y, (int, float)):
+        return g * 0 if y == 0 else g * (y * x ** (y - 1))
+    return m.where(y == 0, m.full(shape=(), value=0, dtype=y.dtype), g * (y * x ** (y - 1)))
+
+
+def _pow_y(m: Any, g: Any, x: Any, z: Any, y: Any) -> Any:
+    if isinstance(x, (int, float)):
+        return g * z * (math.log(x) if x > 0 else (-math.inf if x == 0 else math.nan))
+    zero = m.full(shape=(), value=0, dtype=z.dtype)
+    flat = m.logical_and(x == 0, y >= 0)
+    return m.where(flat, zero, g * z * m.log(x))
+
+
+pow_ = define(
+    "pow(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: m.power(x, y),
+    vjp=(_pow_x, _pow_y), sample=reals(0.5, 2, 2), doc="x to the power y.",
+)  # fmt: skip
+floor_divide = define(
+    "floor_divide(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: m.floor_divide(x, y),
+    vjp=ZERO, sample=reals(0.5, 3, 2), doc="Floor of x / y; integer division by 0 raises.",
+)  # fmt: skip
+trunc_divide = define(
+    "trunc_divide(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: m.trunc_divide(x, y),
+    vjp=ZERO, sample=reals(0.5, 3, 2), doc="x / y rounded toward zero.",
+)  # fmt: skip
+remainder = define(
+    "remainder(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: m.remainder(x, y),
+    vjp=(lambda g: g, lambda m, g, x, y: -g * m.floor(x / y)), sample=reals(0.5, 3, 2),
+    doc="x − y·floor(x / y), with the sign of y.",
+)  # fmt: skip
+fmod = define(
+    "fmod(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: m.fmod(x, y),
+    vjp=(lambda g: g, lambda m, g, x, y: -g * m.trunc(x / y)), sample=reals(0.5, 3, 2),
+    doc="x − y·trunc(x / y), with the sign of x.",
+)  # fmt: skip
+
+
+def _share(m: Any, g: Any, wins: Any, ties: Any) -> Any:
+    """Gradient of a two-way choice: all to the winner, half on ties."""
+    zero = m.full(shape=(), value=0, dtype=g.dtype)
+    return m.where(ties, g * 0.5, m.where(wins, g, zero))
+
+
+maximum = define(
+    "maximum(x, y) -> z", type=_ANY, scalar=lambda m, x, y: m.maximum(x, y),
+    vjp=(lambda m, g, x, y: _share(m, g, x > y, x == y),
+         lambda m, g, x, y: _share(m, g, y > x, x == y)),
+    traits=(COMMUTATIVE,), sample=_TWO, doc="The larger; NaN if either is NaN.",
+)  # fmt: skip
+minimum = define(
+    "minimum(x, y) -> z", type=_ANY, scalar=lambda m, x, y: m.minimum(x, y),
+    vjp=(lambda m, g, x, y: _share(m, g, x < y, x == y),
+         lambda m, g, x, y: _share(m, g, y < x, x == y)),
+    traits=(COMMUTATIVE,), sample=_TWO, doc="The smaller; NaN if either is NaN.",
+)  # fmt: skip
+atan2 = define(
+    "atan2(y, x) -> z", type=_FLOAT, scalar=lambda m, y, x: m.arctan2(y, x),
+    vjp=(lambda g, y, x: g * (x / (x * x + y * y)), lambda g, y, x: g * (-y / (x * x + y * y))),
+    sample=reals(0.5, 2, 2), doc="Angle of the point (x, y) in radians.",
+)  # fmt: skip
+neg = define(
+    "neg(x) -> y", type=_NUMBER, scalar=lambda m, x: -x, vjp=(lambda g: -g,),
+    sample=reals(-2, 2), doc="−x.",
+)  # fmt: skip
+abs_ = define(
+    "abs(x) -> y", type=_ANY, scalar=lambda m, x: m.abs(x), vjp=(lambda m, g, x: g * m.sign(x),),
+    sample=reals(-2, 2), doc="|x|.",
+)  # fmt: skip
+sign = define(
+    "sign(x) -> y", type=_ANY, scalar=lambda m, x: m.sign(x), vjp=ZERO, sample=reals(-2, 2),
+    doc="−1, 0 or 1; NaN for NaN.",
+)  # fmt: skip
+reciprocal = define(
+    "reciprocal(x) -> y", type=_FLOAT, scalar=lambda m, x: 1 / x,
+    vjp=(lambda g, y: -g * (y * y),), sample=_POSITIVE, doc="1 / x.",
+)  # fmt: skip
+
+# Exponentials, roots, trigonometry.
+exp = define(
+    "exp(x) -> y", type=_FLOAT, scalar=lambda m, x: m.exp(x), vjp=(lambda g, y: g * y,),
+    sample=reals(-4, 4), doc="e to the power x.",
+)  # fmt: skip
+exp2 = define(
+    "exp2(x) -> y", type=_FLOAT, scalar=lambda m, x: m.exp2(x),
+    vjp=(lambda g, y: g * (y * math.log(2)),), sample=reals(-4, 4), doc="2 to the power x.",
+)  # fmt: skip
+expm1 = define(
+    "expm1(x) -> y", type=_FLOAT, scalar=lambda m, x: m.expm1(x), vjp=(lambda g, y: g * (y + 1),),
+    sample=reals(-4, 4), doc="exp(x) − 1, exact near 0.",
+)  # fmt: skip
+log = define(
+    "log(x) -> y", type=_FLOAT, scalar=lambda m, x: m.log(x), vjp=(lambda g, x: g / x,),
+    sample=_POSITIVE, doc="Natural logarithm.",
+)  # fmt: skip
+log2 = define(
+    "log2(x) -> y", type=_FLOAT, scalar=lambda m, x: m.log2(x),
+    vjp=(lambda g, x: g / (x * math.log(2)),), sample=_POSITIVE, doc="Logarithm to base 2.",
+)  # fmt: skip
+log10 = define(
+    "log10(x) -> y", type=_FLOAT, scalar=lambda m, x: m.log10(x),
+    vjp=(lambda g, x: g / (x * math.log(10)),), sample=_POSITIVE, doc="Logarithm to base 10.",
+)  # fmt: skip
+log1p = define(
+    "log1p(x) -> y", type=_FLOAT, scalar=lambda m, x: m.log1p(x), vjp=(lambda g, x: g / (x + 1),),
+    sample=reals(-0.5, 4), doc="log(1 + x), exact near 0.",
+)  # fmt: skip
+sqrt = define(
+    "sqrt(x) -> y", type=_FLOAT, scalar=lambda m, x: m.sqrt(x), vjp=(lambda g, y: g / (2 * y),),
+    sample=_POSITIVE, doc="Square root.",
+)  # fmt: skip
+rsqrt = define(
+    "rsqrt(x) -> y", type=_FLOAT, scalar=lambda m, x: m.rsqrt(x),
+    vjp=(lambda g, y: -0.5 * g * (y * y * y),), sample=_POSITIVE, doc="1 / sqrt(x).",
+)  # fmt: skip
+sin = define(
+    "sin(x) -> y", type=_FLOAT, scalar=lambda m, x: m.sin(x), vjp=(lambda m, g, x: g * m.cos(x),),
+    sample=reals(-4, 4), doc="Sine of x radians.",
+)  # fmt: skip
+cos = define(
+    "cos(x) -> y", type=_FLOAT, scalar=lambda m, x: m.cos(x),
+    vjp=(lambda m, g, x: g * -m.sin(x),), sample=reals(-4, 4), doc="Cosine of x radians.",
+)  # fmt: skip
+tan = define(
+    "tan(x) -> y", type=_FLOAT, scalar=lambda m, x: m.tan(x), vjp=(lambda g, y: g * (y * y + 1),),
+    sample=reals(-1, 1), doc="Tangent of x radians.",
+)  # fmt: skip
+asin = define(
+    "asin(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arcsin(x),
+    vjp=(lambda m, g, x: g * m.rsqrt(1 - x * x),), sample=reals(-0.9, 0.9), doc="Arc sine.",
+)  # fmt: skip
+acos = define(
+    "acos(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arccos(x),
+    vjp=(lambda m, g, x: -g * m.rsqrt(1 - x * x),), sample=reals(-0.9, 0.9), doc="Arc cosine.",
+)  # fmt: skip
+atan = define(
+    "atan(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arctan(x),
+    vjp=(lambda g, x: g / (x * x + 1),), sample=reals(-4, 4), doc="Arc tangent.",
+)  # fmt: skip
+sinh = define(
+    "sinh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.sinh(x),
+    vjp=(lambda m, g, x: g * m.cosh(x),), sample=reals(-3, 3), doc="Hyperbolic sine.",
+)  # fmt: skip
+cosh = define(
+    "cosh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.cosh(x),
+    vjp=(lambda m, g, x: g * m.sinh(x),), sample=reals(-3, 3), doc="Hyperbolic cosine.",
+)  # fmt: skip
+tanh = define(
+    "tanh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.tanh(x),
+    vjp=(lambda g, y: g * (1 - y * y),), sample=reals(-3, 3), doc="Hyperbolic tangent.",
+)  # fmt: skip
+asinh = define(
+    "asinh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arcsinh(x),
+    vjp=(lambda m, g, x: g * m.rsqrt(x * x + 1),), sample=reals(-3, 3),
+    doc="Inverse hyperbolic sine.",
+)  # fmt: skip
+acosh = define(
+    "acosh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arccosh(x),
+    vjp=(lambda m, g, x: g * m.rsqrt(x * x - 1),), sample=reals(1.2, 4),
+    doc="Inverse hyperbolic cosine.",
+)  # fmt: skip
+atanh = define(
+    "atanh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arctanh(x),
+    vjp=(lambda g, x: g / (1 - x * x),), sample=reals(-0.9, 0.9),
+    doc="Inverse hyperbolic tangent.",
+)  # fmt: skip
+sigmoid = define(
+    "sigmoid(x) -> y", type=_FLOAT, scalar=lambda m, x: m.sigmoid(x),
+    vjp=(lambda g, y: g * (y * (1 - y)),), sample=reals(-4, 4), doc="1 / (1 + exp(−x)).",
+)  # fmt: skip
+erf = define(
+    "erf(x) -> y", type=_FLOAT, scalar=lambda m, x: m.erf(x),
+    vjp=(lambda m, g, x: g * (m.exp(-(x * x)) * (2 / math.sqrt(math.pi))),),
+    sample=reals(-3, 3), doc="Error function (Abramowitz & Stegun 7.1.1).",
+)  # fmt: skip
+erfc = define(
+    "erfc(x) -> y", type=_FLOAT, scalar=lambda m, x: m.erfc(x),
+    vjp=(lambda m, g, x: g * (m.exp(-(x * x)) * (-2 / math.sqrt(math.pi))),),
+    sample=reals(-3, 3), doc="1 − erf(x), without cancellation.",
+)  # fmt: skip
+
+# Rounding.
+floor = define(
+    "floor(x) -> y", type=_FLOAT, scalar=lambda m, x: m.floor(x), vjp=ZERO, sample=reals(-3, 3),
+    doc="The largest whole number not above x.",
+)  # fmt: skip
+ceil = define(
+    "ceil(x) -> y", type=_FLOAT, scalar=lambda m, x: m.ceil(x), vjp=ZERO, sample=reals(-3, 3),
+    doc="The smallest whole number not below x.",
+)  # fmt: skip
+trunc = define(
+    "trunc(x) -> y", type=_FLOAT, scalar=lambda m, x: m.trunc(x), vjp=ZERO, sample=reals(-3, 3),
+    doc="x rounded toward zero.",
+)  # fmt: skip
+round_ = define(
+    "round(x) -> y", type=_FLOAT, scalar=lambda m, x: m.round(x), vjp=ZERO, sample=reals(-3, 3),
+    doc="x rounded to the nearest whole number, halves to even.",
+)  # fmt: skip
+
+# Comparison and tests: bool results.
+eq = define(
+    "eq(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.equal(x, y), vjp=NOT_DIFFERENTIABLE,
+    traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 3), doc="x == y.",
+)  # fmt: skip
+ne = define(
+    "ne(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.not_equal(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 3), doc="x != y.",
+)  # fmt: skip
+lt = define(
+    "lt(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.less(x, y), vjp=NOT_DIFFERENTIABLE,
+    sample=_TWO, doc="x < y.",
+)  # fmt: skip
+le = define(
+    "le(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.less_equal(x, y),
+    vjp=NOT_DIFFERENTIABLE, sample=_TWO, doc="x <= y.",
+)  # fmt: skip
+gt = define(
+    "gt(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.greater(x, y),
+    vjp=NOT_DIFFERENTIABLE, sample=_TWO, doc="x > y.",
+)  # fmt: skip
+ge = define(
+    "ge(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.greater_equal(x, y),
+    vjp=NOT_DIFFERENTIABLE, sample=_TWO, doc="x >= y.",
+)  # fmt: skip
+isnan = define(
+    "isnan(x) -> y", type=_TEST, scalar=lambda m, x: m.isnan(x), vjp=NOT_DIFFERENTIABLE,
+    sample=reals(-2, 2), doc="Whether x is NaN.",
+)  # fmt: skip
+isinf = define(
+    "isinf(x) -> y", type=_TEST, scalar=lambda m, x: m.isinf(x), vjp=NOT_DIFFERENTIABLE,
+    sample=reals(-2, 2), doc="Whether x is +inf or −inf.",
+)  # fmt: skip
+isfinite = define(
+    "isfinite(x) -> y", type=_TEST, scalar=lambda m, x: m.isfinite(x), vjp=NOT_DIFFERENTIABLE,
+    sample=reals(-2, 2), doc="Whether x is neither infinite nor NaN.",
+)  # fmt: skip
+signbit = define(
+    "signbit(x) -> y", type=_TEST, scalar=lambda m, x: m.signbit(x), vjp=NOT_DIFFERENTIABLE,
+    sample=reals(-2, 2), doc="Whether the sign bit of x is set.",
+)  # fmt: skip
+
+# Logic and bits.
+logical_and = define(
+    "logical_and(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.logical_and(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 2),
+    doc="Whether both are nonzero.",
+)  # fmt: skip
+logical_or = define(
+    "logical_or(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.logical_or(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 2),
+    doc="Whether either is nonzero.",
+)  # fmt: skip
+logical_xor = define(
+    "logical_xor(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.logical_xor(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 2),
+    doc="Whether exactly one is nonzero.",
+)  # fmt: skip
+logical_not = define(
+    "logical_not(x) -> y", type=_TEST, scalar=lambda m, x: m.logical_not(x),
+    vjp=NOT_DIFFERENTIABLE, sample=_int_cases(1, 0, 2), doc="Whether x is zero.",
+)  # fmt: skip
+bitwise_and = define(
+    "bitwise_and(x, y) -> z", type=_BITS, scalar=lambda m, x, y: m.bitwise_and(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2), doc="x & y.",
+)  # fmt: skip
+bitwise_or = define(
+    "bitwise_or(x, y) -> z", type=_BITS, scalar=lambda m, x, y: m.bitwise_or(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2), doc="x | y.",
+)  # fmt: skip
+bitwise_xor = define(
+    "bitwise_xor(x, y) -> z", type=_BITS, scalar=lambda m, x, y: m.bitwise_xor(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2), doc="x ^ y.",
+)  # fmt: skip
+bitwise_not = define(
+    "bitwise_not(x) -> y", type=_BITS, scalar=lambda m, x: m.invert(x),
+    vjp=NOT_DIFFERENTIABLE, sample=_int_cases(1), doc="~x.",
+)  # fmt: skip
+shift_left = define(
+    "bitwise_left_shift(x, y) -> z", type=_BITS, scalar=lambda m, x, y: m.left_shift(x, y),
+    vjp=NOT_DIFFERENTIABLE, sample=_int_cases(2), doc="x << y.",
+)  # fmt: skip
+shift_right = define(
+    "bitwise_right_shift(x, y) -> z", type=_BITS, scalar=lambda m, x, y: m.right_shift(x, y),
+    vjp=NOT_DIFFERENTIABLE, sample=_int_cases(2), doc="x >> y.",
+)  # fmt: skip
+
+
+def _where_type(condition: TensorType, x: TensorType, y: TensorType) -> TensorType:
+    if condition.dtype is not bool_:
+        raise DTypeError(f"where expects a bool condition, not {condition.dtype}")
+    if x.dtype is not y.dtype:
+        raise DTypeError(f"operands have different dtypes {x.dtype} and {y.dtype}")
+    return TensorType(x.dtype, broadcast_shapes([condition.shape, x.shape, y.shape]))
+
+
+def _zero_of(m: Any, g: Any) -> Any:
+    return m.full(shape=(), value=0, dtype=g.dtype)
+
+
+where = define(
+    "where(condition, x, y) -> z", type=_where_type, scalar=lambda m, c, x, y: m.where(c, x, y),
+    vjp=(None, lambda m, g, condition: m.where(condition, g, _zero_of(m, g)),
+         lambda m, g, condition: m.where(condition, _zero_of(m, g), g)),
+    sample=(Case((Spec((3, 4), 0, 2, "b"), Spec((3, 4)), Spec((3, 4))), {}),
+            Case((Spec((3, 1), 0, 2, "b"), Spec((4,)), Spec(())), {})),
+    doc="x where the condition holds, else y; neither branch is multiplied (NaN stays apart).",
+)  # fmt: skip
+
+
+def _cast_kernel(xp: Any, x: Any, *, dtype: DType) -> Any:
+    source = BY_NUMPY[x.dtype]
+    if source.is_floating_point and not dtype.is_floating_point and dtype is not bool_:
+        with xp.errstate(all="ignore"):
+            return x.astype(dtype.np)
+    return x.astype(dtype.np)
+
+
+cast = define(
+    "cast(x) -> y", type=lambda x, *, dtype: x.with_dtype(dtype), kernel=_cast_kernel,
+    vjp=(lambda m, g, x_type: m.cast(g, dtype=x_type.dtype),), traits=(ELEMENTWISE,),
+    sample=(), doc="x in another dtype; floats to integers truncate.",
+)  # fmt: skip

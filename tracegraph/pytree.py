@@ -1,0 +1,145 @@
+"""Nested inputs and outputs: flattened to leaves and a JSON tree that describes the nesting.
+
+A tree is `{"leaf": i}`, `{"tuple": [...]}`, `{"list": [...]}`, `{"dict": [[key, tree], ...]}`,
+`{"namedtuple": name, "fields": [...], "items": [...]}`, `{"dataclass": ...}` or `{"none": true}`.
+Python scalars and strings among inputs are leaves too; see `tracing.Signature`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tracegraph.errors import SignatureError, TraceError
+
+Tree = dict[str, Any]
+_KEYS = (str, int, bool, float)
+
+
+def flatten(value: Any, is_leaf: Callable[[Any], bool], path: str = "") -> tuple[list[Any], Tree]:
+    """Return the leaves of nested containers and the tree that rebuilds them.
+
+    Raises:
+        TraceError: something that is neither a container nor a leaf; the place is named.
+    """
+    leaves: list[Any] = []
+    return leaves, _flatten(value, is_leaf, path, leaves)
+
+
+def _flatten(value: Any, is_leaf: Callable[[Any], bool], path: str, leaves: list[Any]) -> Tree:
+    if value is None:
+        return {"none": True}
+    if is_leaf(value):
+        leaves.append(value)
+        return {"leaf": len(leaves) - 1}
+    kind = type(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        items = [_flatten(v, is_leaf, f"{path}.{f}", leaves)
+                 for f, v in zip(value._fields, value, strict=True)]  # fmt: skip
+        return {"namedtuple": kind.__name__, "fields": list(value._fields), "items": items}
+    if isinstance(value, (tuple, list)):
+        items = [_flatten(v, is_leaf, f"{path}[{i}]", leaves) for i, v in enumerate(value)]
+        return {"tuple" if isinstance(value, tuple) else "list": items}
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, _KEYS):
+                raise TraceError(f"dict key {key!r} at {path or 'the top'} is no str or number")
+        return {"dict": [[k, _flatten(v, is_leaf, f"{path}[{k!r}]", leaves)]
+                         for k, v in value.items()]}  # fmt: skip
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [f.name for f in dataclasses.fields(value)]
+        items = [_flatten(getattr(value, n), is_leaf, f"{path}.{n}", leaves) for n in names]
+        return {"dataclass": kind.__name__, "fields": names, "items": items}
+    raise TraceError(
+        f"a {kind.__name__} at {path or 'the top'} cannot cross the border of a traced function: "
+        "use tensors, Python scalars, strings, None, tuples, lists, dicts, namedtuples, dataclasses"
+    )
+
+
+def unflatten(tree: Tree, leaves: list[Any], classes: dict[str, type] | None = None) -> Any:
+    """Rebuild nested containers. `classes` gives the original namedtuple and dataclass types;
+    without them namedtuples of the same name and fields are made.
+    """  # noqa: D205
+    if "leaf" in tree:
+        return leaves[tree["leaf"]]
+    if "none" in tree:
+        return None
+    if "tuple" in tree:
+        return tuple(unflatten(t, leaves, classes) for t in tree["tuple"])
+    if "list" in tree:
+        return [unflatten(t, leaves, classes) for t in tree["list"]]
+    if "dict" in tree:
+        return {k: unflatten(t, leaves, classes) for k, t in tree["dict"]}
+    items = [unflatten(t, leaves, classes) for t in tree["items"]]
+    name = tree.get("namedtuple") or tree["dataclass"]
+    made = (classes or {}).get(name)
+    if made is None:
+        made = namedtuple(name, tree["fields"])  # type: ignore[misc]
+    if "dataclass" in tree:
+        return made(**dict(zip(tree["fields"], items, strict=True)))
+    return made(*items)
+
+
+def classes_in(value: Any) -> dict[str, type]:
+    """Return the namedtuple and dataclass types that occur in nested containers, by name."""
+    found: dict[str, type] = {}
+    stack = [value]
+    while stack:
+        x = stack.pop()
+        if isinstance(x, dict):
+            stack.extend(x.values())
+        elif isinstance(x, (tuple, list)):
+            if hasattr(x, "_fields"):
+                found[type(x).__name__] = type(x)
+            stack.extend(x)
+        elif dataclasses.is_dataclass(x) and not isinstance(x, type):
+            found[type(x).__name__] = type(x)
+            stack.extend(getattr(x, f.name) for f in dataclasses.fields(x))
+    return found
+
+
+def match(tree: Tree, value: Any, is_leaf: Callable[[Any], bool], name: str) -> list[Any]:
+    """Return the leaves of `value`, which must be nested as `tree` is.
+
+    Raises:
+        SignatureError: naming the place where the nesting differs.
+    """
+    try:
+        leaves, got = flatten(value, is_leaf, name)
+    except TraceError as error:
+        raise SignatureError(str(error)) from None
+    difference = next(_differences(tree, got, name), None)
+    if difference is not None:
+        raise SignatureError(difference)
+    return leaves
+
+
+def _kind(tree: Tree) -> str:
+    return next(iter(tree))
+
+
+def _differences(want: Tree, got: Tree, name: str) -> Iterator[str]:
+    kind = _kind(want)
+    if kind != _kind(got):
+        words = {"leaf": "a tensor or scalar", "none": "None"}
+        expected, came = (words.get(k, f"a {k}") for k in (kind, _kind(got)))
+        yield f"argument {name}: expected {expected}, got {came}"
+        return
+    if kind == "dict":
+        mine, theirs = dict(want["dict"]), dict(got["dict"])
+        if list(mine) != list(theirs):
+            yield f"argument {name}: expected keys {list(mine)}, got {list(theirs)}"
+            return
+        for key, tree in mine.items():
+            yield from _differences(tree, theirs[key], f"{name}[{key!r}]")
+        return
+    if kind in ("leaf", "none"):
+        return
+    items = kind if kind in ("tuple", "list") else "items"
+    if len(want[items]) != len(got[items]):
+        yield f"argument {name}: expected {len(want[items])} items, got {len(got[items])}"
+        return
+    for i, (a, b) in enumerate(zip(want[items], got[items], strict=True)):
+        yield from _differences(a, b, f"{name}[{i}]")

@@ -1,0 +1,184 @@
+"""Finding State: the tensors that a function can reach before it runs, and their names.
+
+The walk follows the function's `__self__`, closure, defaults and the globals that its code names,
+in that order, into modules, optimizers and plain containers. The first path names a tensor.
+Mutable containers that are met are noted, so that tracing can be undone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tracegraph.storage import Storage
+from tracegraph.tensors import Tensor, storage_of
+
+_ATOMS = (int, float, str, bytes, bool, type(None), complex, type, types.ModuleType)
+_MAX_ITEMS = 100_000
+
+
+@dataclasses.dataclass
+class Walk:
+    """What a walk found.
+
+    `names`: Storage -> first path of its whole; `tensors`: path -> tensor; `modules`: path ->
+    nn module; `optimizers`: path -> optimizer; `containers`: mutable containers with a copy.
+    """
+
+    names: dict[Storage, str] = dataclasses.field(default_factory=dict)
+    tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    modules: dict[str, Any] = dataclasses.field(default_factory=dict)
+    optimizers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    containers: list[tuple[Any, Any]] = dataclasses.field(default_factory=list)
+    seen: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+    def name(self, path: str, t: Tensor) -> None:
+        """Note a tensor; its Storage keeps the first path."""
+        storage = storage_of(t)
+        self.tensors.setdefault(path, t)
+        self.names.setdefault(storage, path)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _code_names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _code_names(constant)
+
+
+def roots_of(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (name, object) for what a function refers to, in a fixed order."""
+    while isinstance(function, functools.partial):
+        yield from ((f"arg{i}", a) for i, a in enumerate(function.args))
+        yield from function.keywords.items()
+        function = function.func
+    owner = getattr(function, "__self__", None)
+    if owner is not None and not isinstance(owner, types.ModuleType):
+        yield "self", owner
+    function = getattr(function, "__func__", function)
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None:
+        yield from roots_of(wrapped)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            continue
+    for i, value in enumerate(function.__defaults__ or ()):
+        yield f"default{i}", value
+    yield from (function.__kwdefaults__ or {}).items()
+    for name in dict.fromkeys(_code_names(code)):
+        if name in function.__globals__:
+            yield name, function.__globals__[name]
+
+
+def walk(function: Any) -> Walk:
+    """Return every tensor, module, optimizer and container that `function` can reach."""
+    found = Walk()
+    later: list[tuple[str, Any]] = []
+    if hasattr(function, "__tracegraph_state__"):
+        _visit(found, "", function, later)
+    else:
+        for name, value in roots_of(function):
+            path = "" if name == "self" and hasattr(value, "__tracegraph_state__") else name
+            _visit(found, path, value, later)
+    for path, optimizer in later:
+        _visit_optimizer(found, path, optimizer)
+    for path, t in list(found.tensors.items()):
+        if t._grad is not None:
+            found.name(f"{path}.grad", t._grad)
+    return found
+
+
+def _visit(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) -> None:
+    """Visit with an explicit stack, children in order."""
+    stack: list[tuple[str, Any]] = [(path, value)]
+    while stack and len(found.seen) < _MAX_ITEMS:
+        path, value = stack.pop()
+        if isinstance(value, Tensor):
+            found.name(path or "tensor", value)
+            continue
+        if isinstance(value, _ATOMS) or id(value) in found.seen:
+            continue
+        found.seen[id(value)] = value
+        children = _children(found, path, value, later)
+        stack.extend((_join(path, name), child) for name, child in reversed(children))
+
+
+def _children(
+    found: Walk, path: str, value: Any, later: list[tuple[str, Any]]
+) -> list[tuple[str, Any]]:
+    if hasattr(value, "__tracegraph_materialize__"):
+        later.append((path or "optimizer", value))
+        return []
+    if hasattr(value, "__tracegraph_state__"):
+        found.modules[path] = value
+        for container in value.__tracegraph_containers__():
+            found.containers.append((container, _copy(container)))
+        return list(value.__tracegraph_state__())
+    if isinstance(value, dict):
+        found.containers.append((value, dict(value)))
+        return [(str(k), v) for k, v in value.items()]
+    if isinstance(value, (list, tuple)):
+        if isinstance(value, list):
+            found.containers.append((value, list(value)))
+        return [(str(i), v) for i, v in enumerate(value)]
+    if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+        if getattr(value, "__module__", "").split(".")[0] == "tracegraph":
+            return []
+        return [("" if n == "self" else n, v) for n, v in roots_of(value)]
+    if _is_plain(value):
+        attributes = vars(value)
+        found.containers.append((attributes, dict(attributes)))
+        return list(attributes.items())
+    return []
+
+
+def _copy(container: Any) -> Any:
+    return list(container) if isinstance(container, list) else dict(container)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is an instance of a class of the user's (not of a library in C or ours)."""
+    if not hasattr(value, "__dict__"):
+        return False
+    origin = (type(value).__module__ or "").split(".")[0]
+    return origin not in ("builtins", "numpy", "tracegraph", "cupy", "networkx", "threading")
+
+
+def _visit_optimizer(found: Walk, path: str, optimizer: Any) -> None:
+    found.optimizers[path] = optimizer
+    optimizer._trace_name = path
+    optimizer.__tracegraph_materialize__()
+    for container in optimizer.__tracegraph_containers__():
+        found.containers.append((container, _copy(container)))
+    places: dict[int, str] = {}
+    for name, t in found.tensors.items():
+        places.setdefault(id(t), name)
+    for number, group in enumerate(optimizer.param_groups):
+        for i, p in enumerate(group["params"]):
+            if id(p) not in places:
+                places[id(p)] = f"{path}.param_groups.{number}.params.{i}"
+                found.name(places[id(p)], p)
+    for slot, p, t in optimizer.__tracegraph_state__():
+        found.name(f"{path}.{slot}.{places[id(p)]}", t)
+
+
+def restore(found: Walk) -> None:
+    """Put back the contents of every container that the walk met."""
+    for container, before in found.containers:
+        if isinstance(container, list):
+            container[:] = before
+        else:
+            container.clear()
+            container.update(before)

@@ -1,0 +1,281 @@
+"""The tape: nodes of the dynamic graph that gradients flow back through.
+
+A Node is made by dispatch for each op whose result needs a gradient. It keeps edges to the nodes
+of its operands and exactly what its gradient rules name, with the versions of what it keeps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tracegraph.dtypes import FLOAT_KIND
+from tracegraph.errors import AutogradError
+from tracegraph.ops.core import Op, SavePlan
+from tracegraph.storage import Storage
+from tracegraph.tensors import Tensor, dtype_of_data, type_of, wrap
+from tracegraph.tensor_type import TensorType
+
+Edge = tuple["Node", int] | None
+
+_count = itertools.count(1)
+_leaf_count = itertools.count(-1, -1)
+
+_GRAD_NAMES = {"matmul": "Mm", "cast": "ToCopy", "slice": "Slice", "reshape": "View"}
+
+
+class Node:
+    """One operation on the tape. `seq` grows with time: inputs come before their users."""
+
+    __slots__ = (
+        "__weakref__", "attrs", "edges", "hooks", "loc", "op", "plan", "saved", "seq", "types",
+        "versions",
+    )  # fmt: skip
+
+    op: Op | None
+    edges: tuple[Edge, ...]
+    types: tuple[TensorType, ...]
+    hooks: dict[int, list[Any]] | None
+
+    def name(self) -> str:
+        """The name PyTorch shows: `AddBackward0`."""
+        op = self.op.name if self.op is not None else type(self).__name__
+        shown = _GRAD_NAMES.get(op) or "".join(p.capitalize() for p in op.split("_"))
+        return f"{shown}Backward0"
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at 0x{id(self):x}>"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
+        """The nodes of the operands, as PyTorch shows them."""
+        return tuple(e if e is not None else (None, 0) for e in self.edges)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """An empty dict, for programs that ask."""
+        return {}
+
+    def register_hook(self, hook: Callable[..., Any]) -> Any:
+        """Call `hook(grad)` for the gradient of the first result."""
+        return add_hook(self, 0, hook)
+
+    def apply(self, m: Any, grads: list[Any], create_graph: bool) -> Sequence[Any]:
+        """Return the gradients of the operands, in the order of the edges."""
+        op, plan = self.op, self.plan
+        assert op is not None
+        if self.saved is None:
+            raise AutogradError(
+                "Trying to backward through the graph a second time (or directly access saved "
+                "tensors after they have already been freed). Saved intermediate values of the "
+                "graph are freed when you call .backward() or autograd.grad(). Specify "
+                "retain_graph=True if you need to backward through the graph a second time or if "
+                "you need to access saved tensors after calling backward."
+            )
+        values = [self._unpack(i, create_graph) for i in range(len(plan.saves))]
+        g: Any = grads[0]
+        if len(self.types) > 1:
+            g = tuple(
+                zeros(m, t) if x is None and t.dtype.kind == FLOAT_KIND else x
+                for x, t in zip(grads, self.types, strict=True)
+            )
+        result: list[Any] = [None] * len(self.edges)
+        for operand, function, sources in plan.rules:
+            arguments = []
+            for kind, what in sources:
+                if kind == "saved":
+                    arguments.append(values[what])
+                elif kind == "g":
+                    arguments.append(g)
+                elif kind == "m":
+                    arguments.append(m)
+                elif kind == "attr":
+                    arguments.append(self.attrs[what])
+                else:
+                    arguments.append(tuple(e is not None for e in self.edges))
+            out = function(*arguments)
+            if operand < 0:
+                return list(out)
+            result[operand] = out
+        return result
+
+    def _unpack(self, place: int, create_graph: bool) -> Any:
+        kind, index = self.plan.saves[place]
+        saved = self.saved[place]
+        if kind == "output":
+            array, storage = saved
+            self._check(place, storage, array)
+            t = wrap(array)
+            t._storage = storage
+            if create_graph:
+                t._node, t._index = self, index
+            return t
+        if kind == "input" and isinstance(saved, Tensor):
+            self._check(place, saved._storage, saved._data)
+        elif kind == "inputs":
+            for t, version in zip(saved, self.versions[place], strict=True):
+                _check_version(t._storage, version, t._data, self)
+        return saved
+
+    def _check(self, place: int, storage: Storage | None, data: Any) -> None:
+        if storage is not None:
+            _check_version(storage, self.versions[place], data, self)
+
+    def release(self) -> None:
+        """Free what was kept."""
+        self.saved = None
+
+
+def zeros(m: Any, t: TensorType) -> Any:
+    """A zero gradient of a type."""
+    return m.full(shape=t.shape, value=0, dtype=t.dtype)
+
+
+def _check_version(storage: Storage | None, version: int, data: Any, node: Node) -> None:
+    now = 0 if storage is None else storage.version
+    if now != version:
+        raise AutogradError(
+            "one of the variables needed for gradient computation has been modified by an inplace "
+            f"operation: [tracegraph.{dtype_of_data(data).name} {list(data.shape)}], needed by "
+            f"{node.name()}, is at version {now}; expected version {version} instead. Hint: write "
+            "out of place, or clone() the tensor before it is used."
+        )
+
+
+class AccumulateGrad(Node):
+    """The end of the tape at a leaf: adds what arrives to the leaf's `.grad`."""
+
+    __slots__ = ("after", "leaf")
+
+    def __init__(self, leaf: Tensor) -> None:
+        self.op = None
+        self.edges = ()
+        self.types = (type_of(leaf),)
+        self.hooks = None
+        self.after: list[Any] | None = None
+        self.loc = None
+        self.seq = next(_leaf_count)
+        self.leaf = weakref.ref(leaf)
+
+    @property
+    def variable(self) -> Tensor | None:
+        """The leaf."""
+        return self.leaf()
+
+    def name(self) -> str:
+        """As PyTorch shows it."""
+        return "AccumulateGrad"
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+
+def add_hook(node: Node, index: int, hook: Callable[..., Any]) -> HookHandle:
+    """Register `hook(grad) -> grad | None` on one result of a node."""
+    if node.hooks is None:
+        node.hooks = {}
+    hooks = node.hooks.setdefault(index, [])
+    hooks.append(hook)
+    return HookHandle(hooks, hook)
+
+
+class HookHandle:
+    """Removes a hook: `handle.remove()`, or as a context manager."""
+
+    def __init__(self, hooks: list[Any], hook: Any) -> None:
+        self._hooks = weakref.ref(hooks) if not isinstance(hooks, list) else hooks
+        self._hook = hook
+
+    def remove(self) -> None:
+        """Take the hook away; a second call does nothing."""
+        hooks: Any = self._hooks
+        if self._hook in hooks:
+            hooks.remove(self._hook)
+
+    def __enter__(self) -> HookHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def make_leaf(t: Tensor) -> None:
+    """Let a Tensor without history accumulate a gradient."""
+    t._node = AccumulateGrad(t)
+    t._index = 0
+    if t._lineage is not None:
+        t._lineage.node, t._lineage.index = t._node, 0
+        t._lineage.version += 1
+        t._seen = t._lineage.version
+
+
+def _save(plan: SavePlan, args: Sequence[Any], outputs: Sequence[Tensor]) -> tuple[Any, Any]:
+    saved: list[Any] = []
+    versions: list[Any] = []
+    for kind, index in plan.saves:
+        version: Any = 0
+        if kind == "input":
+            value = args[index] if index < len(args) else None
+            if isinstance(value, Tensor) and value._storage is not None:
+                version = value._storage.version
+        elif kind == "output":
+            out = outputs[index]
+            storage = out._storage
+            if storage is None:
+                storage = out._storage = Storage(out._data)
+            version = storage.version
+            value = (out._data, storage)
+        elif kind == "type":
+            value = _type_of_operand(args[index], outputs) if index < len(args) else None
+        elif kind == "inputs":
+            value = tuple(args)
+            version = tuple(0 if t._storage is None else t._storage.version for t in args)
+        else:
+            value = tuple(map(type_of, args))
+        saved.append(value)
+        versions.append(version)
+    return tuple(saved), tuple(versions)
+
+
+def _type_of_operand(value: Any, outputs: Sequence[Tensor]) -> TensorType:
+    if isinstance(value, Tensor):
+        return type_of(value)
+    return TensorType(type_of(outputs[0]).dtype, ())
+
+
+def record_node(
+    op: Op, args: Sequence[Any], attrs: dict[str, Any], outputs: Sequence[Tensor], loc: Any = None
+) -> None:
+    """Put one op on the tape: give `outputs` a Node whose edges lead to `args`.
+
+    The caller has refreshed the histories of `args` and knows that one needs a gradient.
+    """
+    edges: list[Edge] = []
+    mask = 0
+    for i, t in enumerate(args):
+        if isinstance(t, Tensor) and t._node is not None:
+            edges.append((t._node, t._index))
+            mask |= 1 << min(i, 60)
+        else:
+            edges.append(None)
+    node = Node()
+    node.op = op
+    node.edges = tuple(edges)
+    node.attrs = attrs
+    node.plan = plan = op.save_plan(mask)
+    node.hooks = None
+    node.loc = loc
+    node.seq = next(_count)
+    node.saved, node.versions = _save(plan, args, outputs) if plan.saves else ((), ())
+    node.types = tuple(map(type_of, outputs))
+    for index, out in enumerate(outputs):
+        if node.types[index].dtype.kind == FLOAT_KIND:
+            out._node = node
+            out._index = index
+
+
+def next_seq() -> int:
+    """Return the next time stamp of the tape."""
+    return next(_count)

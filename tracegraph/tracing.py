@@ -1,0 +1,285 @@
+"""`trace`: run a function once, keep what it did as a graph, and replay it.
+
+The function runs eagerly with real values. Tensors that existed before are State, named by the
+path to them; what it writes becomes graph outputs that a replay commits. Tracing leaves no mark:
+State, containers and the random state are put back.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegraph import pytree
+from tracegraph.entry import EntryPoint, Hyper, LeafSpec, Signature
+from tracegraph.errors import TraceError
+from tracegraph.ir.graph import Graph
+from tracegraph.recording import Recorder, RowValue
+from tracegraph.state import Walk, restore, walk
+from tracegraph.storage import Storage
+from tracegraph.tape import make_leaf
+from tracegraph.tensors import Tensor, storage_of, type_of, wrap
+
+_SCALARS = (bool, int, float, str)
+
+
+class Traced(EntryPoint):
+    """A traced function: call it to replay, look at `.graph`, save it with `tracegraph.save`.
+
+    Replays read and write the very tensors (parameters, buffers, optimizer slots) that the
+    function used, and follow the optimizers' present hyper-parameters.
+    """
+
+
+def is_leaf(value: Any) -> bool:
+    """Whether a value is a leaf of nested inputs or outputs."""
+    return isinstance(value, (Tensor, np.ndarray, np.generic, *_SCALARS))
+
+
+def trace(
+    function: Callable[..., Any],
+    example_inputs: Any = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+) -> Traced:
+    """Run `function(*example_inputs)` once and return what it did as a `Traced`.
+
+    Args:
+        function: a function, method or nn module.
+        example_inputs: a tensor or a tuple of nested inputs (tensors, arrays, scalars).
+        example_kwargs: further inputs by name.
+        name: of the graph; the function's own by default.
+
+    Raises:
+        BakeError: a tensor's value would be frozen (`if tensor:`, `item()`, ...).
+        TraceError: the function cannot be traced truthfully; the message names the line.
+    """
+    args = _as_arguments(example_inputs)
+    names, values = _named(function, args, dict(example_kwargs or {}))
+    leaves, tree = pytree.flatten(tuple(values), is_leaf, "input")
+    paths = _leaf_paths(names, values)
+    found = walk(function)
+    grads = [(t, t._grad) for t in _leaves_of(found)]
+    attempt = _Attempt(function, found, leaves, tree, paths, len(args), names)
+    try:
+        attempt.run()
+        if attempt.recorder.missing_grads:
+            attempt.undo(grads)
+            for leaf in attempt.recorder.missing_grads:
+                leaf._grad = wrap(np.zeros(leaf._data.shape, leaf._data.dtype))
+                grads = [(t, leaf._grad if t is leaf else g) for t, g in grads]
+            found = walk(function)
+            attempt = _Attempt(function, found, leaves, tree, paths, len(args), names)
+            attempt.run()
+        attempt.note_rebinding()
+        return attempt.finish(name or _name_of(function))
+    finally:
+        attempt.undo(grads)
+
+
+def _as_arguments(example_inputs: Any) -> tuple[Any, ...]:
+    if isinstance(example_inputs, (tuple, list)) and not hasattr(example_inputs, "_fields"):
+        return tuple(example_inputs)
+    return (example_inputs,)
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    target = function.forward if hasattr(function, "__tracegraph_state__") else function
+    try:
+        return list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def _named(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[str], list[Any]]:
+    """Return argument names (positional first, then by keyword) and values."""
+    names: list[str] = []
+    rest = "args"
+    plain = []
+    for p in _parameters(function):
+        if p.kind is p.VAR_POSITIONAL:
+            rest = p.name
+        elif p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+            plain.append(p.name)
+    for i in range(len(args)):
+        names.append(plain[i] if i < len(plain) else f"{rest}{i - len(plain)}")
+    return [*names, *kwargs], [*args, *kwargs.values()]
+
+
+def _leaf_paths(names: Sequence[str], values: Sequence[Any]) -> list[str]:
+    """Return a readable path for every leaf of the inputs, in order."""
+    paths: list[str] = []
+
+    def descend(tree: pytree.Tree, path: str) -> None:
+        if "leaf" in tree:
+            paths.append(path)
+        elif "dict" in tree:
+            for key, child in tree["dict"]:
+                descend(child, f"{path}.{key}")
+        elif "items" in tree:
+            for field, child in zip(tree["fields"], tree["items"], strict=True):
+                descend(child, f"{path}.{field}")
+        else:
+            for i, child in enumerate(tree.get("tuple", tree.get("list", ()))):
+                descend(child, f"{path}.{i}")
+
+    for name, value in zip(names, values, strict=True):
+        _, tree = pytree.flatten(value, is_leaf, name)
+        descend(tree, name)
+    return paths
+
+
+def _leaves_of(found: Walk) -> list[Tensor]:
+    return list({id(t): t for t in found.tensors.values()}.values())
+
+
+class _Attempt:
+    """One run of the function under a recorder."""
+
+    def __init__(
+        self, function: Any, found: Walk, leaves: list[Any], tree: pytree.Tree,
+        paths: list[str], positional: int, names: list[str],
+    ) -> None:  # fmt: skip
+        self.function = function
+        self.found = found
+        self.leaves = leaves
+        self.tree = tree
+        self.paths = paths
+        self.positional = positional
+        self.names = names
+        self.recorder = Recorder(found.names)
+        self.recorder.module_paths = {id(m): path for path, m in found.modules.items()}
+        self.outputs: list[RowValue] = []
+        self.output_tree: pytree.Tree = {"none": True}
+        self.output_leaves: list[Any] = []
+        self.input_specs: list[LeafSpec] = []
+        self.aliases: list[Tensor] = []
+        self.classes: dict[str, type] = {}
+
+    def run(self) -> None:
+        """Run the function and keep its outputs' Values."""
+        recorder = self.recorder
+        shells = [self._bind(x, path) for x, path in zip(self.leaves, self.paths, strict=True)]
+        values = pytree.unflatten(self.tree, shells, pytree.classes_in(self._original()))
+        args, named = values[: self.positional], values[self.positional :]
+        keywords = dict(zip(self.names[self.positional :], named, strict=True))
+        with recorder:
+            result = self.function(*args, **keywords)
+            leaves, self.output_tree = pytree.flatten(result, is_leaf, "output")
+            self.classes = pytree.classes_in(result)
+            for leaf in leaves:
+                if isinstance(leaf, Tensor):
+                    self.output_leaves.append({"value": len(self.outputs)})
+                    self.outputs.append(recorder.value_of(leaf))
+                elif isinstance(leaf, (np.ndarray, np.generic)):
+                    raise TraceError(
+                        "a NumPy array among the outputs is frozen: return tensors from a traced "
+                        "function"
+                    )
+                else:
+                    self.output_leaves.append({"constant": leaf})
+
+    def _original(self) -> Any:
+        return pytree.unflatten(self.tree, self.leaves)
+
+    def _bind(self, x: Any, path: str) -> Any:
+        """Return what the function gets for an input leaf; tensors come as fresh shells."""
+        if isinstance(x, _SCALARS):
+            self.input_specs.append(LeafSpec(path, None, x))
+            return x
+        array = x._data if isinstance(x, Tensor) else np.asarray(x)
+        t = wrap(array)
+        if isinstance(x, Tensor) and x.requires_grad:
+            make_leaf(t)
+        self.input_specs.append(LeafSpec(path, type_of(t), None))
+        self.recorder.add_input(path, t)
+        self.aliases.append(t)
+        return t
+
+    def note_rebinding(self) -> None:
+        """Turn attributes that now hold another tensor (`self.h = h`) into writes of State."""
+        after = walk(self.function)
+        for path, t in self.found.tensors.items():
+            now = after.tensors.get(path)
+            if now is None or storage_of(now) is storage_of(t):
+                continue
+            if path.endswith(".grad") and storage_of(t) not in self.recorder.states:
+                continue
+            if type_of(now) != type_of(t):
+                raise TraceError(
+                    f"{path} is {type_of(t)} before the traced call and {type_of(now)} after it; "
+                    "State must keep its type"
+                )
+            entry = self.recorder.entry_of(t)
+            entry.value = self.recorder.value_of(now)
+            entry.written = True
+
+    def finish(self, name: str) -> Traced:
+        """Return the Traced."""
+        self._check_aliases()
+        graph = self.recorder.build(name, self.outputs)
+        state = {entry.name: self._holder(s, entry.name)
+                 for s, entry in self.recorder.states.items()}  # fmt: skip
+        signature = Signature(
+            names=tuple(self.names), positional=self.positional, inputs=self.tree,
+            specs=tuple(self.input_specs), outputs=self.output_tree,
+            results=tuple(self.output_leaves),
+        )  # fmt: skip
+        hypers = [Hyper(n, t._data.item(), read) for n, (read, t) in self.recorder.hypers.items()]
+        traced = Traced(graph, signature, state, hypers)
+        traced.classes = self.classes
+        traced.training_flags = list(self.recorder.training_flags)
+        self._order_inputs(graph, hypers)
+        return traced
+
+    def _order_inputs(self, graph: Graph, hypers: list[Hyper]) -> None:
+        """Inputs first, hyper-parameters after them, each in order."""
+        late = {h.name for h in hypers}
+        graph.inputs.sort(key=lambda n: n.attrs["name"] in late)
+
+    def _holder(self, storage: Storage, name: str) -> Tensor:
+        """Return the tensor that replays read State from: the user's own where it is a whole."""
+        t = self.found.tensors.get(name)
+        if t is not None and not t._chain:
+            return t
+        whole = wrap(storage.array)
+        whole._storage = storage
+        return whole
+
+    def _check_aliases(self) -> None:
+        """Refuse inputs that share memory with other inputs or State while one is written."""
+        written = [e for e in self.recorder.inputs if e.written]
+        states = [(e.name, s.array) for s, e in self.recorder.states.items() if e.written]
+        places = [(e.name, t._data) for e, t in zip(self.recorder.inputs, self.aliases, strict=False)]
+        for i, (name, array) in enumerate(places):
+            for other, memory in (*places[i + 1 :], *states):
+                touched = name in {e.name for e in written} or other in {
+                    e.name for e in written
+                } or (other, memory) in [(n, a) for n, a in states]  # fmt: skip
+                if touched and _overlap(array, memory):
+                    raise TraceError(
+                        f"input {name!r} shares memory with {other!r} and one of them is written "
+                        "in place: a replay could not know; clone() one of them"
+                    )
+
+    def undo(self, grads: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+        """Put back memory, containers and gradients."""
+        for storage, before in self.recorder.snapshots:
+            storage.array[...] = before
+        restore(self.found)
+        for t, g in grads:
+            t._grad = g
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
