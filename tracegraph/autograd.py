@@ -11,7 +11,7 @@ from tracegraph import modes
 from tracegraph.dispatch import refresh
 from tracegraph.engine import root_of, run
 from tracegraph.errors import AutogradError
-from tracegraph.tape import Edge, Node, next_seq, zeros
+from tracegraph.tape import Edge, Node, next_order, zeros
 from tracegraph.tensors import Tensor, type_of
 
 
@@ -222,7 +222,8 @@ class _UserNode(Node):
     def name(self) -> str:
         return f"{self.cls.__name__}Backward"
 
-    def apply(self, m: Any, grads: list[Any], create_graph: bool) -> Sequence[Any]:
+    def apply(self, m: Any, g: Any, create_graph: bool) -> Sequence[Any]:
+        grads = g if self.shape is None else [g]
         ctx = self.context
         if ctx is None:
             raise AutogradError(
@@ -296,9 +297,10 @@ def _attach(cls: Any, ctx: FunctionCtx, edges: list[Edge], args: Any, result: An
     node.hooks = None
     node.loc = None
     node.attrs = {}
-    node.seq = next_seq()
+    node.order = next_order()
     tensors = [t for t in outs if isinstance(t, Tensor)]
     node.types = tuple(map(type_of, tensors))
+    node.shape = node.types[0].shape if len(tensors) == 1 else None
     given = {id(a) for a in args if isinstance(a, Tensor)}
     index = 0
     for place, t in enumerate(outs):

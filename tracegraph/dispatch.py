@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracegraph import modes
+from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.errors import AutogradError, DeviceError, OpError, TraceGraphError
 from tracegraph.ops.core import VIEW, Op
 from tracegraph.ops.table import OPS, run_op
@@ -77,13 +78,17 @@ def dispatch(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
     if VIEW in op.traits and not abstract:
         _note_view(op, args[0], attrs, outs[0])
     recorder = modes.RECORDER.get() if modes.recording else None
-    if history and op.differentiable and modes.GRAD.get():
+    if history and op.differentiable and modes.GRAD.get() and _carries_gradient(outs):
         record_node(op, args, attrs, outs, None if recorder is None else recorder.here())
         if outs[0]._lineage is not None and len(outs) == 1:
             outs[0]._seen = outs[0]._lineage.version
     if recorder is not None:
         recorder.record(op, args, attrs, outs)
     return tuple(outs) if several else outs[0]
+
+
+def _carries_gradient(outs: Sequence[Tensor]) -> bool:
+    return len(outs) > 1 or type_of(outs[0]).dtype.kind == FLOAT_KIND
 
 
 def _compute(op: Op, args: Sequence[Any], datas: list[Any], attrs: dict[str, Any]) -> Any:

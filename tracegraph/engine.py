@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import sys
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,99 @@ def needed_for(roots: Sequence[Root], targets: set[int]) -> set[int]:
         order.append(node)
         stack.extend(e[0] for e in node.edges if e is not None)
     needed: set[int] = set()
-    for node in sorted(order, key=lambda n: n.seq):
+    for node in sorted(order, key=lambda n: -n.order):
         if id(node) in targets or any(e is not None and id(e[0]) in needed for e in node.edges):
             needed.add(id(node))
     return needed
+
+
+class _Backward:
+    """One backward pass: gradients that wait at nodes, and the nodes in order of time."""
+
+    __slots__ = ("captured", "create_graph", "heap", "needed", "pending", "retain_graph", "wanted")
+
+    def __init__(
+        self, retain_graph: bool, create_graph: bool, wanted: dict[tuple[int, int], int] | None
+    ) -> None:
+        self.pending: dict[Node, Any] = {}
+        self.heap: list[tuple[int, Node]] = []
+        self.retain_graph = retain_graph
+        self.create_graph = create_graph
+        self.wanted = wanted
+        self.needed: set[int] | None = None
+        self.captured: dict[int, Tensor] = {}
+
+    def arrive(self, node: Node, index: int, grad: Any) -> None:
+        """Add a gradient to what waits at a node."""
+        pending = self.pending
+        have = pending.get(node)
+        if node.shape is not None:
+            if have is None:
+                pending[node] = grad
+                heappush(self.heap, (node.order, node))
+            else:
+                pending[node] = have + grad
+            return
+        if have is None:
+            have = pending[node] = [None] * len(node.types)
+            heappush(self.heap, (node.order, node))
+        have[index] = grad if have[index] is None else have[index] + grad
+
+    def drain(self, recorder: Any) -> None:
+        """Visit nodes, latest first, until no gradient waits."""
+        heap, pending, needed = self.heap, self.pending, self.needed
+        create_graph, retain_graph = self.create_graph, self.retain_graph
+        while heap:
+            node = heappop(heap)[1]
+            grad = pending.pop(node)
+            if node.hooks:
+                grad = _run_hooks(node, grad)
+            if self.wanted is not None:
+                self._capture(node, grad)
+            if node.__class__ is AccumulateGrad:
+                if self.wanted is None:
+                    _accumulate(node, grad, self.create_graph)
+                continue
+            if recorder is not None:
+                recorder.enter(node.loc)
+            if node.__class__ is Node and node.shape is not None and node.saved is not None:
+                grads = node.plan.run(node, front, grad, create_graph)
+            else:
+                grads = node.apply(front, grad, create_graph)
+            for edge, grad in zip(node.edges, grads, strict=False):
+                if edge is None or grad is None:
+                    continue
+                target, index = edge
+                if grad._data.shape != target.shape or needed is not None:
+                    self._route(node, target, index, grad)
+                    continue
+                have = pending.get(target)
+                if have is None:
+                    pending[target] = grad
+                    heappush(heap, (target.order, target))
+                else:
+                    pending[target] = have + grad
+            if recorder is not None:
+                recorder.leave(node.loc)
+            if not retain_graph:
+                node.release()
+
+    def _route(self, node: Node, target: Node, index: int, grad: Any) -> None:
+        """Deliver one gradient: not where it is not needed, summed where it was broadcast."""
+        if self.needed is not None and id(target) not in self.needed:
+            return
+        shape = target.types[index].shape if target.shape is None else target.shape
+        if grad._data.shape != shape:
+            grad = _sum_to(grad, shape, node)
+        self.arrive(target, index, grad)
+
+    def _capture(self, node: Node, grad: Any) -> None:
+        assert self.wanted is not None
+        grads = grad if node.shape is None else [grad]
+        for index, g in enumerate(grads):
+            place = self.wanted.get((id(node), index))
+            if place is not None and g is not None:
+                self.captured[place] = g
 
 
 def run(
@@ -50,77 +139,30 @@ def run(
     Without `wanted` gradients accumulate in leaves. With `wanted`, a map from (id of node, result
     index) to a place, they are returned by place and leaves are left alone.
     """
-    needed = None if wanted is None else needed_for(roots, {key[0] for key in wanted})
-    pending: dict[int, list[Any]] = {}
-    heap: list[tuple[int, int]] = []
-    nodes: dict[int, Node] = {}
-    captured: dict[int, Tensor] = {}
-
-    def arrive(node: Node, index: int, grad: Any) -> None:
-        key = id(node)
-        slots = pending.get(key)
-        if slots is None:
-            pending[key] = slots = [None] * len(node.types)
-            nodes[key] = node
-            heapq.heappush(heap, (-node.seq, key))
-        have = slots[index]
-        slots[index] = grad if have is None else have + grad
-
+    work = _Backward(retain_graph, create_graph, wanted)
+    if wanted is not None:
+        work.needed = needed_for(roots, {key[0] for key in wanted})
     grad_token = modes.GRAD.set(create_graph)
     xp_token = modes.XP.set(xp_of(roots[0][2]._data) if roots else np)
-    recorder = modes.RECORDER.get() if modes.recording else None
     try:
         for node, index, grad in roots:
-            arrive(node, index, grad)
-        while heap:
-            _, key = heapq.heappop(heap)
-            node = nodes.pop(key)
-            grads = pending.pop(key)
-            if node.hooks:
-                _run_hooks(node, grads)
-            if wanted is not None:
-                for index, grad in enumerate(grads):
-                    place = wanted.get((key, index))
-                    if place is not None and grad is not None:
-                        captured[place] = grad
-            if node.__class__ is AccumulateGrad:
-                if wanted is None:
-                    grad = grads[0]
-                    del grads
-                    _accumulate(node, grad, create_graph)
-                continue
-            if recorder is not None:
-                recorder.enter(node.loc)
-            for edge, grad in zip(
-                node.edges, node.apply(front, grads, create_graph), strict=False
-            ):
-                if edge is None or grad is None:
-                    continue
-                if needed is not None and id(edge[0]) not in needed:
-                    continue
-                target = edge[0].types[edge[1]]
-                if grad._data.shape != target.shape:
-                    grad = _sum_to(grad, target.shape, node)
-                arrive(edge[0], edge[1], grad)
-            if recorder is not None:
-                recorder.leave(node.loc)
-            if not retain_graph:
-                node.release()
+            work.arrive(node, index, grad)
+        work.drain(modes.RECORDER.get() if modes.recording else None)
     finally:
         modes.XP.reset(xp_token)
         modes.GRAD.reset(grad_token)
-    return captured
+    return work.captured
 
 
-def _run_hooks(node: Node, grads: list[Any]) -> None:
+def _run_hooks(node: Node, grad: Any) -> Any:
     assert node.hooks is not None
+    grads = list(grad) if node.shape is None else [grad]
     for index, hooks in node.hooks.items():
         for hook in list(hooks):
-            if grads[index] is None:
-                continue
-            changed = hook(grads[index])
-            if changed is not None:
-                grads[index] = changed
+            if grads[index] is not None:
+                changed = hook(grads[index])
+                grads[index] = grads[index] if changed is None else changed
+    return grads if node.shape is None else grads[0]
 
 
 def _sum_to(grad: Tensor, shape: tuple[int, ...], node: Node) -> Tensor:

@@ -68,7 +68,7 @@ def _direct(ufunc: Any, general: Callable[..., Tensor]) -> Callable[..., Tensor]
             modes.recording
             or kwargs
             or data.__class__ is not np.ndarray
-            or data.dtype not in operators._FLOATS
+            or data.dtype not in operators.FAST_FLOATS
             or (modes.GRAD.get() and not _without_history(self, other))
             or not (b.__class__ in (float, int) or getattr(b, "dtype", None) is data.dtype)
             or (b.__class__ is np.ndarray and np.broadcast_shapes(b.shape, data.shape) != data.shape)

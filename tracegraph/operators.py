@@ -16,20 +16,25 @@ import numpy as np
 from tracegraph import modes
 from tracegraph.api.promotion import elementwise
 from tracegraph.dispatch import refresh
+from tracegraph.ops.array_math import math_over
 from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
-from tracegraph.tape import record_node
-from tracegraph.tensors import Tensor, wrap
+from tracegraph.tape import attach, record_node
+from tracegraph.tensors import Tensor
 
-_FLOATS: Final = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
-_NUMBERS: Final = _FLOATS | {np.dtype(np.int64), np.dtype(np.int32)}
+FAST_FLOATS: Final = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
+_NUMBERS: Final = FAST_FLOATS | {np.dtype(np.int64), np.dtype(np.int32)}
 _ndarray: Final = np.ndarray
 _allocate: Final = object.__new__
+_grad_on: Final = modes.GRAD.get
+_FLOAT32: Final = np.dtype(np.float32)
+_scalars: Final[dict[float, Any]] = {}
+_NO_ATTRS: Final[dict[str, Any]] = {}
 
 
 def on_tape(op: Op, args: tuple[Any, ...], out: Tensor) -> None:
     """Put a result on the tape if gradients are on and an operand has history."""
-    if modes.GRAD.get():
+    if _grad_on():
         needed = False
         for t in args:
             if isinstance(t, Tensor):
@@ -38,36 +43,56 @@ def on_tape(op: Op, args: tuple[Any, ...], out: Tensor) -> None:
                 if t._node is not None:
                     needed = True
         if needed:
-            record_node(op, args, {}, (out,))
+            record_node(op, args, _NO_ATTRS, (out,))
 
 
-def _arithmetic(op: Op, compute: Callable[[Any, Any], Any], fast: frozenset[Any]) -> Any:
+def _scalar_array(value: float) -> Any:
+    """Return a Python number as a 0-d float32 array, kept: NumPy converts a number in 0.3 us.
+
+    Zeros are not kept, since 0.0 and -0.0 are one key.
+    """
+    with np.errstate(all="ignore"):
+        array = np.asarray(value, _FLOAT32)
+    if value != 0:
+        if len(_scalars) >= 4096:
+            _scalars.clear()
+        _scalars[value] = array
+    return array
+
+
+def _arithmetic(
+    op: Op, compute: Callable[[Any, Any], Any], fast: frozenset[Any], reflected: bool = False
+) -> Any:
+    """Return `x.__op__(y)` (or `__rop__`) with the short way for operands of one dtype."""
+
     def method(self: Tensor, other: Any) -> Any:
         a = self._data
         if modes.recording or a.__class__ is not _ndarray or a.dtype not in fast:
             return slow(self, other)
         kind = other.__class__
-        if kind is Tensor or kind is float or isinstance(other, Tensor):
-            if kind is float:
-                if a.dtype not in _FLOATS:
-                    return slow(self, other)
-                b = other
+        peer = None
+        if kind is float or (kind is int and -2147483648 <= other <= 2147483647):
+            if a.dtype is _FLOAT32:
+                b = _scalars.get(other)
+                if b is None:
+                    b = _scalar_array(other)
+            elif kind is float and a.dtype not in FAST_FLOATS:
+                return slow(self, other)
             else:
-                b = other._data
-                if b.__class__ is not _ndarray or b.dtype is not a.dtype:
-                    return slow(self, other)
-        elif kind is int and -2147483648 <= other <= 2147483647:
-            b = other
+                b = other
+        elif isinstance(other, Tensor):
+            peer = other
+            b = other._data
+            if b.__class__ is not _ndarray or b.dtype is not a.dtype:
+                return slow(self, other)
         else:
             return slow(self, other)
         try:
-            r = compute(a, b)
+            r = compute(b, a) if reflected else compute(a, b)
         except (RuntimeWarning, ValueError):
             return slow(self, other)
-        if r.__class__ is not _ndarray:
-            r = np.asarray(r)
         out = _allocate(Tensor)
-        out._data = r
+        out._data = r if r.__class__ is _ndarray else np.asarray(r)
         out._node = None
         out._index = 0
         out._storage = None
@@ -75,16 +100,27 @@ def _arithmetic(op: Op, compute: Callable[[Any, Any], Any], fast: frozenset[Any]
         out._lineage = None
         out._seen = 0
         out._grad = None
-        if self._node is not None or self._lineage is not None:
-            on_tape(op, (self, other), out)
-        elif b is not other and (other._node is not None or other._lineage is not None):
-            on_tape(op, (self, other), out)
+        args = (other, self) if reflected else (self, other)
+        if self._lineage is not None or (peer is not None and peer._lineage is not None):
+            on_tape(op, args, out)
+        elif self._node is not None:
+            if _grad_on():
+                edge = (self._node, self._index)
+                if peer is not None and peer._node is not None:
+                    attach(op, (edge, (peer._node, peer._index)), 3, args, _NO_ATTRS, out)
+                elif reflected:
+                    attach(op, (None, edge), 2, args, _NO_ATTRS, out)
+                else:
+                    attach(op, (edge, None), 1, args, _NO_ATTRS, out)
+        elif peer is not None and peer._node is not None and _grad_on():
+            attach(op, (None, (peer._node, peer._index)), 2, args, _NO_ATTRS, out)
         return out
 
     def slow(self: Tensor, other: Any) -> Any:
         if not _operand(other):
             return NotImplemented
-        return elementwise(op, self, other, floating=op.name == "div")
+        x, y = (other, self) if reflected else (self, other)
+        return elementwise(op, x, y, floating=op.name == "div")
 
     return method
 
@@ -102,18 +138,11 @@ def _binary(op: Op, floating: bool = False) -> Any:
     return method
 
 
-def _reflected(op: Op, floating: bool = False) -> Any:
+def _reflected(op: Op) -> Any:
     def method(self: Tensor, other: Any) -> Any:
         if not _operand(other):
             return NotImplemented
-        return elementwise(op, other, self, floating=floating)
-
-    return method
-
-
-def _unary(op: Op) -> Any:
-    def method(self: Tensor) -> Any:
-        return elementwise(op, self)
+        return elementwise(op, other, self)
 
     return method
 
@@ -124,11 +153,11 @@ def bind(cls: type[Tensor]) -> None:
         "add": _arithmetic(OPS["add"], operator.add, _NUMBERS),
         "sub": _arithmetic(OPS["sub"], operator.sub, _NUMBERS),
         "mul": _arithmetic(OPS["mul"], operator.mul, _NUMBERS),
-        "truediv": _arithmetic(OPS["div"], operator.truediv, _FLOATS),
-        "radd": _reflected(OPS["add"]),
-        "rsub": _reflected(OPS["sub"]),
-        "rmul": _reflected(OPS["mul"]),
-        "rtruediv": _reflected(OPS["div"], floating=True),
+        "truediv": _arithmetic(OPS["div"], operator.truediv, FAST_FLOATS),
+        "radd": _arithmetic(OPS["add"], operator.add, _NUMBERS, reflected=True),
+        "rsub": _arithmetic(OPS["sub"], operator.sub, _NUMBERS, reflected=True),
+        "rmul": _arithmetic(OPS["mul"], operator.mul, _NUMBERS, reflected=True),
+        "rtruediv": _arithmetic(OPS["div"], operator.truediv, FAST_FLOATS, reflected=True),
         "pow": _binary(OPS["pow"]),
         "rpow": _reflected(OPS["pow"]),
         "floordiv": _binary(OPS["floor_divide"]),
@@ -149,10 +178,10 @@ def bind(cls: type[Tensor]) -> None:
         "le": _binary(OPS["le"]),
         "gt": _binary(OPS["gt"]),
         "ge": _binary(OPS["ge"]),
-        "neg": _unary(OPS["neg"]),
+        "neg": unary_method(OPS["neg"], floating=False),
         "pos": lambda self: self,
-        "abs": _unary(OPS["abs"]),
-        "invert": _unary(OPS["bitwise_not"]),
+        "abs": unary_method(OPS["abs"], floating=False),
+        "invert": unary_method(OPS["bitwise_not"], floating=False),
     }
     for name, method in table.items():
         method.__name__ = f"__{name}__"
@@ -162,20 +191,31 @@ def bind(cls: type[Tensor]) -> None:
 
 def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
     """Return `f(input)` for a unary elementwise op, with the short way for float32/float64."""
-    kernel = op.kernel
-    assert kernel is not None
+    scalar = op.scalar
+    assert scalar is not None
+    m = math_over(np)
 
     def function(input: Tensor) -> Tensor:  # noqa: A002
         a = input._data
-        if modes.recording or a.__class__ is not _ndarray or a.dtype not in _FLOATS:
+        if modes.recording or a.__class__ is not _ndarray or a.dtype not in FAST_FLOATS:
             return elementwise(op, input, floating=floating)
         try:
-            r = kernel(np, a)
+            r = scalar(m, a)
         except RuntimeWarning:
             return elementwise(op, input, floating=floating)
-        out = wrap(r if r.__class__ is _ndarray else np.asarray(r))
-        if input._node is not None or input._lineage is not None:
+        out = _allocate(Tensor)
+        out._data = r if r.__class__ is _ndarray else np.asarray(r)
+        out._node = None
+        out._index = 0
+        out._storage = None
+        out._chain = ()
+        out._lineage = None
+        out._seen = 0
+        out._grad = None
+        if input._lineage is not None:
             on_tape(op, (input,), out)
+        elif input._node is not None and _grad_on():
+            attach(op, ((input._node, input._index),), 1, (input,), _NO_ATTRS, out)
         return out
 
     function.__name__ = op.name

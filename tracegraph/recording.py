@@ -74,7 +74,7 @@ class Recorder:
         self.hypers: dict[str, tuple[Callable[[], float], Tensor]] = {}
         self.snapshots: list[tuple[Any, Any]] = []
         self.missing_grads: list[Tensor] = []
-        self.training_flags: list[tuple[str, Any, bool]] = []
+        self.training_flags: dict[int, tuple[str, Any, bool]] = {}
         self._saved: set[int] = set()
         self._grad_set: dict[int, Tensor] = {}
         self._scalars: dict[Any, RowValue] = {}

@@ -13,31 +13,43 @@ from typing import Any
 
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.errors import AutogradError
-from tracegraph.ops.core import Op, SavePlan
+from tracegraph.ops.core import (
+    SAVE_INPUT,
+    SAVE_INPUTS,
+    SAVE_OUTPUT,
+    SAVE_TYPE,
+    Op,
+    SavePlan,
+)
 from tracegraph.storage import Storage
 from tracegraph.tensors import Tensor, dtype_of_data, type_of, wrap
 from tracegraph.tensor_type import TensorType
 
 Edge = tuple["Node", int] | None
 
-_count = itertools.count(1)
-_leaf_count = itertools.count(-1, -1)
+_count = itertools.count(-1, -1)
+_leaf_count = itertools.count(1)
+_allocate = object.__new__
 
 _GRAD_NAMES = {"matmul": "Mm", "cast": "ToCopy", "slice": "Slice", "reshape": "View"}
 
 
 class Node:
-    """One operation on the tape. `seq` grows with time: inputs come before their users."""
+    """One operation on the tape.
+
+    `order` falls with time (users have a lower order than what they use). `types` are those of
+    the results; `shape` is the shape of the only result, None where there are several.
+    """
 
     __slots__ = (
-        "__weakref__", "attrs", "edges", "hooks", "loc", "op", "plan", "saved", "seq", "types",
-        "versions",
+        "__weakref__", "attrs", "edges", "hooks", "loc", "op", "order", "plan", "saved", "shape",
+        "types", "versions",
     )  # fmt: skip
 
     op: Op | None
-    edges: tuple[Edge, ...]
-    types: tuple[TensorType, ...]
+    edges: Sequence[Edge]
     hooks: dict[int, list[Any]] | None
+    shape: tuple[int, ...] | None
 
     def name(self) -> str:
         """The name PyTorch shows: `AddBackward0`."""
@@ -62,10 +74,14 @@ class Node:
         """Call `hook(grad)` for the gradient of the first result."""
         return add_hook(self, 0, hook)
 
-    def apply(self, m: Any, grads: list[Any], create_graph: bool) -> Sequence[Any]:
-        """Return the gradients of the operands, in the order of the edges."""
-        op, plan = self.op, self.plan
-        assert op is not None
+    def apply(self, m: Any, g: Any, create_graph: bool) -> Sequence[Any]:
+        """Return the gradients of the operands, in the order of the edges.
+
+        `g` is the gradient of the result, or a list with one (or None) per result.
+
+        Raises:
+            AutogradError: what was kept has been freed, or overwritten since.
+        """
         if self.saved is None:
             raise AutogradError(
                 "Trying to backward through the graph a second time (or directly access saved "
@@ -74,54 +90,33 @@ class Node:
                 "retain_graph=True if you need to backward through the graph a second time or if "
                 "you need to access saved tensors after calling backward."
             )
-        values = [self._unpack(i, create_graph) for i in range(len(plan.saves))]
-        g: Any = grads[0]
-        if len(self.types) > 1:
+        if self.shape is None:
             g = tuple(
                 zeros(m, t) if x is None and t.dtype.kind == FLOAT_KIND else x
-                for x, t in zip(grads, self.types, strict=True)
+                for x, t in zip(g, self.types, strict=True)
             )
-        result: list[Any] = [None] * len(self.edges)
-        for operand, function, sources in plan.rules:
-            arguments = []
-            for kind, what in sources:
-                if kind == "saved":
-                    arguments.append(values[what])
-                elif kind == "g":
-                    arguments.append(g)
-                elif kind == "m":
-                    arguments.append(m)
-                elif kind == "attr":
-                    arguments.append(self.attrs[what])
-                else:
-                    arguments.append(tuple(e is not None for e in self.edges))
-            out = function(*arguments)
-            if operand < 0:
-                return list(out)
-            result[operand] = out
-        return result
+        gradients: Sequence[Any] = self.plan.run(self, m, g, create_graph)
+        return gradients
 
-    def _unpack(self, place: int, create_graph: bool) -> Any:
-        kind, index = self.plan.saves[place]
-        saved = self.saved[place]
-        if kind == "output":
+    def unpack(self, place: int, kind: int, index: int, saved: Any, create_graph: bool) -> Any:
+        """Return a kept operand or result, once its memory proves unchanged."""
+        versions = self.versions
+        version = 0 if versions is None else versions[place]
+        if kind == SAVE_OUTPUT:
             array, storage = saved
-            self._check(place, storage, array)
+            if storage.version != version:
+                _overwritten(storage.version, version, array, self)
             t = wrap(array)
             t._storage = storage
             if create_graph:
                 t._node, t._index = self, index
             return t
-        if kind == "input" and isinstance(saved, Tensor):
-            self._check(place, saved._storage, saved._data)
-        elif kind == "inputs":
-            for t, version in zip(saved, self.versions[place], strict=True):
-                _check_version(t._storage, version, t._data, self)
+        if kind == SAVE_INPUTS:
+            for t, known in zip(saved, version or (0,) * len(saved), strict=True):
+                _check_version(t, known, self)
+        elif isinstance(saved, Tensor):
+            _check_version(saved, version, self)
         return saved
-
-    def _check(self, place: int, storage: Storage | None, data: Any) -> None:
-        if storage is not None:
-            _check_version(storage, self.versions[place], data, self)
 
     def release(self) -> None:
         """Free what was kept."""
@@ -133,15 +128,19 @@ def zeros(m: Any, t: TensorType) -> Any:
     return m.full(shape=t.shape, value=0, dtype=t.dtype)
 
 
-def _check_version(storage: Storage | None, version: int, data: Any, node: Node) -> None:
-    now = 0 if storage is None else storage.version
-    if now != version:
-        raise AutogradError(
-            "one of the variables needed for gradient computation has been modified by an inplace "
-            f"operation: [tracegraph.{dtype_of_data(data).name} {list(data.shape)}], needed by "
-            f"{node.name()}, is at version {now}; expected version {version} instead. Hint: write "
-            "out of place, or clone() the tensor before it is used."
-        )
+def _check_version(t: Tensor, version: int, node: Node) -> None:
+    storage = t._storage
+    if storage is not None and storage.version != version:
+        _overwritten(storage.version, version, t._data, node)
+
+
+def _overwritten(now: int, version: int, data: Any, node: Node) -> None:
+    raise AutogradError(
+        "one of the variables needed for gradient computation has been modified by an inplace "
+        f"operation: [tracegraph.{dtype_of_data(data).name} {list(data.shape)}], needed by "
+        f"{node.name()}, is at version {now}; expected version {version} instead. Hint: write "
+        "out of place, or clone() the tensor before it is used."
+    )
 
 
 class AccumulateGrad(Node):
@@ -153,10 +152,11 @@ class AccumulateGrad(Node):
         self.op = None
         self.edges = ()
         self.types = (type_of(leaf),)
+        self.shape = leaf._data.shape
         self.hooks = None
         self.after: list[Any] | None = None
         self.loc = None
-        self.seq = next(_leaf_count)
+        self.order = next(_leaf_count)
         self.leaf = weakref.ref(leaf)
 
     @property
@@ -212,37 +212,67 @@ def make_leaf(t: Tensor) -> None:
 
 
 def _save(plan: SavePlan, args: Sequence[Any], outputs: Sequence[Tensor]) -> tuple[Any, Any]:
+    """Return what a plan keeps, and the versions of it (None when all are 0)."""
     saved: list[Any] = []
-    versions: list[Any] = []
+    versions: list[Any] | None = None
     for kind, index in plan.saves:
         version: Any = 0
-        if kind == "input":
+        value: Any = None
+        if kind == SAVE_INPUT:
             value = args[index] if index < len(args) else None
             if isinstance(value, Tensor) and value._storage is not None:
                 version = value._storage.version
-        elif kind == "output":
+        elif kind == SAVE_OUTPUT:
             out = outputs[index]
             storage = out._storage
             if storage is None:
-                storage = out._storage = Storage(out._data)
+                storage = out._storage = _allocate(Storage)
+                storage.array = out._data
+                storage.version = 0
+                storage.entry = None
             version = storage.version
             value = (out._data, storage)
-        elif kind == "type":
+        elif kind == SAVE_TYPE:
             value = _type_of_operand(args[index], outputs) if index < len(args) else None
-        elif kind == "inputs":
+        elif kind == SAVE_INPUTS:
             value = tuple(args)
             version = tuple(0 if t._storage is None else t._storage.version for t in args)
         else:
             value = tuple(map(type_of, args))
+        if version:
+            versions = versions or [0] * len(plan.saves)
+            versions[len(saved)] = version
         saved.append(value)
-        versions.append(version)
-    return tuple(saved), tuple(versions)
+    return saved, versions
 
 
-def _type_of_operand(value: Any, outputs: Sequence[Tensor]) -> TensorType:
+def _type_of_operand(value: Any, outputs: Sequence[Tensor]) -> TensorType | None:
     if isinstance(value, Tensor):
         return type_of(value)
-    return TensorType(type_of(outputs[0]).dtype, ())
+    return None if value is None else TensorType(type_of(outputs[0]).dtype, ())
+
+
+def attach(
+    op: Op, edges: Sequence[Edge], mask: int, args: Sequence[Any], attrs: dict[str, Any],
+    out: Tensor, loc: Any = None,
+) -> None:  # fmt: skip
+    """Give the only result of an op a Node; `mask` has a bit for each edge that is not None."""
+    node = _allocate(Node)
+    node.op = op
+    node.edges = edges
+    node.attrs = attrs
+    plan = op._plans.get(mask)
+    node.plan = plan = op.save_plan(mask) if plan is None else plan
+    node.hooks = None
+    node.loc = loc
+    node.order = next(_count)
+    if plan.saves:
+        node.saved, node.versions = _save(plan, args, (out,))
+    else:
+        node.saved, node.versions = (), None
+    node.shape = out._data.shape
+    out._node = node
+    out._index = 0
 
 
 def record_node(
@@ -254,21 +284,24 @@ def record_node(
     """
     edges: list[Edge] = []
     mask = 0
-    for i, t in enumerate(args):
-        if isinstance(t, Tensor) and t._node is not None:
-            edges.append((t._node, t._index))
-            mask |= 1 << min(i, 60)
-        else:
-            edges.append(None)
-    node = Node()
+    for place, t in enumerate(args):
+        node = t._node if isinstance(t, Tensor) else None
+        edges.append(None if node is None else (node, t._index))
+        if node is not None:
+            mask |= 1 << place
+    if len(outputs) == 1:
+        attach(op, edges, mask, args, attrs, outputs[0], loc)
+        return
+    node = _allocate(Node)
     node.op = op
-    node.edges = tuple(edges)
+    node.edges = edges
     node.attrs = attrs
     node.plan = plan = op.save_plan(mask)
     node.hooks = None
     node.loc = loc
-    node.seq = next(_count)
-    node.saved, node.versions = _save(plan, args, outputs) if plan.saves else ((), ())
+    node.order = next(_count)
+    node.saved, node.versions = _save(plan, args, outputs)
+    node.shape = None
     node.types = tuple(map(type_of, outputs))
     for index, out in enumerate(outputs):
         if node.types[index].dtype.kind == FLOAT_KIND:
@@ -276,6 +309,6 @@ def record_node(
             out._index = index
 
 
-def next_seq() -> int:
+def next_order() -> int:
     """Return the next time stamp of the tape."""
     return next(_count)

@@ -238,7 +238,7 @@ class _Attempt:
         hypers = [Hyper(n, t._data.item(), read) for n, (read, t) in self.recorder.hypers.items()]
         traced = Traced(graph, signature, state, hypers)
         traced.classes = self.classes
-        traced.training_flags = list(self.recorder.training_flags)
+        traced.training_flags = list(self.recorder.training_flags.values())
         self._order_inputs(graph, hypers)
         return traced
 

@@ -14,7 +14,7 @@ from tracegraph.api.shape import diagonal, movedim, permute, reshape, unsqueeze
 from tracegraph.dispatch import front
 from tracegraph.dtypes import dtype_of, int64
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.operators import ARITHMETIC_FLOATS, on_tape
+from tracegraph.operators import FAST_FLOATS, on_tape
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import broadcast_shapes, wrap_dim
 from tracegraph.tensors import Tensor, type_of, wrap
@@ -44,7 +44,7 @@ def _matrices(x: Tensor, y: Tensor) -> Tensor:
         or a.__class__ is not np.ndarray
         or b.__class__ is not np.ndarray
         or a.dtype is not b.dtype
-        or a.dtype not in ARITHMETIC_FLOATS
+        or a.dtype not in FAST_FLOATS
         or a.ndim != 2
         or b.ndim != 2
         or a.shape[1] != b.shape[0]

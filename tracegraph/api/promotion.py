@@ -16,13 +16,15 @@ from tracegraph.dtypes import (
     DType,
     float32,
     get_default_dtype,
+    int64,
     promote_types,
     scalar_dtype,
     scalar_kind,
 )
 from tracegraph.errors import DTypeError
 from tracegraph.ops.core import Op
-from tracegraph.tensors import Tensor, dtype_of_data, wrap
+from tracegraph.storage import AbstractArray
+from tracegraph.tensors import Tensor, dtype_of_data, type_of, wrap, xp_of
 
 
 def result_type(*operands: Any) -> DType:
@@ -73,6 +75,47 @@ def scalar_tensor(value: Any, dtype: DType) -> Tensor:
         if recorder is not None:
             recorder.constant(t)
     return t
+
+
+def beside(like: Tensor) -> Any:
+    """Return the array module that constants must come from to be used with `like`."""
+    data = like._data
+    return np if data.__class__ in (np.ndarray, AbstractArray) else xp_of(data)
+
+
+def filled(like: Tensor, shape: tuple[int, ...], value: Any, dtype: DType | None = None) -> Tensor:
+    """Return one value in a shape, on the device of `like` and by default of its dtype."""
+    return _made(like, "full", shape=shape, value=value, dtype=dtype or type_of(like).dtype)
+
+
+def counting(like: Tensor, size: int, dtype: DType = int64) -> Tensor:
+    """Return 0, 1, ... size − 1 on the device of `like`."""
+    return _made(like, "iota", size=size, start=0, step=1, dtype=dtype)
+
+
+def _made(like: Tensor, name: str, **attrs: Any) -> Tensor:
+    token = modes.XP.set(beside(like))
+    try:
+        out: Tensor = getattr(front, name)(**attrs)
+        return out
+    finally:
+        modes.XP.reset(token)
+
+
+def single_dtype(name: str, *tensors: Tensor) -> DType:
+    """Return the dtype that all tensors have.
+
+    Raises:
+        DTypeError: they differ.
+    """
+    dtype = type_of(tensors[0]).dtype
+    for x in tensors[1:]:
+        if type_of(x).dtype is not dtype:
+            raise DTypeError(
+                f"{name}: expected tensors of the same dtype, but got: {dtype.name} and "
+                f"{type_of(x).dtype.name}"
+            )
+    return dtype
 
 
 def _fit(x: Any, dtype: DType) -> Any:

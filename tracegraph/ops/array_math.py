@@ -17,7 +17,7 @@ _SAME = (
     "bitwise_and", "bitwise_or", "bitwise_xor", "ceil", "copysign", "cos", "cosh", "equal",
     "exp", "exp2", "expm1", "floor", "fmax", "fmin", "fmod", "greater", "greater_equal",
     "hypot", "invert", "isfinite", "isinf", "isnan", "left_shift", "less", "less_equal",
-    "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
+    "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or",
     "logical_xor", "maximum", "minimum", "nextafter", "not_equal", "power", "remainder",
     "right_shift", "signbit", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "where",
 )  # fmt: skip

@@ -93,18 +93,38 @@ def case(*inputs: Spec | tuple[int, ...], **attrs: Any) -> Case:
 
 
 class Rule(NamedTuple):
-    """A gradient rule for one operand, with where each of its parameters comes from."""
+    """A gradient rule ready to be called: for which operand (-1: all), and with what.
+
+    `places` index the environment [m, g, needs, *saved values, *attributes] of a `SavePlan`.
+    """
 
     operand: int
     function: Callable[..., Any]
-    sources: tuple[tuple[str, Any], ...]
+    places: tuple[int, ...]
 
 
 class SavePlan(NamedTuple):
-    """What the tape must keep for a set of operands that need gradients."""
+    """What the tape keeps when certain operands need gradients, and the rules it will run.
 
-    saves: tuple[tuple[str, int], ...]
+    `saves` are (kind, index) with the kinds SAVE_*; `attrs` are names of attributes.
+    """
+
+    saves: tuple[tuple[int, int], ...]
+    attrs: tuple[str, ...]
     rules: tuple[Rule, ...]
+    run: Callable[..., Any]
+
+
+SAVE_INPUT: Final = 0  # an operand
+SAVE_OUTPUT: Final = 1  # a result
+SAVE_TYPE: Final = 2  # the type of an operand
+SAVE_INPUTS: Final = 3  # all operands (variadic)
+SAVE_TYPES: Final = 4  # the types of all operands
+
+_KINDS: Final = {
+    "input": SAVE_INPUT, "output": SAVE_OUTPUT, "type": SAVE_TYPE, "inputs": SAVE_INPUTS,
+    "types": SAVE_TYPES,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,38 +205,71 @@ def _sources(op: Op, function: Callable[..., Any]) -> tuple[tuple[str, Any], ...
     return tuple(found)
 
 
-def _zero_rule(index: int) -> Callable[..., Any]:
-    def rule(m: Any, x_type: TensorType) -> Any:
-        return m.full(shape=x_type.shape, value=0, dtype=x_type.dtype)
-
-    return rule
+def _zero_rule(m: Any, x_type: TensorType) -> Any:
+    return m.full(shape=x_type.shape, value=0, dtype=x_type.dtype)
 
 
 def _make_plan(op: Op, mask: int) -> SavePlan:
-    rules: list[Rule] = []
+    rules: list[Any] = []
     if isinstance(op.vjp, Joint):
         rules.append(Rule(-1, op.vjp.rule, _sources(op, op.vjp.rule)))
     elif op.vjp is ZERO:
         for i in range(len(op.operands)):
             if mask >> i & 1:
-                rules.append(Rule(i, _zero_rule(i), (("m", None), ("type", i))))
+                rules.append(Rule(i, _zero_rule, (("m", None), ("type", i))))
     else:
         for i, function in enumerate(op.vjp):
             if mask >> i & 1 and function is not None:
                 rules.append(Rule(i, function, _sources(op, function)))
-    saves: list[tuple[str, int]] = []
-    placed: list[Rule] = []
-    for rule in rules:
-        sources: list[tuple[str, Any]] = []
-        for kind, what in rule.sources:
-            if kind in ("m", "g", "needs", "attr"):
-                sources.append((kind, what))
-                continue
-            if (kind, what) not in saves:
-                saves.append((kind, what))
-            sources.append(("saved", saves.index((kind, what))))
-        placed.append(Rule(rule.operand, rule.function, tuple(sources)))
-    return SavePlan(tuple(saves), tuple(placed))
+    wanted = [source for rule in rules for source in rule.places]
+    saves = tuple(dict.fromkeys(s for s in wanted if s[0] in _KINDS))
+    attrs = tuple(dict.fromkeys(what for kind, what in wanted if kind == "attr"))
+    fixed = [("m", None), ("g", None), ("needs", None)]
+    order = {s: i for i, s in enumerate([*fixed, *saves, *(("attr", a) for a in attrs)])}
+    kept = tuple((_KINDS[kind], index) for kind, index in saves)
+    placed = tuple(Rule(r.operand, r.function, tuple(order[s] for s in r.places)) for r in rules)
+    return SavePlan(kept, attrs, placed, _runner(op, kept, attrs, placed))
+
+
+def _runner(
+    op: Op, saves: tuple[tuple[int, int], ...], attrs: tuple[str, ...], rules: tuple[Rule, ...]
+) -> Callable[..., Any]:
+    """Return `run(node, m, g, create_graph)`: the rules called with what the node kept.
+
+    It is generated, because a loop over saves and rules costs as much as a small op: 1.1 us a
+    node against 0.5 us.
+    """
+    lines = ["def run(node, m, g, create_graph):", "    saved = node.saved"]
+    for place, (kind, index) in enumerate(saves):
+        name = f"v{place + 3}"
+        lines.append(f"    {name} = saved[{place}]")
+        unpack = f"{name} = node.unpack({place}, {kind}, {index}, {name}, create_graph)"
+        if kind == SAVE_INPUT:
+            lines.append(f"    if {name}.__class__ not in SCALARS and {name}._storage is not None:")
+            lines.append(f"        {unpack}")
+        elif kind in (SAVE_OUTPUT, SAVE_INPUTS):
+            lines.append(f"    {unpack}")
+    base = 3 + len(saves)
+    lines += [f"    v{base + i} = node.attrs[{name!r}]" for i, name in enumerate(attrs)]
+    if any(2 in r.places for r in rules):
+        lines.append("    v2 = tuple([e is not None for e in node.edges])")
+    calls = {
+        r.operand: f"f{i}({', '.join(('m', 'g')[p] if p < 2 else f'v{p}' for p in r.places)})"
+        for i, r in enumerate(rules)
+    }
+    if -1 in calls:
+        lines.append(f"    return {calls[-1]}")
+    else:
+        items = [calls.get(i, "None") for i in range(max(calls, default=-1) + 1)]
+        lines.append(f"    return ({''.join(item + ', ' for item in items)})")
+    space: dict[str, Any] = {f"f{i}": r.function for i, r in enumerate(rules)}
+    space["SCALARS"] = _SCALARS
+    exec(compile("\n".join(lines), f"<gradient of {op.name}>", "exec"), space)
+    made: Callable[..., Any] = space["run"]
+    return made
+
+
+_SCALARS: Final = frozenset((int, float, bool, type(None)))
 
 
 _SIGNATURE = re.compile(r"(\w+)\(([^)]*)\)\s*->\s*(.+)")

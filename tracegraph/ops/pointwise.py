@@ -8,7 +8,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tracegraph.dtypes import ALL, BY_NUMPY, FLOATS, INTS, NUMBERS, DType, bool_
+from tracegraph.dtypes import (
+    ALL,
+    BY_NUMPY,
+    FLOATS,
+    INTS,
+    NUMBERS,
+    DType,
+    bool_,
+    float32,
+    float64,
+    int32,
+)
 from tracegraph.errors import DTypeError
 from tracegraph.ops.core import (
     COMMUTATIVE,
@@ -16,10 +27,10 @@ from tracegraph.ops.core import (
     NOT_DIFFERENTIABLE,
     ZERO,
     Case,
-    Op,
     Spec,
     define,
     elementwise_type,
+    in_float32,
     reals,
 )
 from tracegraph.tensor_type import TensorType, broadcast_shapes
@@ -36,6 +47,10 @@ _POSITIVE = reals(0.1, 4)
 
 def _int_cases(arity: int, low: int = 0, high: int = 8) -> tuple[Case, ...]:
     return reals(low, high, arity, kind="i")
+
+
+def _zero_of(m: Any, g: Any) -> Any:
+    return m.full(shape=(), value=0, dtype=g.dtype)
 
 
 # Arithmetic.
@@ -98,23 +113,92 @@ fmod = define(
 )  # fmt: skip
 
 
-def _share(m: Any, g: Any, wins: Any, ties: Any) -> Any:
-    """Gradient of a two-way choice: all to the winner, half on ties."""
-    zero = m.full(shape=(), value=0, dtype=g.dtype)
-    return m.where(ties, g * 0.5, m.where(wins, g, zero))
+def _share(m: Any, g: Any, loses: Any, ties: Any) -> Any:
+    """Gradient of a two-way choice: all to the winner, half on ties; to both where one is NaN."""
+    return m.where(ties, g * 0.5, m.where(loses, _zero_of(m, g), g))
 
 
 maximum = define(
     "maximum(x, y) -> z", type=_ANY, scalar=lambda m, x, y: m.maximum(x, y),
-    vjp=(lambda m, g, x, y: _share(m, g, x > y, x == y),
-         lambda m, g, x, y: _share(m, g, y > x, x == y)),
+    vjp=(lambda m, g, x, y: _share(m, g, m.lt(x, y), m.eq(x, y)),
+         lambda m, g, x, y: _share(m, g, m.lt(y, x), m.eq(x, y))),
     traits=(COMMUTATIVE,), sample=_TWO, doc="The larger; NaN if either is NaN.",
 )  # fmt: skip
 minimum = define(
     "minimum(x, y) -> z", type=_ANY, scalar=lambda m, x, y: m.minimum(x, y),
-    vjp=(lambda m, g, x, y: _share(m, g, x < y, x == y),
-         lambda m, g, x, y: _share(m, g, y < x, x == y)),
+    vjp=(lambda m, g, x, y: _share(m, g, m.gt(x, y), m.eq(x, y)),
+         lambda m, g, x, y: _share(m, g, m.gt(y, x), m.eq(x, y))),
     traits=(COMMUTATIVE,), sample=_TWO, doc="The smaller; NaN if either is NaN.",
+)  # fmt: skip
+
+
+def _keep(m: Any, g: Any, condition: Any) -> Any:
+    """g where the condition holds, else 0."""
+    return m.where(condition, g, _zero_of(m, g))
+
+
+def _or_nan(m: Any, test: Any, y: Any) -> Any:
+    return m.logical_or(test, m.isnan(y) if hasattr(y, "dtype") else y != y)
+
+
+fmax = define(
+    "fmax(x, y) -> z", type=_ANY, scalar=lambda m, x, y: m.fmax(x, y),
+    vjp=(lambda m, g, x, y: _keep(m, g, _or_nan(m, m.ge(x, y), y)),
+         lambda m, g, x, y: _keep(m, g, m.logical_not(_or_nan(m, m.ge(x, y), y)))),
+    sample=_TWO, doc="The larger; the other one where one is NaN.",
+)  # fmt: skip
+fmin = define(
+    "fmin(x, y) -> z", type=_ANY, scalar=lambda m, x, y: m.fmin(x, y),
+    vjp=(lambda m, g, x, y: _keep(m, g, _or_nan(m, m.le(x, y), y)),
+         lambda m, g, x, y: _keep(m, g, m.logical_not(_or_nan(m, m.le(x, y), y)))),
+    sample=_TWO, doc="The smaller; the other one where one is NaN.",
+)  # fmt: skip
+clamp_min = define(
+    "clamp_min(x, low) -> y", type=_ANY, scalar=lambda m, x, low: m.maximum(x, low),
+    vjp=(lambda m, g, x, low: _keep(m, g, m.ge(x, low)),
+         lambda m, g, x, low: _keep(m, g, m.lt(x, low))),
+    sample=_TWO, doc="x, at least `low`; x takes the gradient where it reaches the bound.",
+)  # fmt: skip
+clamp_max = define(
+    "clamp_max(x, high) -> y", type=_ANY, scalar=lambda m, x, high: m.minimum(x, high),
+    vjp=(lambda m, g, x, high: _keep(m, g, m.le(x, high)),
+         lambda m, g, x, high: _keep(m, g, m.gt(x, high))),
+    sample=_TWO, doc="x, at most `high`; x takes the gradient where it reaches the bound.",
+)  # fmt: skip
+hypot = define(
+    "hypot(x, y) -> z", type=_FLOAT, scalar=lambda m, x, y: m.hypot(x, y),
+    vjp=(lambda g, x, z: g * (x / z), lambda g, y, z: g * (y / z)), traits=(COMMUTATIVE,),
+    sample=reals(0.5, 3, 2), doc="sqrt(x² + y²), without overflow.",
+)  # fmt: skip
+
+
+def _copysign_vjp(m: Any, g: Any, x: Any, z: Any) -> Any:
+    return g * m.where(m.eq(x, 0), _zero_of(m, g), m.sign(x) * m.sign(z))
+
+
+copysign = define(
+    "copysign(x, y) -> z", type=_FLOAT, scalar=lambda m, x, y: m.copysign(x, y),
+    vjp=(_copysign_vjp, lambda m, y_type: m.full(shape=y_type.shape, value=0, dtype=y_type.dtype)),
+    sample=reals(0.5, 3, 2), doc="|x| with the sign of y.",
+)  # fmt: skip
+nextafter = define(
+    "nextafter(x, y) -> z", type=elementwise_type((float32, float64)),
+    scalar=lambda m, x, y: m.nextafter(x, y), vjp=NOT_DIFFERENTIABLE, sample=_TWO,
+    doc="The next representable number after x toward y.",
+)  # fmt: skip
+
+
+def _frexp_type(x: TensorType) -> tuple[TensorType, TensorType]:
+    if x.dtype not in FLOATS:
+        raise DTypeError(f"not implemented for dtype {x.dtype}")
+    return x, x.with_dtype(int32)
+
+
+frexp = define(
+    "frexp(x) -> mantissa, exponent", type=_frexp_type,
+    kernel=in_float32(lambda xp, x: tuple(xp.frexp(x))),
+    vjp=(lambda m, g, exponent: g[0] / m.exp2(m.cast(exponent, dtype=g[0].dtype)),),
+    sample=reals(0.6, 0.9), doc="x = mantissa·2^exponent with 0.5 <= |mantissa| < 1.",
 )  # fmt: skip
 atan2 = define(
     "atan2(y, x) -> z", type=_FLOAT, scalar=lambda m, y, x: m.arctan2(y, x),
@@ -355,10 +439,6 @@ def _where_type(condition: TensorType, x: TensorType, y: TensorType) -> TensorTy
     return TensorType(x.dtype, broadcast_shapes([condition.shape, x.shape, y.shape]))
 
 
-def _zero_of(m: Any, g: Any) -> Any:
-    return m.full(shape=(), value=0, dtype=g.dtype)
-
-
 where = define(
     "where(condition, x, y) -> z", type=_where_type, scalar=lambda m, c, x, y: m.where(c, x, y),
     vjp=(None, lambda m, g, condition: m.where(condition, g, _zero_of(m, g)),
@@ -380,5 +460,7 @@ def _cast_kernel(xp: Any, x: Any, *, dtype: DType) -> Any:
 cast = define(
     "cast(x) -> y", type=lambda x, *, dtype: x.with_dtype(dtype), kernel=_cast_kernel,
     vjp=(lambda m, g, x_type: m.cast(g, dtype=x_type.dtype),), traits=(ELEMENTWISE,),
-    sample=(), doc="x in another dtype; floats to integers truncate.",
+    sample=(Case((Spec((3, 4)),), {"dtype": float64}),
+            Case((Spec((), -2, 2),), {"dtype": int32})),
+    doc="x in another dtype; floats to integers truncate.",
 )  # fmt: skip

@@ -1,10 +1,11 @@
-"""Reductions over the dims of the attribute `dim` (sorted, counted from the front), and scans."""
+"""Reductions over the dims of the attribute `dim` (sorted, counted from the front)."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from tracegraph.dtypes import ALL, FLOATS, INTS, NUMBERS, DType, bool_, int64
+from tracegraph.dtypes import ALL, BY_NUMPY, FLOATS, NUMBERS, DType, bool_, int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import (
     NOT_DIFFERENTIABLE,
@@ -40,8 +41,13 @@ def _reduction_type(among: tuple[DType, ...], result: DType | None = None) -> Ty
     return rule
 
 
-def _spread(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
-    """The gradient (or result) of a reduction, laid out against its operand."""
+def dtype_in(x: Any) -> DType:
+    """Return the DType of a Tensor or of a raw array: decompositions run on both."""
+    return x.dtype if isinstance(x.dtype, DType) else BY_NUMPY[x.dtype]
+
+
+def laid_against(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
+    """Return the gradient (or result) of a reduction with the dims of its operand, folded to 1."""
     kept = reduced_shape(x_type.shape, dim, True)
     if g.shape != kept:
         g = m.reshape(g, shape=kept)
@@ -49,7 +55,7 @@ def _spread(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
 
 
 def _expanded(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
-    g = _spread(m, g, x_type, dim)
+    g = laid_against(m, g, x_type, dim)
     return m.expand(g, shape=x_type.shape) if g.shape != x_type.shape else g
 
 
@@ -72,16 +78,11 @@ sum_ = define(
 
 
 def _count(x_type: TensorType, dim: Shape) -> int:
-    size = 1
-    for d in dim:
-        size *= x_type.shape[d]
-    return size
+    return math.prod(x_type.shape[d] for d in dim)
 
 
 def _mean(xp: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
-    count = 1
-    for d in dim:
-        count *= x.shape[d]
+    count = math.prod(x.shape[d] for d in dim)
     total = x.sum(axis=dim, keepdims=keepdim, dtype=x.dtype)
     return total / count if count else total * xp.nan
 
@@ -113,17 +114,18 @@ def _prod_vjp(m: Any, g: Any, x: Any, x_type: TensorType, dim: Shape) -> Any:
     size = flat.shape[axis]
     if size == 0:
         return x * 0
-    left = m.cat(one, m.cumprod(_take(m, flat, axis, 0, size - 1), dim=axis), dim=axis)
+    left = m.cat(one, m.cumprod(cut(m, flat, axis, 0, size - 1), dim=axis), dim=axis)
     back = m.flip(flat, dims=(axis,))
-    right = m.cat(one, m.cumprod(_take(m, back, axis, 0, size - 1), dim=axis), dim=axis)
+    right = m.cat(one, m.cumprod(cut(m, back, axis, 0, size - 1), dim=axis), dim=axis)
     others = left * m.flip(right, dims=(axis,))
     shape = tuple(x_type.shape[i] for i in order)
     inverse = tuple(order.index(i) for i in range(len(order)))
     laid = m.permute(m.reshape(others, shape=shape), dims=inverse)
-    return _spread(m, g, x_type, dim) * laid
+    return laid_against(m, g, x_type, dim) * laid
 
 
-def _take(m: Any, x: Any, axis: int, start: int, stop: int) -> Any:
+def cut(m: Any, x: Any, axis: int, start: int, stop: int) -> Any:
+    """Return x[start:stop] on one axis."""
     index = tuple((start, stop, 1) if i == axis else (0, n, 1) for i, n in enumerate(x.shape))
     return m.slice(x, index=index)
 
@@ -136,9 +138,9 @@ prod = define(
 
 def _extreme_vjp(m: Any, g: Any, x: Any, y: Any, x_type: TensorType, dim: Shape) -> Any:
     """The gradient shared evenly among the elements that reach the extreme (as PyTorch's amax)."""
-    hit = m.cast(m.eq(x, _spread(m, y, x_type, dim)), dtype=x_type.dtype)
+    hit = m.cast(m.eq(x, laid_against(m, y, x_type, dim)), dtype=x_type.dtype)
     count = m.sum(hit, dim=dim, keepdim=True)
-    return hit * (_spread(m, g, x_type, dim) / count)
+    return hit * (laid_against(m, g, x_type, dim) / count)
 
 
 def _amax(xp: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
@@ -158,6 +160,142 @@ amax = define(
 amin = define(
     "amin(x) -> y", type=_reduction_type(ALL), kernel=in_float32(_amin), vjp=(_extreme_vjp,),
     traits=(REDUCTION,), sample=_SAMPLE, doc="Smallest element over dims; NaN wins.",
+)  # fmt: skip
+
+# Moments.
+
+
+def _moment_type(x: TensorType, *, dim: Shape, keepdim: bool, correction: float) -> TensorType:
+    if x.dtype not in FLOATS:
+        raise DTypeError(f"not implemented for dtype {x.dtype}")
+    return TensorType(x.dtype, reduced_shape(x.shape, dim, keepdim))
+
+
+def _freedom(shape: Shape, dim: Shape, correction: float) -> float:
+    """The divisor of a variance: the count less the correction, never negative."""
+    return max(math.prod(shape[d] for d in dim) - correction, 0)
+
+
+def _var(m: Any, x: Any, *, dim: Shape, keepdim: bool, correction: float) -> Any:
+    away = x - m.mean(x, dim=dim, keepdim=True)
+    total = m.sum(away * away, dim=dim, keepdim=keepdim)
+    return total / float(_freedom(tuple(x.shape), dim, correction))
+
+
+def _var_kernel(xp: Any, x: Any, *, dim: Shape, keepdim: bool, correction: float) -> Any:
+    away = x - _mean(xp, x, dim=dim, keepdim=True)
+    away *= away
+    freedom = _freedom(x.shape, dim, correction)
+    total = away.sum(axis=dim, keepdims=keepdim, dtype=x.dtype)
+    return total / freedom if freedom else total * xp.nan
+
+
+def _var_vjp(m: Any, g: Any, x: Any, x_type: TensorType, dim: Shape, correction: float) -> Any:
+    freedom = _freedom(x_type.shape, dim, correction)
+    scale = 2 / freedom if freedom else math.inf
+    away = x - m.mean(x, dim=dim, keepdim=True)
+    return laid_against(m, g, x_type, dim) * (away * scale)
+
+
+_MOMENTS = (
+    case((3, 4), dim=(1,), keepdim=False, correction=1),
+    case((2, 3, 4), dim=(0, 2), keepdim=True, correction=0),
+    case((5,), dim=(0,), keepdim=False, correction=1.5),
+)
+var = define(
+    "var(x) -> y", type=_moment_type, kernel=in_float32(_var_kernel), decompose=_var,
+    vjp=(_var_vjp,), traits=(REDUCTION,), sample=_MOMENTS,
+    doc="Mean squared distance from the mean, over (count − correction).",
+)  # fmt: skip
+
+
+def _std_vjp(
+    m: Any, g: Any, x: Any, y: Any, x_type: TensorType, dim: Shape, correction: float
+) -> Any:
+    """Gradient through the variance; 0 where nothing varies."""
+    flat = m.eq(y, 0)
+    zero = m.full(shape=(), value=0, dtype=x_type.dtype)
+    one = m.full(shape=(), value=1, dtype=x_type.dtype)
+    g = m.where(flat, zero, g / (2 * m.where(flat, one, y)))
+    return _var_vjp(m, g, x, x_type, dim, correction)
+
+
+std = define(
+    "std(x) -> y", type=_moment_type,
+    kernel=in_float32(lambda xp, x, **attrs: xp.sqrt(_var_kernel(xp, x, **attrs))),
+    decompose=lambda m, x, **attrs: m.sqrt(m.var(x, **attrs)), vjp=(_std_vjp,),
+    traits=(REDUCTION,), sample=_MOMENTS, doc="Square root of the variance.",
+)  # fmt: skip
+
+
+# Norms.
+
+
+def _norm_type(x: TensorType, *, ord: float, dim: Shape, keepdim: bool) -> TensorType:
+    if x.dtype not in FLOATS:
+        raise DTypeError(f"not implemented for dtype {x.dtype}")
+    if ord in (math.inf, -math.inf) and 0 in (x.shape[d] for d in dim):
+        raise OpError(f"the norm of order {ord} has no identity, so dim {dim} must not be empty")
+    return TensorType(x.dtype, reduced_shape(x.shape, dim, keepdim))
+
+
+def _norm(m: Any, x: Any, *, ord: float, dim: Shape, keepdim: bool) -> Any:
+    size = m.abs(x)
+    if ord == math.inf:
+        return m.amax(size, dim=dim, keepdim=keepdim)
+    if ord == -math.inf:
+        return m.amin(size, dim=dim, keepdim=keepdim)
+    if ord == 0:
+        used = m.cast(m.ne(x, 0), dtype=dtype_in(x))
+        return m.sum(used, dim=dim, keepdim=keepdim)
+    if ord == 1:
+        return m.sum(size, dim=dim, keepdim=keepdim)
+    if ord == 2:
+        return m.sqrt(m.sum(x * x, dim=dim, keepdim=keepdim))
+    return m.sum(size ** float(ord), dim=dim, keepdim=keepdim) ** (1 / ord)
+
+
+def _norm_kernel(xp: Any, x: Any, *, ord: float, dim: Shape, keepdim: bool) -> Any:
+    if ord == 2:
+        return xp.sqrt((x * x).sum(axis=dim, keepdims=keepdim))
+    if ord in (math.inf, -math.inf):
+        _non_empty(xp, x, dim)
+        size = xp.abs(x)
+        fold = size.max if ord > 0 else size.min
+        return fold(axis=dim, keepdims=keepdim)
+    if ord == 0:
+        return (x != 0).sum(axis=dim, keepdims=keepdim).astype(x.dtype)
+    return (xp.abs(x) ** ord).sum(axis=dim, keepdims=keepdim) ** (1 / ord)
+
+
+def _norm_vjp(
+    m: Any, g: Any, x: Any, y: Any, x_type: TensorType, ord: float, dim: Shape
+) -> Any:
+    """Gradient of a norm; 0 at 0, and shared evenly among ties of an infinite order."""
+    g, y = laid_against(m, g, x_type, dim), laid_against(m, y, x_type, dim)
+    zero = m.full(shape=(), value=0, dtype=x_type.dtype)
+    one = m.full(shape=(), value=1, dtype=x_type.dtype)
+    if ord == 0:
+        return x * 0
+    if ord == 1:
+        return g * m.sign(x)
+    if ord in (math.inf, -math.inf):
+        hit = m.cast(m.eq(m.abs(x), y), dtype=x_type.dtype)
+        return m.sign(x) * hit * (g / m.sum(hit, dim=dim, keepdim=True))
+    still = m.logical_or(m.eq(y, 0), m.eq(x, 0))
+    ratio = m.where(still, one, m.abs(x)) / m.where(m.eq(y, 0), one, y)
+    slope = m.sign(x) * (ratio if ord == 2 else ratio ** float(ord - 1))
+    return g * m.where(still, zero, slope)
+
+
+vector_norm = define(
+    "vector_norm(x) -> y", type=_norm_type, kernel=in_float32(_norm_kernel), decompose=_norm,
+    vjp=(_norm_vjp,), traits=(REDUCTION,),
+    sample=(case((3, 4), ord=2, dim=(1,), keepdim=False),
+            case((2, 3, 4), ord=3.5, dim=(0, 2), keepdim=True),
+            case((4,), ord=math.inf, dim=(0,), keepdim=False),
+            case((3, 2), ord=1, dim=(0, 1), keepdim=False), case((), ord=2, dim=(), keepdim=False)),
+    doc="(Σ |x|^ord)^(1/ord) over dims; ord 0 counts what is not 0, ±inf is the largest, smallest.",
 )  # fmt: skip
 
 _BOOLS = tuple(
@@ -198,51 +336,4 @@ argmax = define(
 argmin = define(
     "argmin(x) -> y", type=_arg_type, kernel=_arg("argmin"), vjp=NOT_DIFFERENTIABLE,
     traits=(REDUCTION,), sample=_ARG, doc="Index of the first smallest element along a dim.",
-)  # fmt: skip
-
-
-def _scan_type(x: TensorType, *, dim: int) -> TensorType:
-    if x.dtype not in (*INTS, *FLOATS):
-        raise DTypeError(f"not implemented for dtype {x.dtype}")
-    return x
-
-
-def _cumsum_vjp(m: Any, g: Any, dim: int) -> Any:
-    return m.flip(m.cumsum(m.flip(g, dims=(dim,)), dim=dim), dims=(dim,))
-
-
-cumsum = define(
-    "cumsum(x) -> y", type=_scan_type,
-    kernel=in_float32(lambda xp, x, *, dim: xp.cumsum(x, axis=dim, dtype=x.dtype)),
-    vjp=(_cumsum_vjp,), sample=(case((3, 4), dim=1), case((3, 4), dim=0)),
-    doc="Running sums along a dim.",
-)  # fmt: skip
-
-
-def _cumprod_vjp(m: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
-    """Sum over later outputs of g times the product without element i; exact also with zeros.
-
-    d y_k / d x_i = prod_{j<i} x_j · prod_{i<j<=k} x_j for k >= i.
-    """
-    size = x.shape[dim]
-    if size == 0:
-        return g
-    columns = []
-    one = m.full(shape=(*x.shape[:dim], 1, *x.shape[dim + 1 :]), value=1, dtype=x.dtype)
-    before = one
-    for i in range(size):
-        after = one
-        if i + 1 < size:
-            after = m.cat(one, m.cumprod(_take(m, x, dim, i + 1, size), dim=dim), dim=dim)
-        part = _take(m, g, dim, i, size) * after * before
-        columns.append(m.sum(part, dim=(dim,), keepdim=True))
-        before = before * _take(m, x, dim, i, i + 1)
-    return m.cat(*columns, dim=dim)
-
-
-cumprod = define(
-    "cumprod(x) -> y", type=_scan_type,
-    kernel=in_float32(lambda xp, x, *, dim: xp.cumprod(x, axis=dim, dtype=x.dtype)),
-    vjp=(_cumprod_vjp,), sample=(case((3, 4), dim=1), case((3, 2), dim=0)),
-    doc="Running products along a dim.",
 )  # fmt: skip

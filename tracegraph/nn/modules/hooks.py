@@ -111,7 +111,10 @@ class Hooked(Stateful):
 
     forward: Callable[..., Any]
     _forward_hooks: dict[int, Any]
+    _forward_hooks_with_kwargs: dict[int, bool]
+    _forward_hooks_always_called: dict[int, bool]
     _forward_pre_hooks: dict[int, Any]
+    _forward_pre_hooks_with_kwargs: dict[int, bool]
     _backward_hooks: dict[int, Any]
     _backward_pre_hooks: dict[int, Any]
 
@@ -137,7 +140,7 @@ class Hooked(Stateful):
             recorder.scopes.pop()
 
     def _call_hooked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        always = {i for i, hook in self._forward_hooks.items() if hook[2]}
+        always = dict.fromkeys(self._forward_hooks_always_called)
         try:
             args, kwargs = self._before(args, kwargs)
             boundary = None
@@ -145,34 +148,40 @@ class Hooked(Stateful):
                 boundary = Boundary(self)
                 args = boundary.entered(args)
             result = self.forward(*args, **kwargs)
-            for i, (hook, with_kwargs, _) in list(self._forward_hooks.items()):
-                always.discard(i)
-                given = (args, kwargs, result) if with_kwargs else (args, result)
-                changed = hook(self, *given)
+            for key in list(self._forward_hooks):
+                always.pop(key, None)
+                changed = self._after(key, args, kwargs, result)
                 result = result if changed is None else changed
             return result if boundary is None else boundary.left(result)
         except Exception:
-            for i in always:
-                hook, with_kwargs, _ = self._forward_hooks[i]
-                hook(self, *((args, kwargs, None) if with_kwargs else (args, None)))
+            for key in always:
+                self._after(key, args, kwargs, None)
             raise
+
+    def _after(self, key: int, args: Any, kwargs: Any, result: Any) -> Any:
+        """Run one forward hook."""
+        hook = self._forward_hooks[key]
+        if key in self._forward_hooks_with_kwargs:
+            return hook(self, args, kwargs, result)
+        return hook(self, args, result)
 
     def _before(self, args: Any, kwargs: Any) -> Any:
         """Run the forward pre-hooks; returns what the call goes on with."""
-        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
-            if with_kwargs:
-                changed = hook(self, args, kwargs)
-                if changed is not None:
-                    if not isinstance(changed, tuple) or len(changed) != 2:
-                        raise OpError(
-                            "forward pre-hook must return None or a tuple of (new_args, "
-                            f"new_kwargs), but got {changed}."
-                        )
-                    args, kwargs = changed
-            else:
+        for key, hook in list(self._forward_pre_hooks.items()):
+            if key not in self._forward_pre_hooks_with_kwargs:
                 changed = hook(self, args)
                 if changed is not None:
                     args = changed if isinstance(changed, tuple) else (changed,)
+                continue
+            changed = hook(self, args, kwargs)
+            if changed is None:
+                continue
+            if not isinstance(changed, tuple) or len(changed) != 2:
+                raise OpError(
+                    "forward pre-hook must return None or a tuple of (new_args, new_kwargs), but "
+                    f"got {changed}."
+                )
+            args, kwargs = changed
         return args, kwargs
 
     def register_forward_pre_hook(
@@ -182,7 +191,12 @@ class Hooked(Stateful):
 
         `with_kwargs`: `hook(module, args, kwargs)`, which returns None or (args, kwargs).
         """
-        return _add(self._forward_pre_hooks, (hook, with_kwargs), prepend)
+        handle = _add(
+            self._forward_pre_hooks, hook, prepend, self._forward_pre_hooks_with_kwargs
+        )
+        if with_kwargs:
+            self._forward_pre_hooks_with_kwargs[handle.id] = True
+        return handle
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
@@ -192,7 +206,15 @@ class Hooked(Stateful):
 
         `with_kwargs`: `hook(module, args, kwargs, output)`; `always_call`: also when it raises.
         """
-        return _add(self._forward_hooks, (hook, with_kwargs, always_call), prepend)
+        handle = _add(
+            self._forward_hooks, hook, prepend,
+            self._forward_hooks_with_kwargs, self._forward_hooks_always_called,
+        )  # fmt: skip
+        if with_kwargs:
+            self._forward_hooks_with_kwargs[handle.id] = True
+        if always_call:
+            self._forward_hooks_always_called[handle.id] = True
+        return handle
 
     def register_full_backward_hook(
         self, hook: Callable[..., Any], prepend: bool = False
@@ -215,8 +237,8 @@ class Hooked(Stateful):
         return _add(self._backward_pre_hooks, hook, prepend)
 
 
-def _add(hooks: Any, hook: Any, prepend: bool) -> Handle:
-    handle = hang(hooks, hook)
+def _add(hooks: Any, hook: Any, prepend: bool, *more: Any) -> Handle:
+    handle = hang(hooks, hook, *more)
     if prepend:
         hooks.move_to_end(handle.id, last=False)
     return handle

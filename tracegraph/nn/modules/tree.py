@@ -9,9 +9,11 @@ from tracegraph.nn.parameter import Buffer, Parameter
 from tracegraph.tensors import Tensor
 
 HOOKS: Final = (
-    "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks",
-    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_backward_pre_hooks", "_backward_hooks",
+    "_state_dict_hooks", "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 )  # fmt: skip
 INNER: Final = frozenset(
     (*HOOKS, "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")

@@ -1,0 +1,80 @@
+"""Opening a file for a command, and naming what is in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tracegraph.archive import load
+from tracegraph.container import Container, read_json
+from tracegraph.entry import EntryPoint
+from tracegraph.errors import FileFormatError, SignatureError
+from tracegraph.ir.graph import Graph
+from tracegraph.loaded import Loaded
+from tracegraph.tensors import Tensor, wrap
+
+
+class File:
+    """A file that a command works on.
+
+    Attributes: `path`, `size_bytes`, `head` (its format.json), `content` (`Loaded`, or the nest
+    of tensors that was saved).
+    """
+
+    def __init__(self, path: str, device: Any = None) -> None:
+        self.path = path
+        self.size_bytes = os.path.getsize(path)
+        with Container.open(path) as container:
+            self.head: dict[str, Any] = read_json(container, "format.json")
+        self.content: Any = load(path, device, verify=False)
+
+    @property
+    def graphs(self) -> Loaded:
+        """The content, which must be graphs.
+
+        Raises:
+            FileFormatError: the file holds tensors only.
+        """
+        if not isinstance(self.content, Loaded):
+            raise FileFormatError(
+                f"{self.path} holds tensors without graphs; `tracegraph info` lists them"
+            )
+        return self.content
+
+    def entry(self, name: str | None) -> tuple[str, EntryPoint]:
+        """Return an entry point with its name; without a name `forward`, or the only one.
+
+        Raises:
+            SignatureError: there is no such entry point, or several to choose from.
+        """
+        entries = self.graphs.entries
+        if name is None:
+            name = "forward" if "forward" in entries or len(entries) != 1 else next(iter(entries))
+        if name in entries:
+            return name, entries[name]
+        raise SignatureError(
+            f"{self.path} has no entry point {name!r}; name one of: {', '.join(entries)}"
+        )
+
+
+def tensors_in(nest: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors and arrays in nested plain values, with their paths."""
+    if isinstance(nest, Tensor):
+        yield path or "tensor", nest
+    elif isinstance(nest, np.ndarray):
+        yield path or "array", wrap(nest)
+    elif isinstance(nest, (dict, list, tuple)):
+        items = nest.items() if isinstance(nest, dict) else enumerate(nest)
+        for key, value in items:
+            yield from tensors_in(value, f"{path}.{key}" if path else str(key))
+
+
+def graphs_in(graph: Graph) -> Iterator[Graph]:
+    """Yield a graph and the regions inside it."""
+    yield graph
+    for node in graph.order():
+        for region in node.regions.values():
+            yield from graphs_in(region)
