@@ -6,8 +6,7 @@ Also the one place for writes: `assign` puts a result into a tensor's memory and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -16,9 +15,9 @@ import numpy as np
 from tracegraph import modes
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.errors import AutogradError, DeviceError, OpError, TraceGraphError
-from tracegraph.ops.core import VIEW, Op
+from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS, run_op
-from tracegraph.storage import AbstractArray
+from tracegraph.storage import AbstractArray, Storage
 from tracegraph.tape import AccumulateGrad, record_node
 from tracegraph.tensors import (
     Tensor,
@@ -26,12 +25,14 @@ from tracegraph.tensors import (
     shell,
     storage_of,
     type_of,
+    type_of_data,
     wrap,
     xp_of,
 )
 from tracegraph.tensor_type import TensorType
 
 _OVERWRITE: Final = OPS["overwrite"]
+_RESHAPE: Final = OPS["reshape"]
 
 
 def operand_types(args: Sequence[Any]) -> list[TensorType]:
@@ -54,66 +55,75 @@ def dispatch(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         OpError: operands that the op refuses; the sentence names op and operand types.
     """
     datas: list[Any] = []
-    history = abstract = False
+    history = foreign = False
     for a in args:
         if isinstance(a, Tensor):
             data = a._data
             datas.append(data)
-            if data.__class__ is AbstractArray:
-                abstract = True
+            if data.__class__ is not np.ndarray:
+                foreign = True
             if a._lineage is not None:
                 refresh(a)
             if a._node is not None:
                 history = True
         else:
             datas.append(a)
-    if abstract:
+    if foreign and any(d.__class__ is AbstractArray for d in datas):
         results: Any = tuple(map(AbstractArray, op.infer(operand_types(args), attrs)))
         if len(op.results) == 1 and len(results) == 1:
             results = results[0]
     else:
-        results = _compute(op, args, datas, attrs)
-    several = results.__class__ is tuple or results.__class__ is list
-    outs = [wrap(r) for r in results] if several else [wrap(results)]
-    if VIEW in op.traits and not abstract:
-        _note_view(op, args[0], attrs, outs[0])
+        results = _compute(op, args, datas, attrs, foreign or not datas)
+        if op.view:
+            return _finish(op, args, attrs, [_view(op, args[0], attrs, results)], history)
+    if results.__class__ is tuple:
+        outs = [wrap(r) for r in results]
+        _finish(op, args, attrs, outs, history)
+        return tuple(outs)
+    return _finish(op, args, attrs, [wrap(results)], history)
+
+
+def _finish(
+    op: Op, args: Sequence[Any], attrs: dict[str, Any], outs: list[Tensor], history: bool
+) -> Tensor:
+    """Tell the tape and the trace; returns the first result."""
     recorder = modes.RECORDER.get() if modes.recording else None
     if history and op.differentiable and modes.GRAD.get() and _carries_gradient(outs):
         record_node(op, args, attrs, outs, None if recorder is None else recorder.here())
-        if outs[0]._lineage is not None and len(outs) == 1:
-            outs[0]._seen = outs[0]._lineage.version
     if recorder is not None:
         recorder.record(op, args, attrs, outs)
-    return tuple(outs) if several else outs[0]
+    return outs[0]
 
 
 def _carries_gradient(outs: Sequence[Tensor]) -> bool:
     return len(outs) > 1 or type_of(outs[0]).dtype.kind == FLOAT_KIND
 
 
-def _compute(op: Op, args: Sequence[Any], datas: list[Any], attrs: dict[str, Any]) -> Any:
-    first = next((d for d in datas if d.__class__ is np.ndarray), None)
-    xp: Any = np
-    if first is None or not all(d.__class__ is np.ndarray for d in datas):
-        xp = _common_xp(op, datas)
+def _compute(
+    op: Op, args: Sequence[Any], datas: list[Any], attrs: dict[str, Any], foreign: bool
+) -> Any:
+    """Return array(s): the kernel's result; errors name op and operand types."""
+    xp: Any = _common_xp(op, datas) if foreign else np
+    kernel = op.kernel
     try:
         try:
-            results = run_op(op, xp, *datas, **attrs)
+            results = (
+                run_op(op, xp, *datas, **attrs) if kernel is None else kernel(xp, *datas, **attrs)
+            )
         except RuntimeWarning:
             with np.errstate(all="ignore"):
                 results = run_op(op, xp, *datas, **attrs)
-    except (TraceGraphError, ZeroDivisionError, MemoryError):
+    except (TraceGraphError, IndexError, ZeroDivisionError, MemoryError):
         raise
     except Exception as error:
         op.infer(operand_types(args), attrs)
         shown = ", ".join(map(str, operand_types(args)))
         raise OpError(f"{op.name} failed on operands {shown}: {error}") from error
-    if xp is np:
-        if results.__class__ is tuple or results.__class__ is list:
-            return tuple(np.asarray(r) for r in results)
-        if results.__class__ is not np.ndarray:
-            return np.asarray(results)
-    return results
+    if results.__class__ is np.ndarray:
+        return results
+    if results.__class__ is tuple or results.__class__ is list:
+        return tuple([xp.asarray(r) for r in results])
+    return np.asarray(results) if xp is np else results
 
 
 def _common_xp(op: Op, datas: list[Any]) -> Any:
@@ -136,13 +146,22 @@ def _common_xp(op: Op, datas: list[Any]) -> Any:
     return gpu
 
 
-def _note_view(op: Op, source: Tensor, attrs: dict[str, Any], out: Tensor) -> None:
-    if op.name == "reshape" and not _shares(source._data, out._data):
-        return
-    out._storage = storage_of(source)
+def _view(op: Op, source: Tensor, attrs: dict[str, Any], array: Any) -> Tensor:
+    """Return the result of a view op as a Tensor that shares storage and lineage with `source`."""
+    out = wrap(array)
+    if op is _RESHAPE and not _shares(source._data, array):
+        return out
+    storage = source._storage
+    if storage is None:
+        storage = storage_of(source)
+    lineage = source._lineage
+    if lineage is None:
+        lineage = lineage_of(source)
+    out._storage = storage
     out._chain = (*source._chain, (op, tuple(attrs.items())))
-    out._lineage = lineage_of(source)
-    out._seen = out._lineage.version
+    out._lineage = lineage
+    out._seen = lineage.version
+    return out
 
 
 def _shares(x: Any, y: Any) -> bool:
@@ -158,7 +177,7 @@ def refresh(t: Tensor) -> None:
     lineage = t._lineage
     if lineage is None or lineage.version == t._seen:
         return
-    base = wrap(AbstractArray(lineage.base))
+    base = wrap(AbstractArray(type_of_data(lineage.base)))
     base._node, base._index = lineage.node, lineage.index
     fresh = _follow(base, t._chain[lineage.depth :])
     t._node, t._index = fresh[-1]._node, fresh[-1]._index
@@ -227,6 +246,23 @@ def assign(t: Tensor, new: Tensor) -> Tensor:
     return wrote(t, new)
 
 
+def set_aside(old: Tensor | None) -> None:
+    """Give a shell that the tape keeps (None if it does not) its own copy of what it holds.
+
+    To be called before the memory is overwritten with what was computed from the shell.
+    """
+    if old is None or old._data.__class__ is AbstractArray:
+        return
+    recorder = modes.RECORDER.get() if modes.recording else None
+    value = None if recorder is None else recorder.value_of(old)
+    version = storage_of(old).version
+    old._data = old._data.copy()
+    old._storage, old._chain, old._lineage = Storage(old._data), (), None
+    old._storage.version = version
+    if recorder is not None:
+        recorder.bind(old, value)
+
+
 def put(target: Any, source: Any) -> None:
     """Copy array to array, refusing memory that several elements share."""
     if target.__class__ is np.ndarray and source.__class__ is np.ndarray:
@@ -239,7 +275,8 @@ def put(target: Any, source: Any) -> None:
 
 
 def _overlaps_itself(array: Any) -> bool:
-    return any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape, strict=True))
+    strides = zip(array.strides, array.shape, strict=True)
+    return bool(array.size) and any(s == 0 and n > 1 for s, n in strides)
 
 
 def _refuse_shared(array: Any) -> None:
@@ -271,13 +308,14 @@ def _rebase(t: Tensor, new: Tensor) -> None:
     if new._node is None:
         whole = wrap(new._data)
         record_node(_OVERWRITE, (shell(t), new), {}, (whole,))
+        whole._node.rest = [None, new]
         new = whole
     lineage = t._lineage
     if lineage is None:
         t._node, t._index = new._node, new._index
         return
     steps = t._chain[lineage.depth :]
-    base = wrap(AbstractArray(lineage.base))
+    base = wrap(AbstractArray(type_of_data(lineage.base)))
     base._node, base._index = lineage.node, lineage.index
     stages = _follow(base, steps[:-1]) if steps else [base]
     value = wrap(AbstractArray(type_of(new)))
@@ -293,9 +331,16 @@ def _rebase(t: Tensor, new: Tensor) -> None:
     t._node, t._index, t._seen = new._node, new._index, lineage.version
 
 
-def _call(op: Op, *args: Any, **attrs: Any) -> Any:
-    return dispatch(op, args, attrs)
+def bound(op: Op) -> Callable[..., Any]:
+    """Return `f(*operands, **attrs)` for an op, on Tensors."""
+
+    def call(*args: Any, **attrs: Any) -> Any:
+        return dispatch(op, args, attrs)
+
+    call.__name__ = op.name
+    call.__doc__ = op.doc
+    return call
 
 
-front: Final = SimpleNamespace(**{name: partial(_call, op) for name, op in OPS.items()})
+front: Final = SimpleNamespace(**{name: bound(op) for name, op in OPS.items()})
 """`m` of gradient rules and of the API: every op of the table, on Tensors."""

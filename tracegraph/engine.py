@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph import modes
-from tracegraph.dispatch import front, refresh, wrote
+from tracegraph.dispatch import assign, front, refresh
 from tracegraph.errors import AutogradError
 from tracegraph.ops.shape import copy_ as _COPY
 from tracegraph.tape import AccumulateGrad, Node, record_node
@@ -199,12 +199,7 @@ def _accumulate(node: AccumulateGrad, grad: Tensor, create_graph: bool) -> None:
     elif create_graph:
         leaf._grad = have + grad
     else:
-        total = have + grad
-        if have._data.__class__ is np.ndarray:
-            np.copyto(have._data, total._data)
-        else:
-            have._data[...] = total._data
-        wrote(have, total)
+        assign(have, have + grad)
     if node.after:
         for hook in list(node.after):
             hook(leaf)

@@ -17,6 +17,10 @@ class DTypeError(OpError):
     """An op was given operands of a dtype that it does not accept."""
 
 
+class LinAlgError(OpError):
+    """A matrix has no such inverse or factorisation (singular, not positive definite)."""
+
+
 class DeviceError(TraceGraphError, RuntimeError):
     """A device is missing, or operands live on different devices."""
 

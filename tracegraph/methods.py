@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tracegraph import modes, operators, printing
-from tracegraph.api import creation, indexing, pointwise, shape
+from tracegraph.api import creation, indexing, shape
 from tracegraph.api.promotion import cast
 from tracegraph.autograd import backward as _backward
 from tracegraph.devices import device_of, parse_device
-from tracegraph.dispatch import assign, check_writable, refresh
+from tracegraph.dispatch import assign, check_writable, refresh, set_aside
 from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
 from tracegraph.engine import clone
 from tracegraph.errors import AutogradError, DTypeError, OpError
-from tracegraph.functions import FUNCTIONS
+from tracegraph.functions import FUNCTIONS, IN_PLACE
 from tracegraph.tape import AccumulateGrad, add_hook, make_leaf
 from tracegraph.tensors import (
     Size,
@@ -41,8 +42,7 @@ def in_place(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_writable(self)
         old = shell(self)
-        args = tuple(old if a is self else a for a in args)
-        new = function(old, *args, **kwargs)
+        new = function(old, *[old if a is self else a for a in args], **kwargs)
         mine, theirs = dtype_of_data(self._data), dtype_of_data(new._data)
         if theirs is not mine:
             if theirs.kind > mine.kind:
@@ -51,6 +51,10 @@ def in_place(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
                     f"type {mine.name.capitalize()}"
                 )
             new = cast(new, mine)
+        if new._node is not None:
+            kept = weakref.ref(old)
+            del old
+            set_aside(kept())
         return assign(self, new)
 
     functools.update_wrapper(method, function)
@@ -377,8 +381,6 @@ def retain_grad(self: Tensor) -> None:
     """Keep the gradient of a non-leaf in `.grad`."""
     if _is_leaf(self):
         return
-    import weakref
-
     me = weakref.ref(self)
 
     def keep(grad: Tensor) -> None:
@@ -478,7 +480,15 @@ PROPERTIES: dict[str, Any] = {
     "output_nr": property(lambda self: self._index),
 }
 
+def graph(self: Tensor) -> Any:
+    """Return the IR of what eager has recorded on the way to this tensor; see `history`."""
+    from tracegraph.history import graph_of
+
+    return graph_of(self)
+
+
 METHODS: dict[str, Any] = {
+    "graph": graph,
     "__getitem__": indexing.getitem,
     "__setitem__": indexing.setitem,
     "__repr__": printing.tensor_repr,
@@ -559,7 +569,7 @@ def complete(cls: type[Tensor]) -> None:
     for name, function in FUNCTIONS.items():
         if _tensor_first(function):
             setattr(cls, name, function)
-            if name in pointwise.IN_PLACE:
+            if name in IN_PLACE:
                 setattr(cls, name + "_", in_place(function))
     for name, value in {**PROPERTIES, **METHODS}.items():
         setattr(cls, name, value)

@@ -67,23 +67,26 @@ def _arithmetic(
 
     def method(self: Tensor, other: Any) -> Any:
         a = self._data
-        if modes.recording or a.__class__ is not _ndarray or a.dtype not in fast:
+        if modes.recording or a.__class__ is not _ndarray:
+            return slow(self, other)
+        dtype = a.dtype
+        if dtype is not _FLOAT32 and dtype not in fast:
             return slow(self, other)
         kind = other.__class__
         peer = None
         if kind is float or (kind is int and -2147483648 <= other <= 2147483647):
-            if a.dtype is _FLOAT32:
+            if dtype is _FLOAT32:
                 b = _scalars.get(other)
                 if b is None:
                     b = _scalar_array(other)
-            elif kind is float and a.dtype not in FAST_FLOATS:
+            elif kind is float and dtype not in FAST_FLOATS:
                 return slow(self, other)
             else:
                 b = other
-        elif isinstance(other, Tensor):
+        elif kind is Tensor or isinstance(other, Tensor):
             peer = other
             b = other._data
-            if b.__class__ is not _ndarray or b.dtype is not a.dtype:
+            if b.__class__ is not _ndarray or b.dtype is not dtype:
                 return slow(self, other)
         else:
             return slow(self, other)
@@ -197,7 +200,11 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
 
     def function(input: Tensor) -> Tensor:  # noqa: A002
         a = input._data
-        if modes.recording or a.__class__ is not _ndarray or a.dtype not in FAST_FLOATS:
+        if (
+            modes.recording
+            or a.__class__ is not _ndarray
+            or (a.dtype is not _FLOAT32 and a.dtype not in FAST_FLOATS)
+        ):
             return elementwise(op, input, floating=floating)
         try:
             r = scalar(m, a)

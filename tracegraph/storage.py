@@ -34,12 +34,12 @@ class Lineage:
     """Gradient history of a base and its differentiable views.
 
     `node`/`index` give the present history of the base, which is the tensor `depth` view steps
-    below the Storage's whole and has type `base`; `version` counts changes of that history.
+    below the Storage's whole, and whose array is `base`; `version` counts changes of that history.
     """
 
     __slots__ = ("base", "depth", "index", "node", "version")
 
-    def __init__(self, node: Any, index: int, depth: int, base: TensorType) -> None:
+    def __init__(self, node: Any, index: int, depth: int, base: Any) -> None:
         self.node = node
         self.index = index
         self.depth = depth

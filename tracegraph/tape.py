@@ -42,8 +42,8 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "attrs", "edges", "hooks", "loc", "op", "order", "plan", "saved", "shape",
-        "types", "versions",
+        "__weakref__", "attrs", "edges", "hooks", "loc", "op", "order", "plan", "rest", "saved",
+        "shape", "types", "versions",
     )  # fmt: skip
 
     op: Op | None
@@ -151,6 +151,7 @@ class AccumulateGrad(Node):
     def __init__(self, leaf: Tensor) -> None:
         self.op = None
         self.edges = ()
+        self.rest = None
         self.types = (type_of(leaf),)
         self.shape = leaf._data.shape
         self.hooks = None
@@ -252,6 +253,14 @@ def _type_of_operand(value: Any, outputs: Sequence[Tensor]) -> TensorType | None
     return None if value is None else TensorType(type_of(outputs[0]).dtype, ())
 
 
+def _unrecorded(edges: Sequence[Edge], args: Sequence[Any]) -> list[Any]:
+    """Operands without an edge: weak references to tensors, and Python scalars (see history)."""
+    return [
+        (weakref.ref(a) if isinstance(a, Tensor) else a) if e is None else None
+        for e, a in zip(edges, args, strict=True)
+    ]
+
+
 def attach(
     op: Op, edges: Sequence[Edge], mask: int, args: Sequence[Any], attrs: dict[str, Any],
     out: Tensor, loc: Any = None,
@@ -270,6 +279,7 @@ def attach(
         node.saved, node.versions = _save(plan, args, (out,))
     else:
         node.saved, node.versions = (), None
+    node.rest = _unrecorded(edges, args) if plan.partial else None
     node.shape = out._data.shape
     out._node = node
     out._index = 0
@@ -301,6 +311,7 @@ def record_node(
     node.loc = loc
     node.order = next(_count)
     node.saved, node.versions = _save(plan, args, outputs)
+    node.rest = _unrecorded(edges, args)
     node.shape = None
     node.types = tuple(map(type_of, outputs))
     for index, out in enumerate(outputs):

@@ -150,13 +150,17 @@ def dtype_of_data(data: Any) -> DType:
     return BY_NUMPY[data.dtype]
 
 
-def type_of(t: Tensor) -> TensorType:
-    """Return dtype and shape of a Tensor."""
-    data = t._data
+def type_of_data(data: Any) -> TensorType:
+    """Return dtype and shape of an array or AbstractArray."""
     if data.__class__ is AbstractArray:
         known: TensorType = data.type
         return known
     return TensorType(BY_NUMPY[data.dtype], data.shape)
+
+
+def type_of(t: Tensor) -> TensorType:
+    """Return dtype and shape of a Tensor."""
+    return type_of_data(t._data)
 
 
 def xp_of(data: Any) -> Any:
@@ -181,7 +185,7 @@ def lineage_of(t: Tensor) -> Lineage:
     lineage = t._lineage
     if lineage is None:
         storage_of(t)
-        lineage = t._lineage = Lineage(t._node, t._index, len(t._chain), type_of(t))
+        lineage = t._lineage = Lineage(t._node, t._index, len(t._chain), t._data)
         t._seen = 0
     return lineage
 
@@ -190,7 +194,7 @@ def shell(t: Tensor) -> Tensor:
     """Return another Tensor object for the same array, storage and history."""
     other = wrap(t._data)
     other._node, other._index = t._node, t._index
-    other._storage, other._chain = t._storage, t._chain
+    other._storage, other._chain = storage_of(t), t._chain
     other._lineage, other._seen = t._lineage, t._seen
     return other
 

@@ -227,7 +227,7 @@ def write(w: Writer) -> None:
         if "[:]" in text and not v.ndim:
             text = WRITES[0]
         other = w.operand(v.shape)
-        if not v.name.startswith(("v", "x")) and "=" in text and "[" not in text:
+        if v.name.startswith("c") and "=" in text and "[" not in text:
             text = WRITES[0]
         w.line(text.format(v.name, other))
     elif form < 7:

@@ -10,9 +10,9 @@ import numpy as np
 
 from tracegraph import modes
 from tracegraph.api.promotion import cast
-from tracegraph.api.shape import diagonal, movedim, permute, reshape, unsqueeze
+from tracegraph.api.shape import diagonal, permute, reshape, unsqueeze
 from tracegraph.dispatch import front
-from tracegraph.dtypes import dtype_of, int64
+from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.operators import FAST_FLOATS, on_tape
 from tracegraph.ops.table import OPS
@@ -36,7 +36,7 @@ def _check_dims(name: str, *operands: tuple[Tensor, int]) -> None:
             raise OpError(f"{name}: expected a {ndim}-D tensor as argument {place}, got {x.ndim}-D")
 
 
-def _matrices(x: Tensor, y: Tensor) -> Tensor:
+def matrix_product(x: Tensor, y: Tensor) -> Tensor:
     """Return x @ y for operands of at least 2 dims; two plain float matrices go the short way."""
     a, b = x._data, y._data
     if (
@@ -67,7 +67,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     """
     n, k = len(input._data.shape), len(other._data.shape)
     if n >= 2 and k >= 2:
-        return _matrices(input, other)
+        return matrix_product(input, other)
     if n == 0 or k == 0:
         raise OpError(
             f"both arguments to matmul need to be at least 1D, but they are {n}D and {k}D"
@@ -76,7 +76,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     y = other if k > 1 else unsqueeze(other, 1)
     if x._data.shape[-1] != y._data.shape[-2]:
         raise OpError(f"size mismatch in matmul: {list(input.shape)} and {list(other.shape)}")
-    out = _matrices(x, y)
+    out = matrix_product(x, y)
     shape = list(out._data.shape)
     if k == 1:
         del shape[-1]
@@ -88,7 +88,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """Product of two matrices."""
     _check_dims("mm", (input, 2), (mat2, 2))
-    return _matrices(input, mat2)
+    return matrix_product(input, mat2)
 
 
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     _check_dims("bmm", (input, 3), (mat2, 3))
     if input.shape[0] != mat2.shape[0]:
         raise OpError(f"batch sizes differ: {list(input.shape)} and {list(mat2.shape)}")
-    return _matrices(input, mat2)
+    return matrix_product(input, mat2)
 
 
 def mv(input: Tensor, vec: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def _contract(x: Tensor, y: Tensor, dims_x: list[int], dims_y: list[int]) -> Ten
     size = math.prod(x.shape[i] for i in dims_x)
     a = reshape(permute(x, (*rest_x, *dims_x)), (math.prod(lead), size))
     b = reshape(permute(y, (*dims_y, *rest_y)), (size, math.prod(tail)))
-    return reshape(_matrices(a, b), (*lead, *tail))
+    return reshape(matrix_product(a, b), (*lead, *tail))
 
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
@@ -288,177 +288,3 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     """Sums of products along a dim; the other dims broadcast."""
     product = x * y
     return front.sum(_summable(product), dim=(wrap_dim(dim, product.ndim),), keepdim=False)
-
-
-# einsum.
-
-
-def _parse(equation: str, ranks: list[int]) -> tuple[list[list[Any]], list[Any]]:
-    """Return the labels of each operand's dims and of the result; `...` become negative ints.
-
-    Raises:
-        OpError: the equation does not fit operands of these ranks.
-    """
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    parts = left.split(",")
-    if len(parts) != len(ranks):
-        raise OpError(
-            f"einsum(): the equation has {len(parts)} operands but {len(ranks)} were provided"
-        )
-    terms = [_labels(part, rank) for part, rank in zip(parts, ranks, strict=True)]
-    wide = max((sum(isinstance(label, int) for label in term) for term in terms), default=0)
-    hidden: list[Any] = list(range(-wide, 0))
-    if arrow:
-        before, dots, after = right.partition("...")
-        return terms, [*before, *(hidden if dots else ()), *after]
-    letters = [c for c in left if c.isalpha()]
-    once = sorted(c for c in set(letters) if letters.count(c) == 1)
-    return terms, [*hidden, *once]
-
-
-def _labels(part: str, rank: int) -> list[Any]:
-    before, dots, after = part.partition("...")
-    named = len(before) + len(after)
-    if not (before + after).isalpha() and named:
-        raise OpError(f"einsum(): invalid subscript given in {part!r}; they are letters")
-    if named > rank or (not dots and named != rank):
-        raise OpError(f"einsum(): the subscripts {part!r} do not fit an operand with {rank} dims")
-    hidden = list(range(named - rank, 0)) if dots else []
-    return [*before, *hidden, *after]
-
-
-def _from_sublists(operands: Sequence[Any]) -> tuple[str, list[Tensor]]:
-    """Return the equation and tensors of `einsum(x, [0, 1], y, [1, 2], [0, 2])`."""
-
-    def text(labels: Sequence[Any]) -> str:
-        return "".join("..." if i is ... else chr((65 if i < 26 else 71) + i) for i in labels)
-
-    pairs = len(operands) // 2
-    equation = ",".join(text(operands[2 * i + 1]) for i in range(pairs))
-    if len(operands) % 2:
-        equation += "->" + text(operands[-1])
-    return equation, [operands[2 * i] for i in range(pairs)]
-
-
-def _diagonals(x: Tensor, labels: list[Any]) -> tuple[Tensor, list[Any]]:
-    """Fold a label that stands twice in one operand onto its diagonal."""
-    for label in dict.fromkeys(labels):
-        while labels.count(label) > 1:
-            i = labels.index(label)
-            j = labels.index(label, i + 1)
-            if x.shape[i] != x.shape[j]:
-                raise OpError(f"einsum(): subscript {label} is repeated for sizes that differ")
-            x = diagonal(x, 0, i, j)
-            labels = [*labels[:i], *labels[i + 1 : j], *labels[j + 1 :], label]
-    return x, labels
-
-
-def _sum_out(x: Tensor, labels: list[Any], keep: set[Any]) -> tuple[Tensor, list[Any]]:
-    """Sum the dims whose label nothing else names; dims of size 1 that only broadcast go too."""
-    gone = tuple(i for i, label in enumerate(labels) if label not in keep)
-    if gone:
-        x = front.sum(x, dim=gone, keepdim=False)
-    return x, [label for label in labels if label in keep]
-
-
-def _pair(
-    x: Tensor, lx: list[Any], y: Tensor, ly: list[Any], keep: set[Any]
-) -> tuple[Tensor, list[Any]]:
-    """Multiply two operands and sum what only they name."""
-    both = [label for label in lx if label in ly]
-    for label in both:
-        i, j = lx.index(label), ly.index(label)
-        if x.shape[i] != y.shape[j]:
-            if x.shape[i] == 1:
-                x = reshape(x, tuple(n for k, n in enumerate(x.shape) if k != i))
-                lx = [known for known in lx if known != label]
-            elif y.shape[j] == 1:
-                y = reshape(y, tuple(n for k, n in enumerate(y.shape) if k != j))
-                ly = [known for known in ly if known != label]
-            else:
-                raise OpError(
-                    f"einsum(): subscript {label} has size {x.shape[i]} and {y.shape[j]}, which "
-                    "do not broadcast"
-                )
-    x, lx = _sum_out(x, lx, keep | set(ly))
-    y, ly = _sum_out(y, ly, keep | set(lx))
-    both = [label for label in lx if label in ly]
-    batch = [label for label in both if label in keep]
-    summed = [label for label in both if label not in keep]
-    only_x = [label for label in lx if label not in both]
-    only_y = [label for label in ly if label not in both]
-    sizes = {**dict(zip(lx, x.shape, strict=True)), **dict(zip(ly, y.shape, strict=True))}
-    result = [*batch, *only_x, *only_y]
-    shape = tuple(sizes[label] for label in result)
-
-    def group(t: Tensor, labels: list[Any], *groups: list[Any]) -> Tensor:
-        order = [labels.index(label) for g in groups for label in g]
-        lead = tuple(sizes[label] for label in batch)
-        ends = tuple(math.prod(sizes[label] for label in g) for g in groups[1:])
-        return reshape(permute(t, tuple(order)), (*lead, *ends))
-
-    if summed:
-        out = _matrices(group(x, lx, batch, only_x, summed), group(y, ly, batch, summed, only_y))
-    else:
-        out = group(x, lx, batch, only_x, []) * group(y, ly, batch, [], only_y)
-    return reshape(out, shape), result
-
-
-def einsum(equation: Any, *operands: Any) -> Tensor:
-    """Sums of products of elements whose subscripts agree, pair by pair from the left.
-
-    Also as `einsum(x, [0, 1], y, [1, 2], [0, 2])`. An ellipsis broadcasts.
-
-    Raises:
-        OpError: the equation does not fit the operands.
-    """
-    if not isinstance(equation, str):
-        equation, tensors = _from_sublists((equation, *operands))
-    elif len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        tensors = list(operands[0])
-    else:
-        tensors = list(operands)
-    terms, wanted = _parse(equation, [x.ndim for x in tensors])
-    known = {label for term in terms for label in term}
-    if len(set(wanted)) != len(wanted) or not set(wanted) <= known:
-        raise OpError(f"einsum(): the output of {equation!r} repeats or invents a subscript")
-    pending = [_diagonals(x, term) for x, term in zip(tensors, terms, strict=True)]
-    x, labels = pending[0]
-    for place, (y, more) in enumerate(pending[1:], 2):
-        later = {label for _, rest in pending[place:] for label in rest}
-        x, labels = _pair(x, labels, y, more, later | set(wanted))
-    x, labels = _sum_out(x, labels, set(wanted))
-    return permute(x, tuple(labels.index(label) for label in wanted))
-
-
-# Matrices from vectors and back.
-
-
-def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-    """Return matrices (on two new dims) with the last dim of `input` as their diagonal."""
-    ndim = input.ndim + 1
-    first, second = wrap_dim(dim1, ndim), wrap_dim(dim2, ndim)
-    if first == second:
-        raise OpError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-    if first > second:
-        first, second, offset = second, first, -offset
-    size = input.shape[-1] + (offset if offset > 0 else -offset)
-    lead = list(input.shape[:-1])
-    lead.insert(first, size)
-    lead.insert(second, size)
-    zeros = front.full(shape=tuple(lead), value=0, dtype=type_of(input).dtype)
-    return front.diagonal_scatter(zeros, input, offset=offset, dim1=first, dim2=second)
-
-
-def diag(input: Tensor, diagonal: int = 0) -> Tensor:
-    """Return the diagonal of a matrix, or a matrix with a vector as its diagonal."""
-    if input.ndim == 1:
-        return diag_embed(input, diagonal)
-    if input.ndim != 2:
-        raise OpError(f"diag(): Supports 1D or 2D tensors. Got {input.ndim}D")
-    return front.copy(front.diagonal(input, offset=diagonal, dim1=0, dim2=1))
-
-
-def diagflat(input: Tensor, offset: int = 0) -> Tensor:
-    """Return a matrix with all elements of `input` as its diagonal."""
-    return diag_embed(reshape(input, (-1,)), offset)

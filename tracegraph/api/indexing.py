@@ -200,6 +200,22 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     return result
 
 
+def advanced_indices(x: Tensor, indices: Any) -> tuple[list[Tensor], list[int]]:
+    """Return int64 index tensors and their dims for a sequence of indices, masks and None."""
+    items = [slice(None) if i is None else i for i in indices]
+    view, left = _basic(x, _normalise(x, tuple(items)))
+    return _advanced(view, left)
+
+
+def slice_scatter_at(x: Tensor, src: Tensor, dim: int, item: Any) -> Tensor:
+    """Return x with `src` written at an index or (start, stop, step) of one dim."""
+    if type_of(src).dtype is not type_of(x).dtype:
+        src = cast(src, type_of(x).dtype)
+    index = tuple(item if i == dim else (0, n, 1) for i, n in enumerate(x._data.shape))
+    out: Tensor = front.slice_scatter(x, src, index=index)
+    return out
+
+
 def setitem(x: Tensor, key: Any, value: Any) -> None:
     """Write `x[key] = value` in place, broadcasting and casting `value` to the dtype of `x`.
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tracegraph.api.promotion import cast, elementwise, result_type
+from tracegraph import return_types
+from tracegraph.api.promotion import (
+    cast,
+    elementwise,
+    float_operand,
+    result_type,
+    scalar_tensor,
+    single_dtype,
+)
 from tracegraph.dispatch import front
-from tracegraph.dtypes import FLOAT_KIND, bool_, get_default_dtype
-from tracegraph.ops.table import OPS
+from tracegraph.dtypes import FLOAT_KIND, bool_, finfo, float64, get_default_dtype
+from tracegraph.errors import DTypeError, OpError
 from tracegraph.operators import unary_method
+from tracegraph.ops.table import OPS
 from tracegraph.tensors import Tensor, type_of
 
 exp = unary_method(OPS["exp"])
@@ -39,7 +48,16 @@ erfc = unary_method(OPS["erfc"])
 reciprocal = unary_method(OPS["reciprocal"])
 neg = negative = unary_method(OPS["neg"], floating=False)
 abs = absolute = unary_method(OPS["abs"], floating=False)  # noqa: A001
-sign = unary_method(OPS["sign"], floating=False)
+sign = sgn = unary_method(OPS["sign"], floating=False)
+lgamma = unary_method(OPS["lgamma"])
+digamma = unary_method(OPS["digamma"])
+erfinv = unary_method(OPS["erfinv"])
+i0 = unary_method(OPS["i0"])
+sinc = unary_method(OPS["sinc"])
+
+
+def _floating(x: Tensor) -> bool:
+    return type_of(x).dtype.kind == FLOAT_KIND
 
 
 def _exact_on_ints(name: str) -> Any:
@@ -105,8 +123,6 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         return elementwise(OPS["div"], input, other, floating=True)
     op = {"floor": "floor_divide", "trunc": "trunc_divide"}.get(rounding_mode)
     if op is None:
-        from tracegraph.errors import OpError
-
         raise OpError(
             "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
             f"'{rounding_mode}'"
@@ -134,6 +150,14 @@ remainder = _binary("remainder")
 fmod = _binary("fmod")
 maximum = _binary("maximum")
 minimum = _binary("minimum")
+fmax = _binary("fmax")
+fmin = _binary("fmin")
+hypot = _binary("hypot")
+copysign = _binary("copysign", floating=True)
+nextafter = _binary("nextafter")
+logaddexp = _binary("logaddexp", floating=True)
+logaddexp2 = _binary("logaddexp2", floating=True)
+xlogy = _binary("xlogy", floating=True)
 atan2 = arctan2 = _binary("atan2", floating=True)
 eq = _binary("eq")
 ne = not_equal = _binary("ne")
@@ -163,24 +187,25 @@ def square(input: Tensor) -> Tensor:
 
 
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """Return input limited to [min, max]; either bound may be None or a tensor."""
-    if min is None and max is None:
-        from tracegraph.errors import OpError
+    """Return input limited to [min, max]; either bound may be None or a tensor. NaN stays.
 
-        raise OpError("torch.clamp: At least one of 'min' or 'max' must not be None")
-    out = input
+    Raises:
+        OpError: both bounds are None.
+    """
     bounds = [b for b in (min, max) if b is not None]
-    dtype = result_type(input, *bounds)
-    out = cast(out, dtype)
-    # A bound that is reached lets the gradient through, so where() and not maximum().
+    if not bounds:
+        raise OpError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    out = cast(input, result_type(input, *bounds))
     if min is not None:
-        out = where(elementwise(OPS["lt"], out, min), min, out)
+        out = elementwise(OPS["clamp_min"], out, min)
     if max is not None:
-        out = where(elementwise(OPS["gt"], out, max), max, out)
-    return cast(out, dtype)
+        out = elementwise(OPS["clamp_max"], out, max)
+    return out
 
 
 clip = clamp
+clamp_min = _binary("clamp_min")
+clamp_max = _binary("clamp_max")
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
@@ -189,8 +214,6 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         from tracegraph.api.indexing import nonzero_tuple
 
         return nonzero_tuple(condition)
-    from tracegraph.api.promotion import scalar_tensor
-
     dtype = result_type(input, other)
     if not isinstance(input, Tensor) and not isinstance(other, Tensor) and dtype.kind == FLOAT_KIND:
         dtype = get_default_dtype()
@@ -201,6 +224,132 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     return out
 
 
+# Composed of the functions above.
+
+
+def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """Return other − alpha·input."""
+    return elementwise(OPS["sub"], other, _scaled(input, alpha))
+
+
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """Return input + value·tensor1·tensor2."""
+    return input + _scaled(tensor1 * tensor2, value)
+
+
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """Return input + value·tensor1 / tensor2."""
+    return input + _scaled(tensor1 / tensor2, value)
+
+
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """Return input + weight·(end − input)."""
+    single_dtype("lerp", input, end)
+    return input + weight * (end - input)
+
+
+def frac(input: Tensor) -> Tensor:
+    """Return the part behind the point, with the sign of the input."""
+    return input - trunc(input)
+
+
+def deg2rad(input: Tensor) -> Tensor:
+    """Degrees to radians."""
+    return input * (math.pi / 180)
+
+
+def rad2deg(input: Tensor) -> Tensor:
+    """Radians to degrees."""
+    return input * (180 / math.pi)
+
+
+def ldexp(input: Tensor, other: Any) -> Tensor:
+    """Return input·2^other."""
+    return input * pow(2.0, other)
+
+
+def float_power(input: Any, exponent: Any) -> Tensor:
+    """Return a power computed in float64."""
+    x, y = (v.to(float64) if isinstance(v, Tensor) else float(v) for v in (input, exponent))
+    return cast(pow(x, y), float64)
+
+
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """Return 0 below 0, `values` at 0, 1 above; NaN stays."""
+    single_dtype("heaviside", input, values)
+    step = cast(front.gt(input, 0), type_of(input).dtype)
+    out: Tensor = front.where(front.eq(input, 0), values, step)
+    if _floating(input):
+        out = front.where(front.isnan(input), input, out)
+    return out
+
+
+def nan_to_num(
+    input: Tensor, nan: float | None = None, posinf: float | None = None,
+    neginf: float | None = None,
+) -> Tensor:  # fmt: skip
+    """Return finite numbers for NaN (0) and the infinities (the extremes of the dtype)."""
+    if not _floating(input):
+        return input.clone()
+    limits = finfo(type_of(input).dtype)
+    top = limits.max if posinf is None else posinf
+    bottom = limits.min if neginf is None else neginf
+    out: Tensor = where(front.isnan(input), 0.0 if nan is None else nan, input)
+    out = where(front.eq(input, math.inf), top, out)
+    return cast(where(front.eq(input, -math.inf), bottom, out), type_of(input).dtype)
+
+
+def frexp(input: Tensor) -> Any:
+    """Return (mantissa, exponent) with input = mantissa·2^exponent, 0.5 <= |mantissa| < 1."""
+    return return_types.frexp(*front.frexp(float_operand(input)))
+
+
+def isposinf(input: Tensor) -> Tensor:
+    """Whether an element is +inf."""
+    return logical_and(isinf(input), gt(input, 0))
+
+
+def isneginf(input: Tensor) -> Tensor:
+    """Whether an element is −inf."""
+    return logical_and(isinf(input), lt(input, 0))
+
+
+def isreal(input: Tensor) -> Tensor:
+    """Whether an element is real: all are."""
+    return logical_or(eq(input, input), True)
+
+
+def isclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> Tensor:
+    """Whether |input − other| <= atol + rtol·|other|; infinities only equal themselves."""
+    single_dtype("isclose", input, other)
+    same = eq(input, other)
+    if equal_nan:
+        same = logical_or(same, logical_and(isnan(input), isnan(other)))
+    gap = abs(input - other)
+    near = logical_and(isfinite(gap), le(gap, abs(other * rtol) + atol))
+    return logical_or(same, near)
+
+
+def angle(input: Tensor) -> Tensor:
+    """Return π below 0 and 0 above; NaN stays."""
+    return abs(clamp_max(sign(float_operand(input)), 0)) * math.pi
+
+
+def positive(input: Tensor) -> Tensor:
+    """Return the input itself."""
+    if type_of(input).dtype is bool_:
+        raise DTypeError("The `+` operator, on a bool tensor is not supported.")
+    return input
+
+
+def conj(input: Tensor) -> Tensor:
+    """Return the input itself: nothing is complex here."""
+    return input
+
+
+real = resolve_conj = resolve_neg = conj_physical = conj
 IN_PLACE = frozenset(
     """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh
     asinh acosh atanh sigmoid erf erfc reciprocal neg abs sign floor ceil trunc round add sub mul

@@ -31,6 +31,8 @@ from tracegraph.random import Generator, generator_of
 from tracegraph.tensors import Tensor, type_of
 
 _DRAW: Final = OPS["draw"]
+
+
 def _draw(
     generator: Generator | None, device: Device, shape: tuple[int, ...], dtype: DType,
     distribution: str, low: int = 0, high: int = 0,
@@ -88,7 +90,9 @@ def randn(*size: Any, **options: Any) -> Tensor:
 
 def _check_range(low: int, high: int) -> None:
     if low >= high:
-        raise OpError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+        raise OpError(
+            f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
+        )
 
 
 def randint(*args: Any, **options: Any) -> Tensor:
@@ -97,14 +101,16 @@ def randint(*args: Any, **options: Any) -> Tensor:
     Raises:
         OpError: an empty range.
     """
-    named = {name: options.pop(name) for name in ("low", "high", "size") if name in options}
-    order = ("low", "high", "size") if len(args) + len(named) > 2 else ("high", "size")
+    named: dict[str, Any] = {
+        name: options.pop(name) for name in ("low", "high", "size") if name in options
+    }
+    order = ["low", "high", "size"][1 if len(args) + len(named) == 2 else 0 :]
     if len(args) + len(named) != len(order):
         raise TypeError("randint() takes (high, size) or (low, high, size)")
     named.update(zip([name for name in order if name not in named], args, strict=True))
     low, high = int(named.get("low", 0)), int(named["high"])
     _check_range(low, high)
-    options.setdefault("dtype", int64)
+    options["dtype"] = options.get("dtype") or int64
     return _make("integers", (tuple(named["size"]),), options, low, high)
 
 
@@ -112,11 +118,11 @@ def randperm(n: int, **options: Any) -> Tensor:
     """Return a random order of 0..n−1, int64 by default."""
     if n < 0:
         raise OpError(f"n must be non-negative, got {n}")
-    options.setdefault("dtype", int64)
+    options["dtype"] = options.get("dtype") or int64
     return _make("permutation", ((int(n),),), options)
 
 
-def _like(input: Tensor, options: dict[str, Any]) -> tuple[Any, ...]:  # noqa: A002
+def _like(input: Tensor, options: dict[str, Any]) -> tuple[Any, ...]:
     known = type_of(input)
     if options.get("dtype") is None:
         options["dtype"] = known.dtype
@@ -125,17 +131,17 @@ def _like(input: Tensor, options: dict[str, Any]) -> tuple[Any, ...]:  # noqa: A
     return (known.shape,)
 
 
-def rand_like(input: Tensor, **options: Any) -> Tensor:  # noqa: A002
+def rand_like(input: Tensor, **options: Any) -> Tensor:
     """Return numbers uniform on [0, 1) in the shape, dtype and device of `input`."""
     return _make("uniform", _like(input, options), options)
 
 
-def randn_like(input: Tensor, **options: Any) -> Tensor:  # noqa: A002
+def randn_like(input: Tensor, **options: Any) -> Tensor:
     """Return standard normal numbers in the shape, dtype and device of `input`."""
     return _make("normal", _like(input, options), options)
 
 
-def randint_like(input: Tensor, *bounds: int, **options: Any) -> Tensor:  # noqa: A002
+def randint_like(input: Tensor, *bounds: int, **options: Any) -> Tensor:
     """Return integers of [low, high) in the shape of `input`: `(input, high)` or with `low`."""
     named = [options.pop(name) for name in ("low", "high") if name in options]
     low, high = (0, *bounds, *named)[-2:]
@@ -145,7 +151,9 @@ def randint_like(input: Tensor, *bounds: int, **options: Any) -> Tensor:  # noqa
 
 def _wide(dtype: DType) -> DType:
     """Return the dtype that transforms of numbers of `dtype` are computed in."""
-    return float32 if dtype in HALVES else dtype if dtype.kind == FLOAT_KIND else get_default_dtype()
+    return (
+        float32 if dtype in HALVES else dtype if dtype.kind == FLOAT_KIND else get_default_dtype()
+    )
 
 
 def _standard(distribution: str, like: Tensor, generator: Generator | None) -> Tensor:
@@ -210,39 +218,34 @@ def normal_(
 
 
 def uniform_(
-    self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None,
-    **bounds: float,
-) -> Tensor:  # fmt: skip
+    self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
     """Overwrite with numbers uniform on [from, to).
 
     Raises:
         OpError: from > to.
     """
     _need_float(self, "uniform_")
-    low = bounds.pop("from", from_)
-    if not low <= to:
+    if not from_ <= to:
         raise OpError(
-            f"uniform_ expects to return a [from, to) range, but found from={low} > to={to}"
+            f"uniform_ expects to return a [from, to) range, but found from={from_} > to={to}"
         )
     u = _standard("uniform", self, generator)
-    return _fill(self, u if (low, to) == (0, 1) else u * (to - low) + low)
+    return _fill(self, u if (from_, to) == (0, 1) else u * (to - from_) + from_)
 
 
 def random_(
     self: Tensor, from_: int | None = None, to: int | None = None, *,
-    generator: Generator | None = None, **bounds: int,
+    generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Overwrite with integers of [from, to), [0, to), or all that the dtype holds exactly."""
-    low = bounds.pop("from", from_)
     known = type_of(self)
-    if low is not None and to is None and not bounds and "from" not in bounds:
-        low, to = 0, low
     if to is None:
-        to = _exact_limit(known.dtype) + 1
-    low = 0 if low is None else int(low)
-    _check_range(low, int(to))
+        from_, to = 0, _exact_limit(known.dtype) + 1 if from_ is None else from_
+    low, high = int(from_ or 0), int(to)
+    _check_range(low, high)
     where = device_of(self._data)
-    return _fill(self, _draw(generator, where, known.shape, int64, "integers", low, int(to)))
+    return _fill(self, _draw(generator, where, known.shape, int64, "integers", low, high))
 
 
 def _exact_limit(dtype: DType) -> int:
@@ -260,9 +263,7 @@ def _exponential(like: Tensor, generator: Generator | None) -> Tensor:
     return out
 
 
-def exponential_(
-    self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None
-) -> Tensor:
+def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with exponential numbers of rate `lambd`."""
     _need_float(self, "exponential_")
     if not lambd > 0:
@@ -315,7 +316,10 @@ def _bernoulli(like: Tensor, p: Any, generator: Generator | None, name: str) -> 
 
 
 def bernoulli(
-    input: Tensor, p: float | None = None, *, generator: Generator | None = None  # noqa: A002
+    input: Tensor,
+    p: float | None = None,
+    *,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Return 1 with probability `input` (or `p`, in the shape of `input`) and 0 else."""
     if p is None:
@@ -345,7 +349,7 @@ def _check_weights(weights: Tensor, num_samples: int, replacement: bool) -> None
 
 
 def multinomial(
-    input: Tensor, num_samples: int, replacement: bool = False, *,  # noqa: A002
+    input: Tensor, num_samples: int, replacement: bool = False, *,
     generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Return indices drawn with probabilities proportional to the rows of `input`.
@@ -370,13 +374,14 @@ def multinomial(
         where = device_of(input._data)
         u = _draw(generator, where, (*known.shape[:-1], num_samples), float64, "uniform")
         reached = (u * total[..., -1:]).unsqueeze(-1) >= total.unsqueeze(-2)
-        return reached.sum(dim=-1)
+        indices: Tensor = reached.sum(dim=-1)
+        return indices
     times = _exponential(weights, generator) / weights
     out: Tensor = times.argsort(dim=-1)[..., :num_samples].contiguous()
     return out
 
 
-def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:  # noqa: A002
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     """Return Poisson counts with the rates `input`, in its dtype.
 
     Raises:
@@ -390,4 +395,3 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:  # noq
     u = _standard("uniform", rate, generator)
     out: Tensor = cast(front.poisson_quantile(u, rate), type_of(input).dtype)
     return out
-

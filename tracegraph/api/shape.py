@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracegraph.api.promotion import cast, result_type
 from tracegraph.dispatch import front
 from tracegraph.errors import OpError
+from tracegraph.tensor_type import broadcast_shapes, wrap_dim
 from tracegraph.tensors import Tensor, type_of
-from tracegraph.tensor_type import wrap_dim
 
 
 def infer_shape(size: int, shape: Sequence[int]) -> tuple[int, ...]:
@@ -43,14 +44,14 @@ def _requested(size: Sequence[Any]) -> tuple[int, ...]:
     return tuple(int(n) for n in size)
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:  # noqa: A002
+def reshape(input: Tensor, *shape: Any) -> Tensor:
     """Return the same elements under another shape (one −1 is inferred); a view if possible."""
     known = type_of(input)
     out: Tensor = front.reshape(input, shape=infer_shape(known.size, _requested(shape)))
     return out
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
+def permute(input: Tensor, *dims: Any) -> Tensor:
     """Return dims in another order, as a view."""
     wanted = _requested(dims)
     if len(wanted) != input.ndim:
@@ -63,7 +64,7 @@ def permute(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
     return out
 
 
-def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:  # noqa: A002
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Return a view with two dims swapped."""
     order = list(range(input.ndim))
     if not order:
@@ -73,14 +74,14 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:  # noqa: A002
     return permute(input, tuple(order))
 
 
-def t(input: Tensor) -> Tensor:  # noqa: A002
+def t(input: Tensor) -> Tensor:
     """Return the transpose of a tensor of at most 2 dims."""
     if input.ndim > 2:
         raise OpError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
     return transpose(input, 0, 1) if input.ndim == 2 else reshape(input, input.shape)
 
 
-def expand(input: Tensor, *sizes: Any) -> Tensor:  # noqa: A002
+def expand(input: Tensor, *sizes: Any) -> Tensor:
     """Return a view with dims of size 1 repeated; −1 keeps a size."""
     wanted = _requested(sizes)
     have = input.shape
@@ -102,7 +103,7 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:  # noqa: A002
     return out
 
 
-def squeeze(input: Tensor, dim: Any = None) -> Tensor:  # noqa: A002
+def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Return a view without the dims of size 1 (all, or those named)."""
     ndim = input.ndim
     if dim is None:
@@ -113,13 +114,13 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:  # noqa: A002
     return reshape(input, shape)
 
 
-def unsqueeze(input: Tensor, dim: int) -> Tensor:  # noqa: A002
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Return a view with a dim of size 1 put in at `dim`."""
     place = wrap_dim(dim, input.ndim + 1)
     return reshape(input, (*input.shape[:place], 1, *input.shape[place:]))
 
 
-def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:  # noqa: A002
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Return the dims start_dim..end_dim as one."""
     if input.ndim == 0:
         return reshape(input, (1,))
@@ -138,7 +139,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
     """
     parts = [x for x in tensors if not (x.ndim == 1 and x.shape[0] == 0)] or list(tensors[:1])
     if not parts:
-        raise OpError("expected a non-empty list of Tensors")
+        raise OpError("torch.cat(): expected a non-empty list of Tensors")
+    if not parts[0].ndim:
+        raise OpError("zero-dimensional tensor (at position 0) cannot be concatenated")
     dtype = result_type(*tensors)
     place = wrap_dim(dim, parts[0].ndim)
     joined: Tensor = front.cat(*(cast(x, dtype) for x in parts), dim=place)
@@ -158,7 +161,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor
     return cat([unsqueeze(x, dim) for x in tensors], wrap_dim(dim, tensors[0].ndim + 1))
 
 
-def slice_dim(input: Tensor, dim: int, start: int, stop: int, step: int = 1) -> Tensor:  # noqa: A002
+def slice_dim(input: Tensor, dim: int, start: int, stop: int, step: int = 1) -> Tensor:
     """Return the view input[..., start:stop:step, ...] on one dim (bounds already checked)."""
     index = tuple(
         (start, stop, step) if i == dim else (0, n, 1) for i, n in enumerate(input._data.shape)
@@ -189,11 +192,166 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
     return tuple(pieces)
 
 
-
-
-def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Return at most `chunks` pieces of equal size along a dim (the last may be smaller)."""
+    if chunks < 1:
+        raise OpError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     total = input.shape[wrap_dim(dim, input.ndim)]
-    return split(input, max(1, -(-total // chunks)), dim)
+    size = -(-total // chunks)
+    return split(input, size, dim) if size else split(input, [0] * chunks, dim)
 
 
+unsafe_chunk, unsafe_split = chunk, split
+
+
+def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> Any:
+    """Return views of consecutive pieces of the listed sizes along a dim."""
+    return split(input, list(split_sizes), dim)
+
+
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Return views of pieces along a dim: so many (as equal as can be), or cut at the indices."""
+    place = wrap_dim(dim, input.ndim)
+    total = input.shape[place]
+    if isinstance(indices_or_sections, Tensor):
+        indices_or_sections = indices_or_sections.tolist()
+    if isinstance(indices_or_sections, int):
+        sections = indices_or_sections
+        if sections < 1:
+            raise OpError(f"number of sections must be larger than 0, got {sections}")
+        base, more = divmod(total, sections)
+        cuts = [i * base + min(i, more) for i in range(1, sections)]
+    else:
+        cuts = [i + total if i < 0 else i for i in map(int, indices_or_sections)]
+    places = [0, *(min(max(i, 0), total) for i in cuts), total]
+    return tuple(
+        slice_dim(input, place, a, max(a, b)) for a, b in zip(places, places[1:], strict=False)
+    )
+
+
+def _split_along(name: str, least: int, dim: int) -> Callable[..., tuple[Tensor, ...]]:
+    def function(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
+        if input.ndim < least:
+            raise OpError(
+                f"torch.{name} requires a tensor with at least {least} dimension, but got a "
+                f"tensor with {input.ndim} dimensions!"
+            )
+        place = 0 if input.ndim == 1 else dim
+        size = input.shape[place]
+        if isinstance(indices_or_sections, int) and size % indices_or_sections:
+            raise OpError(
+                f"torch.{name} attempted to split along dimension {place}, but the size of the "
+                f"dimension {size} is not divisible by the split_size {indices_or_sections}!"
+            )
+        return tensor_split(input, indices_or_sections, place)
+
+    function.__name__ = name
+    function.__doc__ = f"Return pieces as `tensor_split` does, along dim {dim}."
+    return function
+
+
+hsplit = _split_along("hsplit", 1, 1)
+vsplit = _split_along("vsplit", 2, 0)
+dsplit = _split_along("dsplit", 3, 2)
+
+
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """Return the view input[..., index, ...] on one dim.
+
+    Raises:
+        IndexError: the index is out of range, or the tensor has no dims.
+    """
+    if not input.ndim:
+        raise IndexError("select() cannot be applied to a 0-dim tensor.")
+    place, at = wrap_dim(dim, input.ndim), operator.index(index)
+    size = input._data.shape[place]
+    if not -size <= at < size:
+        raise IndexError(f"select(): index {at} out of range for tensor of size {size} at {place}")
+    whole = tuple(at % size if i == place else (0, n, 1) for i, n in enumerate(input._data.shape))
+    return front.slice(input, index=whole)
+
+
+def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """Return the view of `length` elements from `start` along a dim.
+
+    Raises:
+        IndexError, OpError: the part does not fit.
+    """
+    if not input.ndim:
+        raise OpError("narrow() cannot be applied to a 0-dim tensor.")
+    place = wrap_dim(dim, input.ndim)
+    size, first = input.shape[place], operator.index(start)
+    if not -size <= first <= size:
+        raise IndexError(f"start out of range (expected within [-{size}, {size}], but got {first})")
+    first = first + size if first < 0 else first
+    if length < 0 or first + length > size:
+        raise OpError(f"start ({first}) + length ({length}) exceeds dimension size ({size}).")
+    return slice_dim(input, place, first, first + length)
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Return views of all slices along a dim."""
+    place = wrap_dim(dim, input.ndim)
+    if not input.ndim:
+        raise OpError("Dimension specified as 0 but tensor has no dimensions")
+    return tuple(select(input, place, i) for i in range(input.shape[place]))
+
+
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
+    """Return a view with dims moved to other places; the others keep their order."""
+    sources = (source,) if isinstance(source, int) else tuple(source)
+    targets = (destination,) if isinstance(destination, int) else tuple(destination)
+    if len(sources) != len(targets):
+        raise OpError("movedim: Invalid source or destination dims: they differ in number")
+    away = [wrap_dim(d, input.ndim) for d in sources]
+    places = [wrap_dim(d, input.ndim) for d in targets]
+    if len(set(away)) != len(away) or len(set(places)) != len(places):
+        raise OpError(f"movedim: repeated dim in `source` ({away}) or `destination` ({places})")
+    rest = iter(i for i in range(input.ndim) if i not in away)
+    order = [
+        away[places.index(i)] if i in places else next(rest) for i in range(input.ndim)
+    ]
+    return permute(input, tuple(order))
+
+
+moveaxis = movedim
+swapaxes = swapdims = transpose
+
+
+def adjoint(input: Tensor) -> Tensor:
+    """Return the last two dims swapped, as a view: nothing is complex here."""
+    return transpose(input, -2, -1)
+
+
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """Return the view of a diagonal of two dims, as the last dim."""
+    first, second = wrap_dim(dim1, input.ndim), wrap_dim(dim2, input.ndim)
+    if first == second:
+        raise OpError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    return front.diagonal(input, offset=offset, dim1=first, dim2=second)
+
+
+def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
+    """Return a view expanded to a shape."""
+    return expand(input, *size)
+
+
+def broadcast_tensors(*tensors: Any) -> list[Tensor]:
+    """Return views of all tensors expanded to one shape."""
+    group = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
+    shape = broadcast_shapes([tuple(x.shape) for x in group])
+    return [expand(x, shape) for x in group]
+
+
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Return a view with one dim split into several; one size may be −1."""
+    place = wrap_dim(dim, input.ndim)
+    if not len(sizes):
+        raise OpError("unflatten: sizes must be non-empty")
+    inner = infer_shape(input.shape[place], tuple(sizes))
+    return reshape(input, (*input.shape[:place], *inner, *input.shape[place + 1 :]))
+
+
+def ravel(input: Tensor) -> Tensor:
+    """Return all elements as one dim, a view if possible."""
+    return reshape(input, (-1,))

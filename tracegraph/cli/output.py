@@ -51,10 +51,12 @@ def count_text(count: int, noun: str) -> str:
 
 def time_text(seconds: float) -> str:
     """Return a duration with three digits: `12.3 us`, `4.56 ms`, `7.89 s`."""
-    for scale, unit in ((1e6, "us"), (1e3, "ms")):
-        if seconds * scale < 999.5:
-            return f"{seconds * scale:#.3g} {unit}"
-    return f"{seconds:#.3g} s" if seconds < 999.5 else f"{seconds:.0f} s"
+    for scale, unit in ((1e6, "us"), (1e3, "ms"), (1.0, "s")):
+        number = seconds * scale
+        if number < 999.5 or unit == "s":
+            break
+    decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0
+    return f"{number:.{decimals}f} {unit}"
 
 
 class Timing(NamedTuple):

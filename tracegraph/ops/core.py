@@ -56,7 +56,10 @@ class Joint:
 
 
 class Spec(NamedTuple):
-    """How a test draws one operand: shape, range, and kind (`f`, `i` or `b`)."""
+    """How a test draws one operand: shape, range, and kind.
+
+    Kinds: `f` floats, `i` int64, `b` bool, `p` symmetric positive definite matrices.
+    """
 
     shape: tuple[int, ...]
     low: float = -2.0
@@ -106,12 +109,14 @@ class Rule(NamedTuple):
 class SavePlan(NamedTuple):
     """What the tape keeps when certain operands need gradients, and the rules it will run.
 
-    `saves` are (kind, index) with the kinds SAVE_*; `attrs` are names of attributes.
+    `saves` are (kind, index) with the kinds SAVE_*; `attrs` are names of attributes; `partial`
+    tells that some operand neither needs a gradient nor is kept.
     """
 
     saves: tuple[tuple[int, int], ...]
     attrs: tuple[str, ...]
     rules: tuple[Rule, ...]
+    partial: bool
     run: Callable[..., Any]
 
 
@@ -147,6 +152,8 @@ class Op:
     attrs: tuple[str, ...]
     version: int
     doc: str
+    view: bool
+    differentiable: bool
     _plans: dict[int, SavePlan] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -154,11 +161,6 @@ class Op:
 
     def __reduce__(self) -> Any:
         raise OpError("ops are not pickled; name them")
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether results of this op can need a gradient."""
-        return self.vjp is not NOT_DIFFERENTIABLE
 
     def infer(self, types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
         """Return the result types for operand types.
@@ -228,7 +230,10 @@ def _make_plan(op: Op, mask: int) -> SavePlan:
     order = {s: i for i, s in enumerate([*fixed, *saves, *(("attr", a) for a in attrs)])}
     kept = tuple((_KINDS[kind], index) for kind, index in saves)
     placed = tuple(Rule(r.operand, r.function, tuple(order[s] for s in r.places)) for r in rules)
-    return SavePlan(kept, attrs, placed, _runner(op, kept, attrs, placed))
+    partial = op.variadic or any(
+        not mask >> i & 1 and (SAVE_INPUT, i) not in kept for i in range(len(op.operands))
+    )
+    return SavePlan(kept, attrs, placed, partial, _runner(op, kept, attrs, placed))
 
 
 def _runner(
@@ -371,6 +376,8 @@ def define(
         attrs=attrs,
         version=version,
         doc=doc,
+        view=VIEW in all_traits,
+        differentiable=vjp is not NOT_DIFFERENTIABLE,
     )
 
 

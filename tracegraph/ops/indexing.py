@@ -5,11 +5,14 @@ Indices are int64; negative ones count from the end; out of range raises IndexEr
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
+
+import numpy as np
 
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import NOT_DIFFERENTIABLE, Joint, Spec, case, define
+from tracegraph.ops.core import NOT_DIFFERENTIABLE, Joint, Spec, case, define, in_float32
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes
 
 _I = "i"
@@ -240,12 +243,108 @@ scatter_add = define(
 )  # fmt: skip
 
 
+_IDENTITY: Final = {"prod": 1, "amax": -math.inf, "amin": math.inf}
+_FOLD: Final = {"prod": "multiply", "amax": "maximum", "amin": "minimum"}
+
+
+def _scatter_reduce_type(
+    x: TensorType, index: TensorType, y: TensorType, *, dim: int, reduce: str, include_self: bool
+) -> TensorType:
+    if reduce not in _FOLD:
+        raise OpError(f"reduce must be one of {', '.join(_FOLD)}, not {reduce!r}")
+    return _scatter_type(x, index, y, dim=dim)
+
+
+def _identity(xp: Any, dtype: Any, reduce: str) -> Any:
+    if reduce == "prod" or dtype.kind == "f":
+        return _IDENTITY[reduce]
+    if dtype.kind == "b":
+        return reduce == "amin"
+    return xp.iinfo(dtype).min if reduce == "amax" else xp.iinfo(dtype).max
+
+
+def _scatter_reduce(
+    xp: Any, x: Any, index: Any, y: Any, *, dim: int, reduce: str, include_self: bool
+) -> Any:
+    if xp.__name__ == "cupy":  # no scattered product there
+        host = _scatter_reduce(
+            np, x.get(), index.get(), y.get(), dim=dim, reduce=reduce, include_self=include_self
+        )
+        return xp.asarray(host)
+    out = x.copy()
+    places = _grid(xp, index, dim)
+    if not include_self:
+        out[places] = _identity(xp, x.dtype, reduce)
+    getattr(xp, _FOLD[reduce]).at(out, places, y)
+    return out
+
+
+def _without(m: Any, x: Any, index: Any, dim: int) -> Any:
+    """x with zeros where `index` points."""
+    return m.scatter(x, index, m.full(shape=index.shape, value=0, dtype=x.dtype), dim=dim)
+
+
+def _extreme_vjp(
+    m: Any, g: Any, x: Any, index: Any, y: Any, z: Any, dim: int, include_self: bool
+) -> tuple[Any, None, Any]:
+    """Shared evenly among the elements that reach the extreme."""
+    mine = m.cast(m.eq(x, z), dtype=x.dtype)
+    if not include_self:
+        mine = _without(m, mine, index, dim)
+    theirs = m.cast(m.eq(y, m.gather(z, index, dim=dim)), dtype=y.dtype)
+    one = m.full(shape=(), value=1, dtype=x.dtype)
+    share = g / m.maximum(m.scatter_add(mine, index, theirs, dim=dim), one)
+    return mine * share, None, theirs * m.gather(share, index, dim=dim)
+
+
+def _product_vjp(
+    m: Any, g: Any, x: Any, index: Any, y: Any, z: Any, dim: int, include_self: bool
+) -> tuple[Any, None, Any]:
+    """The product of all the others: z / x, or the product without the one zero there is."""
+    one = m.full(shape=(), value=1, dtype=x.dtype)
+    attrs = {"dim": dim, "reduce": "prod", "include_self": include_self}
+    filled = m.where(m.eq(x, 0), one, x)
+    mine = g * (m.scatter_reduce(filled, index, y, **attrs) / filled)
+    if not include_self:
+        mine = _without(m, mine, index, dim)
+    zero = m.eq(y, 0)
+    none = m.full(shape=x.shape, value=0, dtype=x.dtype)
+    count = m.scatter_add(none, index, m.cast(zero, dtype=y.dtype), dim=dim)
+    single = m.logical_and(zero, m.eq(m.gather(count, index, dim=dim), 1))
+    rest = m.scatter_reduce(x, index, m.where(single, one, y), **attrs)
+    others = m.gather(g * z, index, dim=dim) / m.where(zero, one, y)
+    return mine, None, m.where(single, m.gather(g * rest, index, dim=dim), others)
+
+
+def _scatter_reduce_vjp(
+    m: Any, g: Any, x: Any, index: Any, y: Any, z: Any, dim: int, reduce: str, include_self: bool
+) -> tuple[Any, None, Any]:
+    rule = _product_vjp if reduce == "prod" else _extreme_vjp
+    return rule(m, g, x, index, y, z, dim, include_self)
+
+
+_REDUCE_CASES = tuple(
+    case((3, 4), Spec((3, 6), 0, 4, _I), (3, 6), dim=1, reduce=reduce, include_self=include)
+    for reduce in _FOLD
+    for include in (True, False)
+)
+scatter_reduce = define(
+    "scatter_reduce(x, index, y) -> z", type=_scatter_reduce_type,
+    kernel=in_float32(_scatter_reduce), vjp=Joint(_scatter_reduce_vjp), sample=_REDUCE_CASES,
+    doc="x with y folded in along a dim by prod, amax or amin; what is not hit stays.",
+)  # fmt: skip
+
+
 def _nonzero_type(x: TensorType) -> TensorType:
     raise OpError("the shape of nonzero depends on data and has no static type")
 
 
+def _nonzero(xp: Any, x: Any) -> Any:
+    places = xp.stack(xp.nonzero(xp.atleast_1d(x)), axis=1)
+    return places[:, : x.ndim].astype(xp.int64)
+
+
 nonzero = define(
     "nonzero(x) -> y", type=_nonzero_type,
-    kernel=lambda xp, x: xp.stack(xp.nonzero(xp.atleast_1d(x)), axis=1)[:, : x.ndim].astype(xp.int64),
-    vjp=NOT_DIFFERENTIABLE, sample=(), doc="Indices of nonzero elements, one row each.",
+    kernel=_nonzero, vjp=NOT_DIFFERENTIABLE, sample=(), doc="Indices of nonzero elements, one row each.",
 )  # fmt: skip

@@ -7,7 +7,7 @@ fills the rest of the counter of Philox4x32-10 (Salmon et al. 2011), see `traceg
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tracegraph import philox
@@ -86,7 +86,7 @@ def _permutation(xp: Any, seed: int, tick: int, size: int, dtype: DType, *_: int
     return philox.permutation(xp, seed, tick, size).astype(dtype.np)
 
 
-_DRAW = {
+_DRAW: Final[dict[str, Callable[..., Any]]] = {
     "uniform": _uniform,
     "normal": _normal,
     "integers": _integers,

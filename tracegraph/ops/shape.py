@@ -117,7 +117,7 @@ def _slice_vjp(m: Any, g: Any, x_type: TensorType, index: tuple[IndexItem, ...])
 
 
 slice_ = define(
-    "slice(x) -> y", type=_slice_type, kernel=lambda xp, x, *, index: x[numpy_index(index)],
+    "slice(x) -> y", type=_slice_type, kernel=lambda xp, x, *, index: x[(*numpy_index(index), ...)],
     vjp=(_slice_vjp,), traits=(VIEW,),
     write_back=lambda m, base, value, index: m.slice_scatter(base, value, index=index),
     sample=(case((4, 5), index=((1, 4, 2), 3)), case((3,), index=(1,)),

@@ -8,13 +8,25 @@ from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, Final
 
 from tracegraph.ops import (
+    activation,
     contraction,
+    convolution,
     creation,
+    dense,
     indexing,
+    linear_algebra,
+    norm_layers,
+    normalisation,
     pointwise,
+    pooling,
     random,
+    recurrent,
     reduction,
+    resampling,
+    scans,
     shape,
+    sorting,
+    special,
 )
 from tracegraph.ops.core import Op
 
@@ -22,10 +34,22 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     creation,
     indexing,
     pointwise,
+    special,
     random,
     reduction,
+    normalisation,
+    scans,
+    sorting,
     shape,
     contraction,
+    linear_algebra,
+    activation,
+    dense,
+    convolution,
+    pooling,
+    resampling,
+    norm_layers,
+    recurrent,
 )
 
 

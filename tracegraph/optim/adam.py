@@ -10,7 +10,8 @@ from typing import Any
 
 from tracegraph.api.pointwise import where
 from tracegraph.optim.optimizer import Group
-from tracegraph.optim.rule import RuleOptimizer, Scalars, check_betas, check_not_negative
+from tracegraph.optim.rule import RuleOptimizer, Scalars, check_betas, check_not_negative, counter
+from tracegraph.tensors import Tensor
 
 Layout = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -18,15 +19,15 @@ Layout = tuple[tuple[str, ...], tuple[str, ...]]
 class _Moments(RuleOptimizer):
     """What the family shares: decay of weights, and of the two means."""
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+    def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
         check_not_negative(
             lr=defaults["lr"], eps=defaults["eps"],
             weight_decay=defaults["weight_decay"],
         )  # fmt: skip
         check_betas(defaults["betas"])
-        super().__init__(params, defaults)
+        super().__init__(params, **defaults)
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         return ("step",), ("exp_avg", "exp_avg_sq")
 
     def _common(self, group: Group, count: Scalars) -> tuple[Any, Any, Any, Scalars]:
@@ -43,12 +44,12 @@ class _Moments(RuleOptimizer):
                 c.decay = decay
         return lr, beta1, beta2, c
 
-    def _decayed(self, group: Group, c: Scalars, p: Any, g: Any) -> tuple[Any, Any]:
+    def _decayed(self, m: Any, group: Group, c: Scalars, p: Any, g: Any) -> tuple[Any, Any]:
         """Return parameter and gradient after weight decay."""
         if group["weight_decay"] == 0:
             return p, g
         if group.get("decoupled_weight_decay"):
-            return p * c.keep, g
+            return m.scale(p, c.keep), g
         return p, g + p * c.decay
 
 
@@ -62,14 +63,14 @@ class Adam(_Moments):
         differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(params, dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
             maximize=maximize, foreach=foreach, capturable=capturable,
             differentiable=differentiable, fused=fused,
             decoupled_weight_decay=decoupled_weight_decay,
-        ))  # fmt: skip
+        )  # fmt: skip
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         largest = ("max_exp_avg_sq",) if group["amsgrad"] else ()
         return ("step",), ("exp_avg", "exp_avg_sq", *largest)
 
@@ -83,12 +84,12 @@ class Adam(_Moments):
         self, m: Any, group: Group, c: Scalars, p: Any, g: Any, *slots: Any
     ) -> tuple[Any, ...]:
         mean, square = slots[:2]
-        p, g = self._decayed(group, c, p, g)
-        mean = mean + (g - mean) * c.new1
-        square = square * c.beta2 + g * c.new2 * g
+        p, g = self._decayed(m, group, c, p, g)
+        mean = m.add(mean, m.scale(g - mean, c.new1))
+        square = m.add(m.scale(square, c.beta2), g * c.new2 * g)
         largest = tuple(m.maximum(old, square) for old in slots[2:])
         scale = m.sqrt(largest[0] if largest else square) / c.root + c.eps
-        return p + mean * c.minus_size / scale, mean, square, *largest
+        return m.add(p, mean * c.minus_size / scale), mean, square, *largest
 
 
 class AdamW(Adam):
@@ -115,12 +116,12 @@ class Adamax(_Moments):
         eps: float = 1e-8, weight_decay: float = 0, foreach: bool | None = None, *,
         maximize: bool = False, differentiable: bool = False, capturable: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(params, dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=foreach,
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=foreach,
             maximize=maximize, differentiable=differentiable, capturable=capturable,
-        ))  # fmt: skip
+        )  # fmt: skip
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         return ("step",), ("exp_avg", "exp_inf")
 
     def _prepare(self, group: Group, count: Scalars) -> Scalars:
@@ -132,8 +133,8 @@ class Adamax(_Moments):
         self, m: Any, group: Group, c: Scalars, p: Any, g: Any, *slots: Any
     ) -> tuple[Any, ...]:
         mean, norm = slots
-        p, g = self._decayed(group, c, p, g)
-        mean = mean + (g - mean) * c.new1
+        p, g = self._decayed(m, group, c, p, g)
+        mean = m.add(mean, m.scale(g - mean, c.new1))
         norm = m.maximum(norm * c.beta2, m.abs(g) + c.eps)
         return p + mean * c.minus_size / norm, mean, norm
 
@@ -148,19 +149,18 @@ class NAdam(_Moments):
         maximize: bool = False, capturable: bool = False, differentiable: bool = False,
     ) -> None:  # fmt: skip
         check_not_negative(momentum_decay=momentum_decay)
-        super().__init__(params, dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
             momentum_decay=momentum_decay, decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize, foreach=foreach, capturable=capturable,
             differentiable=differentiable,
-        ))  # fmt: skip
+        )  # fmt: skip
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         return ("step", "mu_product"), ("exp_avg", "exp_avg_sq")
 
-    def _initial(self, name: str, group: Group, p: Any) -> Any:
-        initial = super()._initial(name, group, p)
-        return initial + 1 if name == "mu_product" else initial
+    def _initial(self, name: str, group: Group, p: Tensor) -> Tensor:
+        return counter(1.0) if name == "mu_product" else super()._initial(name, group, p)
 
     def _prepare(self, group: Group, count: Scalars) -> Scalars:
         lr, beta1, beta2, c = self._common(group, count)
@@ -177,9 +177,9 @@ class NAdam(_Moments):
         self, m: Any, group: Group, c: Scalars, p: Any, g: Any, *slots: Any
     ) -> tuple[Any, ...]:
         mean, square = slots
-        p, g = self._decayed(group, c, p, g)
-        mean = mean + (g - mean) * c.new1
-        square = square * c.beta2 + g * c.new2 * g
+        p, g = self._decayed(m, group, c, p, g)
+        mean = m.add(mean, m.scale(g - mean, c.new1))
+        square = m.add(m.scale(square, c.beta2), g * c.new2 * g)
         scale = m.sqrt(square / c.correction) + c.eps
         return p + g * c.minus_new / scale + mean * c.minus_mean / scale, mean, square
 
@@ -193,11 +193,11 @@ class RAdam(_Moments):
         foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
         differentiable: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(params, dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize,
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize,
             foreach=foreach, capturable=capturable,
             decoupled_weight_decay=decoupled_weight_decay, differentiable=differentiable,
-        ))  # fmt: skip
+        )  # fmt: skip
 
     def _prepare(self, group: Group, count: Scalars) -> Scalars:
         lr, beta1, beta2, c = self._common(group, count)
@@ -216,9 +216,9 @@ class RAdam(_Moments):
         self, m: Any, group: Group, c: Scalars, p: Any, g: Any, *slots: Any
     ) -> tuple[Any, ...]:
         mean, square = slots
-        p, g = self._decayed(group, c, p, g)
-        mean = mean + (g - mean) * c.new1
-        square = square * c.beta2 + g * c.new2 * g
+        p, g = self._decayed(m, group, c, p, g)
+        mean = m.add(mean, m.scale(g - mean, c.new1))
+        square = m.add(m.scale(square, c.beta2), g * c.new2 * g)
         plain = mean / c.correction * c.minus_lr
         rectified = plain * (c.root / (m.sqrt(square) + c.eps)) * c.rectifier
         return p + m.where(c.rectified, rectified, plain), mean, square

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tracegraph.api.creation import full_like
+from tracegraph.api.creation import full_like, zeros
+from tracegraph.api.pointwise import where
+from tracegraph.dtypes import finfo
 from tracegraph.optim.optimizer import Group
 from tracegraph.optim.rule import RuleOptimizer, Scalars, check_not_negative
-from tracegraph.tensors import Tensor
+from tracegraph.tensors import Tensor, type_of
 
 Layout = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -25,14 +27,14 @@ class Adagrad(RuleOptimizer):
             lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
             initial_accumulator_value=initial_accumulator_value, eps=eps,
         )  # fmt: skip
-        super().__init__(params, dict(
-            lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
+        super().__init__(
+            params, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
             initial_accumulator_value=initial_accumulator_value, foreach=foreach,
             maximize=maximize, differentiable=differentiable, fused=fused,
-        ))  # fmt: skip
+        )  # fmt: skip
         self.__tracegraph_materialize__()
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         return ("step",), ("sum",)
 
     def _initial(self, name: str, group: Group, p: Tensor) -> Tensor:
@@ -69,12 +71,12 @@ class Adadelta(RuleOptimizer):
         check_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
         if not 0.0 <= rho <= 1.0:
             raise ValueError(f"Invalid rho value: {rho}")
-        super().__init__(params, dict(
-            lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize,
+        super().__init__(
+            params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize,
             capturable=capturable, foreach=foreach, differentiable=differentiable,
-        ))  # fmt: skip
+        )  # fmt: skip
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         return ("step",), ("square_avg", "acc_delta")
 
     def _prepare(self, group: Group, count: Scalars) -> Scalars:
@@ -111,13 +113,13 @@ class RMSprop(RuleOptimizer):
             lr=lr, eps=eps, momentum=momentum,
             weight_decay=weight_decay, alpha=alpha,
         )  # fmt: skip
-        super().__init__(params, dict(
-            lr=lr, momentum=momentum, alpha=alpha, eps=eps, centered=centered,
+        super().__init__(
+            params, lr=lr, momentum=momentum, alpha=alpha, eps=eps, centered=centered,
             weight_decay=weight_decay, capturable=capturable, foreach=foreach, maximize=maximize,
             differentiable=differentiable,
-        ))  # fmt: skip
+        )  # fmt: skip
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         velocity = ("momentum_buffer",) if group["momentum"] > 0 else ()
         mean = ("grad_avg",) if group["centered"] else ()
         return ("step",), ("square_avg", *velocity, *mean)
@@ -142,7 +144,7 @@ class RMSprop(RuleOptimizer):
         if group["weight_decay"] != 0:
             g = g + p * c.weight_decay
         square = variance = square * c.alpha + g * c.new * g
-        mean = ()
+        mean: tuple[Any, ...] = ()
         if group["centered"]:
             mean = (rest[-1] + (g - rest[-1]) * c.new,)
             variance = square - mean[0] * mean[0]
@@ -151,3 +153,73 @@ class RMSprop(RuleOptimizer):
             velocity = rest[0] * c.momentum + g / scale
             return p + velocity * c.minus_lr, square, velocity, *mean
         return p + g * c.minus_lr / scale, square, *mean
+
+
+class Adafactor(RuleOptimizer):
+    """Adam with the mean square of a matrix kept as a product of row and column means.
+
+    Shazeer & Stern 2018, arXiv:1804.04235, without momentum.
+    """
+
+    _elementwise = False
+
+    def __init__(
+        self, params: Iterable[Any], lr: Any = 1e-2, beta2_decay: float = -0.8,
+        eps: tuple[float | None, float] = (None, 1e-3), d: float = 1.0, weight_decay: float = 0.0,
+        *, foreach: bool | None = None, maximize: bool = False,
+    ) -> None:  # fmt: skip
+        check_not_negative(lr=lr, weight_decay=weight_decay)
+        if beta2_decay > 0:
+            raise ValueError(f"Invalid beta2_decay: {beta2_decay} is positive")
+        if d < 1:
+            raise ValueError(f"Invalid d: {d} is below 1")
+        super().__init__(
+            params, lr=lr, beta2_decay=beta2_decay, eps=eps, d=d, weight_decay=weight_decay,
+            foreach=foreach, maximize=maximize,
+        )  # fmt: skip
+
+    def _layout(self, group: Group, p: Tensor) -> Layout:
+        return ("step",), ("row_var", "col_var") if p.ndim > 1 else ("variance",)
+
+    def _initial(self, name: str, group: Group, p: Tensor) -> Tensor:
+        shape = list(p.shape)
+        if name in ("row_var", "col_var"):
+            shape[-1 if name == "row_var" else -2] = 1
+            return zeros(shape, dtype=type_of(p).dtype, device=p.device)
+        return super()._initial(name, group, p)
+
+    def _prepare(self, group: Group, count: Scalars) -> Scalars:
+        lr = self._hyper(group, "lr")
+        count.step = count.step + 1
+        size = 1 / count.step.sqrt()
+        c = Scalars(
+            size=where(size < lr, size, lr), new=count.step ** self._hyper(group, "beta2_decay"),
+            least=self._hyper(group, "eps", 1), limit=self._hyper(group, "d"),
+        )  # fmt: skip
+        if group["weight_decay"] != 0:
+            c.keep = 1 - lr * self._hyper(group, "weight_decay")
+        return c
+
+    def _update(
+        self, m: Any, group: Group, c: Scalars, p: Any, g: Any, *slots: Any
+    ) -> tuple[Any, ...]:
+        size = m.maximum(_root_mean_square(p), c.least) * c.size
+        if group["weight_decay"] != 0:
+            p = p * c.keep
+        eps = finfo(type_of(p).dtype).eps if group["eps"][0] is None else group["eps"][0]
+        square = g * g
+        if p.ndim > 1:
+            row = slots[0] + (square.mean(dim=-1, keepdim=True) - slots[0]) * c.new
+            column = slots[1] + (square.mean(dim=-2, keepdim=True) - slots[1]) * c.new
+            estimate = row * column / row.mean(dim=-2, keepdim=True).clamp(min=eps)
+            after: tuple[Any, ...] = (row, column)
+        else:
+            estimate = slots[0] + (square - slots[0]) * c.new
+            after = (estimate,)
+        change = g * estimate.clamp(min=eps * eps).rsqrt()
+        size = size / m.maximum(_root_mean_square(change) / c.limit, 1.0)
+        return p - change * size, *after
+
+
+def _root_mean_square(x: Any) -> Any:
+    return (x * x).mean().sqrt()

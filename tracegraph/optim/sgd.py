@@ -28,13 +28,13 @@ class SGD(RuleOptimizer):
         check_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        super().__init__(params, dict(
-            lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
+        super().__init__(
+            params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
             nesterov=nesterov, maximize=maximize, foreach=foreach, differentiable=differentiable,
             fused=fused,
-        ))  # fmt: skip
+        )  # fmt: skip
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         if group["momentum"] == 0:
             return (), ()
         # With dampening, the first step takes the plain gradient: it must be told from later ones.
@@ -62,13 +62,11 @@ class SGD(RuleOptimizer):
         if _matters(group["weight_decay"]):
             g = g + p * c.weight_decay
         if not slots:
-            return (p + g * c.minus_lr,)
-        velocity = slots[0] * c.momentum + (g * c.new if group["dampening"] != 0 else g)
-        if group["nesterov"]:
-            g = g + velocity * c.momentum
-        else:
-            g = velocity
-        return p + g * c.minus_lr, velocity
+            return (m.add(p, g * c.minus_lr),)
+        new = g * c.new if group["dampening"] != 0 else g
+        velocity = m.add(m.scale(slots[0], c.momentum), new)
+        g = m.add(velocity * c.momentum, g) if group["nesterov"] else velocity
+        return m.add(p, g * c.minus_lr), velocity
 
 
 def _matters(weight_decay: Any) -> bool:
@@ -88,12 +86,13 @@ class ASGD(RuleOptimizer):
         maximize: bool = False, differentiable: bool = False, capturable: bool = False,
     ) -> None:  # fmt: skip
         check_not_negative(lr=lr, weight_decay=weight_decay)
-        super().__init__(params, dict(
-            lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay, foreach=foreach,
-            maximize=maximize, differentiable=differentiable, capturable=capturable,
-        ))  # fmt: skip
+        super().__init__(
+            params, lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay,
+            foreach=foreach, maximize=maximize, differentiable=differentiable,
+            capturable=capturable,
+        )  # fmt: skip
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         return ("step", "eta", "mu"), ("ax",)
 
     def _initial(self, name: str, group: Group, p: Tensor) -> Tensor:
@@ -139,12 +138,12 @@ class Rprop(RuleOptimizer):
         check_not_negative(lr=lr)
         if not 0.0 < etas[0] < 1.0 < etas[1]:
             raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}")
-        super().__init__(params, dict(
-            lr=lr, etas=etas, step_sizes=step_sizes, foreach=foreach, maximize=maximize,
+        super().__init__(
+            params, lr=lr, etas=etas, step_sizes=step_sizes, foreach=foreach, maximize=maximize,
             differentiable=differentiable, capturable=capturable,
-        ))  # fmt: skip
+        )  # fmt: skip
 
-    def _layout(self, group: Group) -> Layout:
+    def _layout(self, group: Group, p: Tensor) -> Layout:
         return ("step",), ("prev", "step_size")
 
     def _initial(self, name: str, group: Group, p: Tensor) -> Tensor:

@@ -1,0 +1,338 @@
+"""What must hold of every program.
+
+a. eager tracegraph does what eager PyTorch does: results, State, gradients, errors;
+b. a trace changes nothing, and replays do what eager calls do, bit for bit, State included;
+c. saving twice gives the same bytes, and what is loaded replays equally;
+d. no result shares memory with an input, with State or with another result;
+e. optimised programs agree: level 1 bit for bit, level 2 closely.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import traceback
+import warnings
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+import tracegraph as tg
+from tests.fuzz.program import FILE, Box, Built, Program, build
+
+CALLS = 3
+SEED = 7
+Flat = dict[str, Any]
+
+
+class Mismatch(AssertionError):
+    """A program for which something does not hold; the message shows it as Python."""
+
+    def __init__(self, what: str, detail: str, program: Program) -> None:
+        super().__init__(f"{what}: {detail}\n\n{program}")
+        self.what = what
+        self.detail = detail
+        self.program = program
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What one call left behind: flat values by path, and the error with its line, if any."""
+
+    result: Flat
+    inputs: Flat
+    state: Flat
+    error: Exception | None = None
+    line: int = 0
+
+    @property
+    def kind(self) -> str:
+        """The builtin class that a user would catch."""
+        for kind in (IndexError, TypeError, RuntimeError, ValueError):
+            if isinstance(self.error, kind):
+                return f"{kind.__name__} at line {self.line}"
+        return f"{type(self.error).__name__} at line {self.line}" if self.error else "no error"
+
+
+# Flattening values of either module.
+
+
+def _array(t: Any) -> np.ndarray:
+    return np.array(t._data if isinstance(t, tg.Tensor) else t.detach().numpy())
+
+
+def _is_tensor(x: Any) -> bool:
+    return hasattr(x, "requires_grad") and hasattr(x, "shape")
+
+
+def flat(value: Any, path: str = "", grads: bool = False, into: Flat | None = None) -> Flat:
+    """Return {path: leaf} of nested values; tensors as (array, requires_grad)."""
+    into = {} if into is None else into
+    if _is_tensor(value):
+        into[path] = (_array(value), value.requires_grad)
+        if grads and value.requires_grad and value.is_leaf:
+            flat(value.grad, path + ".grad", False, into)
+    elif isinstance(value, Box):
+        flat(vars(value), path, grads, into)
+    elif isinstance(value, dict):
+        into[path + "{}"] = list(value)
+        for k, v in value.items():
+            flat(v, f"{path}.{k}", grads, into)
+    elif dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        into[path + "()"] = type(value).__name__  # a loaded dataclass is a namedtuple
+        for name in getattr(value, "_fields", None) or [f.name for f in dataclasses.fields(value)]:
+            flat(getattr(value, name), f"{path}.{name}", grads, into)
+    elif isinstance(value, (list, tuple)):
+        into[path + "[]"] = (type(value).__name__, len(value))
+        for i, v in enumerate(value):
+            flat(v, f"{path}.{i}", grads, into)
+    else:
+        into[path] = value
+    return into
+
+
+def difference(a: Flat, b: Flat, exact: bool, flags: bool, skip: str = "\0") -> str | None:
+    """Say where two flat values differ (`flags`: requires_grad too), or None."""
+    scale = max(
+        [1.0, *(float(np.max(np.abs(x[0]), initial=0, where=np.isfinite(x[0])))
+                for x in (*a.values(), *b.values())
+                if isinstance(x, tuple) and isinstance(x[0], np.ndarray) and x[0].dtype.kind == "f")]
+    )  # fmt: skip
+    for path in dict.fromkeys((*a, *b)):
+        if skip in path:
+            continue
+        x, y = a.get(path, "nothing"), b.get(path, "nothing")
+        if not (isinstance(x, tuple) and isinstance(x[0], np.ndarray)):
+            if type(x) is not type(y) or x != y:
+                return f"{path}: {_shown(x)} against {_shown(y)}"
+            continue
+        if not (isinstance(y, tuple) and isinstance(y[0], np.ndarray)):
+            return f"{path}: {_shown(x)} against {_shown(y)}"
+        if flags and x[1] != y[1]:
+            return f"{path}: requires_grad {x[1]} against {y[1]}"
+        if not _same(x[0], y[0], exact, scale):
+            return f"{path}: {_shown(x)} against {_shown(y)}"
+    return None
+
+
+def _shown(x: Any) -> str:
+    if isinstance(x, tuple) and isinstance(x[0], np.ndarray):
+        return f"{x[0].dtype}{list(x[0].shape)} {np.array2string(x[0], threshold=20)}"
+    return repr(x)
+
+
+def _same(x: np.ndarray, y: np.ndarray, exact: bool, scale: float) -> bool:
+    if x.dtype != y.dtype or x.shape != y.shape:
+        return False
+    if exact:
+        return bool(np.array_equal(x, y, equal_nan=x.dtype.kind == "f"))
+    with np.errstate(all="ignore"):
+        return bool(np.allclose(x, y, rtol=1e-7, atol=1e-9 * scale, equal_nan=True))
+
+
+# Running.
+
+
+def call(built: Built, function: Any, number: int) -> Outcome:
+    """Call once and keep what it left."""
+    args = built.inputs(number)
+    try:
+        result = flat(function(*args))
+        error, line = None, 0
+    except Exception as caught:
+        result, error = {}, caught
+        line = next((f.lineno for f in reversed(traceback.extract_tb(caught.__traceback__))
+                     if f.filename == FILE), 0) or 0  # fmt: skip
+    return Outcome(result, flat(args), flat(built.state, grads=True), error, line)
+
+
+def tracegraph_program(program: Program) -> Built:
+    """The program on tracegraph, its random numbers from the start."""
+    tg.manual_seed(SEED)
+    return build(program, tg, lambda *shape: tg.rand(*shape, dtype=tg.float64))
+
+
+def torch_program(program: Program) -> Built:
+    """The program on PyTorch with tracegraph's random numbers."""
+    import torch
+
+    generator = tg.Generator().manual_seed(SEED)
+
+    def uniform(*shape: int) -> Any:
+        return torch.from_numpy(np.array(
+            tg.rand(*shape, dtype=tg.float64, generator=generator)._data))  # fmt: skip
+
+    return build(program, torch, uniform)
+
+
+def eager(built: Built) -> list[Outcome]:
+    """Call several times, until an error."""
+    outcomes = []
+    for number in range(CALLS):
+        outcomes.append(call(built, built.function, number))
+        if outcomes[-1].error is not None:
+            break
+    return outcomes
+
+
+class Checker:
+    """Checks programs one by one; `seen` counts what they came to."""
+
+    def __init__(self, torch: bool = True, levels: tuple[int, ...] = (0, 1, 2)) -> None:
+        self.torch = torch
+        self.levels = levels
+        self.seen: Counter[str] = Counter()
+
+    def __call__(self, program: Program) -> None:
+        """Check all of it.
+
+        Raises:
+            Mismatch: with what differs and the program.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.program = program
+            mine = eager(tracegraph_program(program))
+            if self.torch:
+                self._against_torch(mine)
+            self._traced(mine)
+
+    def _fail(self, what: str, detail: str) -> None:
+        raise Mismatch(what, detail, self.program)
+
+    def _equal(self, what: str, a: Outcome, b: Outcome, exact: bool = True, skip: str = "\0",
+               flags: bool = False) -> None:  # fmt: skip
+        for part in ("result", "inputs", "state"):
+            found = difference(getattr(a, part), getattr(b, part), exact, flags, skip)
+            if found:
+                self._fail(what, f"{part} {found}")
+
+    def _against_torch(self, mine: list[Outcome]) -> None:
+        theirs = eager(torch_program(self.program))
+        for number, (a, b) in enumerate(zip(mine, theirs, strict=False)):
+            if a.kind != b.kind:
+                self._fail("eager error", f"call {number}: {a.kind} ({a.error}) where PyTorch has "
+                           f"{b.kind} ({b.error})")  # fmt: skip
+            self._equal(f"eager call {number}", a, b, exact=False, flags=True)
+
+    def _traced(self, expected: list[Outcome]) -> None:
+        built = tracegraph_program(self.program)
+        args = built.inputs(0)
+        before = (flat(built.state, grads=True), flat(args), {"rng": _array(tg.get_rng_state()).tolist()})
+        places = identities(built.state)
+        try:
+            traced = tg.trace(built.function, args)
+        except Exception as error:
+            if expected[0].error is None:
+                self._refused(error, expected)
+            self._unchanged(before, built, args, places)
+            self.seen["an error, traced or not"] += 1
+            return
+        if expected[0].error is not None:
+            self._fail("trace error", f"eager raises {expected[0].error!r}, the trace does not")
+        self._unchanged(before, built, args, places)
+        self._replayed(built, traced, expected)
+
+    def _refused(self, error: Exception, expected: list[Outcome]) -> None:
+        if not isinstance(error, tg.errors.TraceError):
+            self._fail("trace error", f"the trace raises {error!r}, eager does not")
+        self.seen[f"refused: {str(error)[:60]}"] += 1
+
+    def _unchanged(self, before: Any, built: Built, args: Any, places: Any) -> None:
+        after = (flat(built.state, grads=True), flat(args), {"rng": _array(tg.get_rng_state()).tolist()})
+        for old, new in zip(before, after, strict=True):
+            found = difference(old, new, exact=True, flags=True)
+            if found and not _started(old, new):
+                self._fail("tracing left a mark", found)
+        if places != identities(built.state):
+            self._fail("tracing left a mark", "attributes hold other tensors")
+
+    def _replayed(self, built: Built, traced: Any, expected: list[Outcome]) -> None:
+        skip = "\0" if ".grad = None" not in str(self.program) else ".grad"
+        start = {n: t._data.copy() for n, t in traced.state_dict().items()}
+        first, second = io.BytesIO(), io.BytesIO()
+        tg.save(traced, first)
+        tg.save(traced, second)
+        if first.getvalue() != second.getvalue():
+            self._fail("file", "two saves differ")
+        for level in self.levels:
+            for name, t in traced.state_dict().items():
+                t._data[...] = start[name]
+            run = traced.program("cpu", level=level)
+            self._replays(f"replay at level {level}", built, run, expected, level < 2, skip)
+        end = {n: (t._data.copy(), False) for n, t in traced.state_dict().items()}
+        first.seek(0)
+        loaded = tg.load(first)
+        other = dataclasses.replace(built, state={})
+        self._replays("loaded", other, loaded, [
+            dataclasses.replace(e, state={}) for e in expected], True, skip)  # fmt: skip
+        got = {n: (t._data, False) for n, t in loaded.state_dict().items()}
+        if self.levels and all(e.error is None for e in expected):
+            found = difference(end, got, exact=max(self.levels) < 2, flags=False)
+            if found:
+                self._fail("loaded", f"State {found}")
+        self.seen["replayed"] += 1
+
+    def _replays(
+        self, what: str, built: Built, run: Any, expected: list[Outcome], exact: bool, skip: str
+    ) -> None:
+        for number, want in enumerate(expected):
+            if want.error is not None:
+                break
+            args = built.inputs(number)
+            try:
+                result = run(*args)
+            except Exception as error:
+                self._fail(what, f"call {number} raises {error!r}")
+            self._apart(what, result, args, built)
+            got = Outcome(flat(result), flat(args), flat(built.state, grads=True))
+            if not built.state:
+                got.state = {}
+            self._equal(f"{what}, call {number}", want, got, exact, skip)
+
+    def _apart(self, what: str, result: Any, args: Any, built: Built) -> None:
+        """Results share memory with nothing."""
+        outs = leaves(result)
+        others = [*leaves(args), *leaves(built.state)]
+        for i, t in enumerate(outs):
+            for other in (*outs[i + 1 :], *others):
+                if t is other or np.may_share_memory(t._data, other._data):
+                    self._fail(what, "a result shares memory with another result, an input or State")
+
+
+def leaves(value: Any) -> list[Any]:
+    """The tensors of nested values."""
+    if _is_tensor(value):
+        return [value, *leaves(value.grad)] if value.is_leaf and value.grad is not None else [value]
+    if isinstance(value, Box):
+        value = vars(value)
+    if isinstance(value, dict):
+        value = list(value.values())
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    return [t for v in value for t in leaves(v)] if isinstance(value, (list, tuple)) else []
+
+
+def identities(value: Any) -> list[int]:
+    """Which objects hold State."""
+    return [id(t) for name, v in value.items() if name not in ("f", "inputs") for t in leaves(v)
+            if not _is_grad(t, value)]  # fmt: skip
+
+
+def _is_grad(t: Any, value: Any) -> bool:
+    return False
+
+
+def _started(old: Flat, new: Flat) -> bool:
+    """Whether the only change is that gradients that were None are zeros now."""
+    for path in (*old, *new):
+        if path not in old or path not in new:
+            return False
+        x, y = old[path], new[path]
+        if x is None and path.endswith(".grad") and y is not None:
+            if np.any(y[0]):
+                return False
+        elif difference({path: x}, {path: y}, exact=True, flags=True):
+            return False
+    return True

@@ -1,0 +1,396 @@
+"""Choosing and placing elements by index tensors and masks, with PyTorch's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tracegraph.api.indexing import (
+    advanced_indices,
+    check_index_dtype,
+    nonzero_tuple,
+    slice_scatter_at,
+)
+from tracegraph.api.pointwise import eq, maximum, where
+from tracegraph.api.promotion import (
+    cast,
+    filled,
+    result_type,
+    scalar_tensor,
+    single_dtype,
+)
+from tracegraph.api.shape import expand, reshape, slice_dim
+from tracegraph.dispatch import front
+from tracegraph.dtypes import bool_, int64
+from tracegraph.errors import DTypeError, OpError
+from tracegraph.tensor_type import broadcast_shapes, wrap_dim
+from tracegraph.tensors import Tensor, type_of
+
+
+def _row(x: Tensor) -> Tensor:
+    """A 0-d tensor as a vector of one element."""
+    return x if x._data.shape else reshape(x, (1,))
+
+
+def _along(name: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, Tensor]:
+    """Return tensor, dim and int64 index for a gather or scatter along a dim."""
+    place = wrap_dim(dim, x.ndim)
+    index = check_index_dtype(index)
+    x, index = _row(x), _row(index)
+    if x.ndim != index.ndim and index._data.size:
+        raise OpError(
+            f"{name}(): Index tensor must have the same number of dimensions as self tensor"
+        )
+    return x, place, index
+
+
+# Along one dim.
+
+
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
+    """Return the elements along a dim that `index` names, one for each of its places.
+
+    Raises:
+        IndexError: an index is out of range.
+    """
+    x, place, at = _along("gather", input, dim, index)
+    if at._data.size == 0:
+        return filled(x, tuple(index.shape), 0)
+    return reshape(front.gather(x, at, dim=place), index.shape)
+
+
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """Return the elements along a dim that `indices` name; the other dims broadcast."""
+    if dim is None:
+        return gather(reshape(input, (-1,)), 0, reshape(indices, (-1,)))
+    if input.ndim != indices.ndim:
+        raise OpError(
+            "torch.take_along_dim(): input and indices should have the same number of dimensions, "
+            f"but got {input.ndim} dimensions for input, and {indices.ndim} dimensions for indices"
+        )
+    place = wrap_dim(dim, input.ndim)
+    at = check_index_dtype(indices)
+    size = input.shape[place]
+    at = where(at < 0, at + size, at)
+    lead = broadcast_shapes([
+        tuple(1 if i == place else n for i, n in enumerate(x.shape)) for x in (input, at)
+    ])  # fmt: skip
+    whole = tuple(input.shape[i] if i == place else n for i, n in enumerate(lead))
+    wide = tuple(at.shape[i] if i == place else n for i, n in enumerate(lead))
+    return gather(expand(input, whole), place, expand(at, wide))
+
+
+def _source(x: Tensor, at: Tensor, src: Any) -> Tensor:
+    """The part of `src` that `index` covers; a number is spread over it."""
+    if not isinstance(src, Tensor):
+        value = scalar_tensor(src, type_of(x).dtype)
+        return expand(value, at.shape)
+    single_dtype("scatter", x, src)
+    src = _row(src)
+    for dim, (n, have) in enumerate(zip(at.shape, src.shape, strict=True)):
+        if n > have:
+            raise OpError(
+                f"Expected index {list(at.shape)} to be no larger than src {list(src.shape)} in "
+                f"dimension {dim}"
+            )
+        if n < have:
+            src = slice_dim(src, dim, 0, n)
+    return src
+
+
+_FOLDS = {"add": "sum", "multiply": "prod"}
+
+
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None,
+    reduce: str | None = None,
+) -> Tensor:  # fmt: skip
+    """Return the tensor with `src` (a tensor or a number) written at `index` along a dim.
+
+    Raises:
+        IndexError: an index is out of range.
+        OpError: an unknown `reduce`.
+    """
+    src = value if src is None else src
+    if reduce is not None:
+        if reduce not in _FOLDS:
+            raise OpError("reduce argument must be either add or multiply.")
+        x, place, at = _along("scatter", input, dim, index)
+        return scatter_reduce(x, place, at, _source(x, at, src), _FOLDS[reduce])
+    x, place, at = _along("scatter", input, dim, index)
+    if at._data.size == 0:
+        return input.clone()
+    return reshape(front.scatter(x, at, _source(x, at, src), dim=place), input.shape)
+
+
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """Return the tensor with `src` added at `index` along a dim; repeats add up."""
+    x, place, at = _along("scatter_add", input, dim, index)
+    if at._data.size == 0:
+        return input.clone()
+    return reshape(front.scatter_add(x, at, _source(x, at, src), dim=place), input.shape)
+
+
+def _scatter_mean(x: Tensor, place: int, at: Tensor, src: Tensor, include_self: bool) -> Tensor:
+    ones = filled(x, tuple(at.shape), 1)
+    base = x
+    counts = filled(x, tuple(x.shape), int(include_self))
+    if not include_self:
+        base = front.scatter(x, at, filled(x, tuple(at.shape), 0), dim=place)
+    counts = front.scatter_add(counts, at, ones, dim=place)
+    counts = maximum(counts, filled(x, (), 1))
+    total = front.scatter_add(base, at, src, dim=place)
+    if type_of(x).dtype.is_floating_point:
+        return total / counts
+    return total.div(counts, rounding_mode="floor")
+
+
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """Return the tensor with `src` folded in at `index` along a dim.
+
+    `reduce` is sum, prod, mean, amax or amin; without `include_self` what was there is left out.
+
+    Raises:
+        OpError: an unknown `reduce`.
+    """
+    x, place, at = _along("scatter_reduce", input, dim, index)
+    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
+        raise OpError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
+    if at._data.size == 0:
+        return input.clone()
+    values = _source(x, at, src)
+    if reduce == "mean":
+        out = _scatter_mean(x, place, at, values, include_self)
+    elif reduce == "sum":
+        base = x
+        if not include_self:
+            base = front.scatter(x, at, filled(x, tuple(at.shape), 0), dim=place)
+        out = front.scatter_add(base, at, values, dim=place)
+    else:
+        out = front.scatter_reduce(
+            x, at, values, dim=place, reduce=reduce, include_self=bool(include_self)
+        )
+    return reshape(out, input.shape)
+
+
+# Slices of a dim named by a vector of indices.
+
+
+def _vector(name: str, index: Tensor) -> Tensor:
+    if index.ndim > 1:
+        raise IndexError(f"{name}(): Index is supposed to be a vector, but got {index.ndim} dims")
+    return reshape(check_index_dtype(index), (-1,))
+
+
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return the slices of a dim that a vector of indices names, as a copy."""
+    place = wrap_dim(dim, input.ndim)
+    out = front.index(_row(input), _vector("index_select", index), dims=(place,))
+    return out if input.ndim else reshape(out, ())
+
+
+def _index_write(
+    name: str, x: Tensor, dim: int, index: Tensor, source: Tensor, accumulate: bool
+) -> Tensor:
+    place = wrap_dim(dim, x.ndim)
+    single_dtype(name, x, source)
+    wide, values, at = _row(x), _row(source), _vector(name, index)
+    wanted = list(wide.shape)
+    wanted[place] = at.shape[0]
+    if list(values.shape) != wanted:
+        raise OpError(
+            f"{name}(): source of shape {list(source.shape)} does not fit {at.shape[0]} slices of "
+            f"dim {place} of {list(x.shape)}"
+        )
+    out = front.index_put(wide, values, at, dims=(place,), accumulate=accumulate)
+    return reshape(out, x.shape)
+
+
+def index_add(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1
+) -> Tensor:
+    """Return the tensor with slices of alpha·source added at indices of a dim; repeats add up."""
+    scaled = source if alpha == 1 else source * alpha
+    return _index_write("index_add", input, dim, index, scaled, True)
+
+
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """Return the tensor with slices of `source` written at indices of a dim."""
+    return _index_write("index_copy", input, dim, index, source, False)
+
+
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """Return the tensor with one number written in the slices of a dim that are named."""
+    place = wrap_dim(dim, input.ndim)
+    source = _single_value("index_fill", input, value)
+    at = _vector("index_fill", index)
+    out = front.index_put(_row(input), source, at, dims=(place,), accumulate=False)
+    return reshape(out, input.shape)
+
+
+def _single_value(name: str, x: Tensor, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        return scalar_tensor(value, type_of(x).dtype)
+    if value.ndim:
+        raise OpError(
+            f"{name} only supports a 0-dimensional value tensor, but got tensor with {value.ndim} "
+            "dimension(s)."
+        )
+    return cast(value, type_of(x).dtype)
+
+
+def index_reduce(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *,
+    include_self: bool = True,
+) -> Tensor:  # fmt: skip
+    """Return the tensor with slices of `source` folded in at indices of a dim.
+
+    `reduce` is prod, mean, amax or amin.
+    """
+    place = wrap_dim(dim, input.ndim)
+    at = _vector("index_reduce", index)
+    column = reshape(at, tuple(-1 if i == place else 1 for i in range(max(source.ndim, 1))))
+    wide = expand(column, tuple(_row(source).shape))
+    return scatter_reduce(input, place, wide, source, reduce, include_self=include_self)
+
+
+# By index tensors for several dims.
+
+
+def index_put(
+    input: Tensor, indices: Sequence[Any], values: Any, accumulate: bool = False
+) -> Tensor:
+    """Return the tensor with values written (or added) at `input[indices]`."""
+    at, dims = advanced_indices(input, indices)
+    source = values if isinstance(values, Tensor) else scalar_tensor(values, type_of(input).dtype)
+    single_dtype("index_put", input, source)
+    return front.index_put(input, source, *at, dims=tuple(dims), accumulate=bool(accumulate))
+
+
+def take(input: Tensor, index: Tensor) -> Tensor:
+    """Return the elements that flat indices name.
+
+    Raises:
+        IndexError: an index is out of range.
+    """
+    return front.index(reshape(input, (-1,)), check_index_dtype(index), dims=(0,))
+
+
+def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """Return the tensor with elements of `source` written (or added) at flat indices."""
+    single_dtype("put", input, source)
+    flat = reshape(input, (-1,))
+    at, values = reshape(check_index_dtype(index), (-1,)), reshape(source, (-1,))
+    out = front.index_put(flat, values, at, dims=(0,), accumulate=bool(accumulate))
+    return reshape(out, input.shape)
+
+
+# By masks.
+
+
+def _mask(name: str, mask: Tensor) -> Tensor:
+    if type_of(mask).dtype is not bool_:
+        raise DTypeError(f"{name} only supports boolean masks, but got dtype {type_of(mask).dtype}")
+    return mask
+
+
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """Return the tensor with one number where the mask holds."""
+    if isinstance(value, float) and not type_of(input).dtype.is_floating_point:
+        raise OpError(f"value cannot be converted to type {type_of(input).dtype} without overflow")
+    filler = _single_value("masked_fill", input, value)
+    return front.where(_mask("masked_fill", mask), filler, input)
+
+
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
+    """Return the elements where the mask holds, as a vector.
+
+    Raises:
+        TraceError: a trace is running: the size of the result is data.
+    """
+    shape = broadcast_shapes([tuple(input.shape), tuple(mask.shape)])
+    x, known = _row(expand(input, shape)), _row(expand(_mask("masked_select", mask), shape))
+    return front.index(x, *nonzero_tuple(known), dims=tuple(range(x.ndim)))
+
+
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """Return the tensor with elements of `source`, in their order, where the mask holds.
+
+    Raises:
+        IndexError: `source` has fewer elements than the mask asks for.
+    """
+    single_dtype("masked_scatter", input, source)
+    shape = broadcast_shapes([tuple(input.shape), tuple(mask.shape)])
+    x, known = expand(input, shape), expand(_mask("masked_scatter", mask), shape)
+    order = front.cumsum(cast(reshape(known, (-1,)), int64), dim=0)
+    place = where(reshape(known, (-1,)), order - 1, 0)
+    if source._data.size == 0:
+        source = filled(input, (1,), 0)
+    values = front.index(reshape(source, (-1,)), place, dims=(0,))
+    return front.where(known, reshape(values, shape), x)
+
+
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
+    """Return the indices of elements that are not 0: one row each, or one vector per dim.
+
+    Raises:
+        TraceError: a trace is running: the size of the result is data.
+    """
+    if as_tuple:
+        return nonzero_tuple(_row(input))
+    columns = nonzero_tuple(input)
+    if not input.ndim:
+        return filled(input, (columns[0].shape[0], 0), 0, int64)
+    return front.cat(*(reshape(c, (-1, 1)) for c in columns), dim=1)
+
+
+def argwhere(input: Tensor) -> Tensor:
+    """Return the indices of elements that are not 0, one row each."""
+    return nonzero(input)
+
+
+# Slices, functional.
+
+
+def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    """Return the tensor with `src` written at one index of a dim."""
+    place = wrap_dim(dim, input.ndim)
+    size = input.shape[place]
+    if not -size <= index < size:
+        raise IndexError(f"select_scatter(): index {index} out of range for size {size}")
+    return slice_scatter_at(input, src, place, index % size)
+
+
+def slice_scatter(
+    input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None,
+    step: int = 1,
+) -> Tensor:  # fmt: skip
+    """Return the tensor with `src` written at start:end:step of a dim."""
+    place = wrap_dim(dim, input.ndim)
+    first, last, _ = slice(start, end, step).indices(input.shape[place])
+    return slice_scatter_at(input, src, place, (first, max(first, last), step))
+
+
+def diagonal_scatter(
+    input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Tensor:
+    """Return the tensor with `src` written on a diagonal of two dims."""
+    dims = wrap_dim(dim1, input.ndim), wrap_dim(dim2, input.ndim)
+    return front.diagonal_scatter(input, src, offset=offset, dim1=dims[0], dim2=dims[1])
+
+
+def isin(
+    elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
+) -> Tensor:
+    """Whether each element is one of the test elements."""
+    first, second = (
+        x if isinstance(x, Tensor) else scalar_tensor(x, result_type(x))
+        for x in (elements, test_elements)
+    )
+    dtype = result_type(first, second)
+    column = reshape(cast(first, dtype), (*first.shape, 1))
+    same = eq(column, reshape(cast(second, dtype), (-1,)))
+    found = front.any(same, dim=(first.ndim,), keepdim=False)
+    return ~found if invert else found
