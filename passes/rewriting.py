@@ -53,7 +53,7 @@ def table(rules: Mapping[str, NodeRule | Sequence[NodeRule]]) -> dict[str, list[
         for name in names.split():
             rows = [n for n, row in OPS.items() if name in row.traits] or [name]
             for row in rows:
-                found.setdefault(row, []).extend([group] if callable(group) else group)
+                found[row].extend([group] if callable(group) else group)
     return {name: group for name, group in found.items() if group}
 
 
@@ -105,12 +105,11 @@ def erase_unread(graph: Graph, candidates: Iterable[Node]) -> int:
     """Erase those candidates that nothing reads, and then what only they read; inputs stay."""
     keep = {v.node for v in graph.results()}
     keep.update(n for name, n in graph.states.items() if name in graph.writes)
-    reads = graph.nx
     stack = list(candidates)
     erased = 0
     while stack:
         node = stack.pop()
-        if node in keep or node.op == INPUT or node not in reads or graph.is_read(node):
+        if node in keep or node.op == INPUT or node not in graph or graph.is_read(node):
             continue
         stack.extend(v.node for v in node.inputs)
         graph.erase(node)
@@ -129,9 +128,11 @@ def uniform_of(value: Value) -> Any:
     Looks through `expand` and `reshape`.
     """
     node = value.node
-    while node.op in ("expand", "reshape"):
+    for _ in range(_MAX_STEPS):
+        if node.op == CONSTANT:
+            array = node.attrs["value"]
+            return array.reshape(()) if array.size == 1 else None
+        if node.op not in ("expand", "reshape"):
+            return None
         node = node.inputs[0].node
-    if node.op != CONSTANT:
-        return None
-    array = node.attrs["value"]
-    return array.reshape(()) if array.size == 1 else None
+    return None

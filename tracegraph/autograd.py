@@ -219,6 +219,9 @@ class _UserNode(Node):
 
     __slots__ = ("cls", "context")
 
+    cls: Any
+    context: FunctionCtx | None
+
     def name(self) -> str:
         return f"{self.cls.__name__}Backward"
 
@@ -275,9 +278,10 @@ class Function:
             for a, n in zip(args, needs, strict=True)
         ]
         with _GradMode(False):
-            if "setup_context" in cls.__dict__:
-                result = cls.forward(*args, **kwargs)  # type: ignore[call-arg]
-                cls.__dict__["setup_context"].__func__(ctx, args, result)
+            setup = getattr(cls, "setup_context", None)
+            if setup is not None:
+                result = cls.forward(*args, **kwargs)
+                setup(ctx, args, result)
             else:
                 result = cls.forward(ctx, *args, **kwargs)
         if on:

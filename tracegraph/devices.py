@@ -16,6 +16,9 @@ class Device:
 
     __slots__ = ("index", "type")
 
+    type: str
+    index: int | None
+
     def __init__(self, kind: Any, index: int | None = None) -> None:
         if isinstance(kind, Device):
             kind, index = kind.type, kind.index

@@ -308,6 +308,7 @@ def _rebase(t: Tensor, new: Tensor) -> None:
     if new._node is None:
         whole = wrap(new._data)
         record_node(_OVERWRITE, (shell(t), new), {}, (whole,))
+        assert whole._node is not None
         whole._node.rest = [None, new]
         new = whole
     lineage = t._lineage
@@ -323,6 +324,7 @@ def _rebase(t: Tensor, new: Tensor) -> None:
     token = modes.push_recorder(None)
     try:
         for stage, (op, items) in zip(reversed(stages), reversed(steps), strict=False):
+            assert op.write_back is not None
             value = op.write_back(front, stage, value, **dict(items))
     finally:
         modes.pop_recorder(token)

@@ -14,8 +14,8 @@ _HEAD = """# The op table
 
 Written by `make docs` from the rows themselves; a test fails when this page is stale.
 
-{count} ops in {families} families. Operands stand before the semicolon; they have one dtype unless
-the row says otherwise, and `?` marks one that may be left out. Attributes stand after it.
+{count} ops in {families} families. Operands stand before the semicolon, attributes after it. The operands of an op have one
+dtype unless the row says otherwise; `?` marks one that may be left out, `*` any number.
 
 Gradient: `rule` (one rule for each operand; `x -` has none), `joint` (one rule for all operands),
 `zero`, or `none` (not differentiable). A trait tells passes and runtimes what they may do without
@@ -26,30 +26,27 @@ decomposition into other ops. The version is raised when the meaning of an op ch
 
 def ops_page() -> str:
     """Return the text of docs/ops.md."""
-    families = [(family, rows) for family in FAMILIES if (rows := list(_rows_of(family)))]
-    lines = [_HEAD.format(count=len(OPS), families=len(families))]
-    for family, rows in families:
-        name = family.__name__.rpartition(".")[2]
+    rows = {family: list(_rows_of(family)) for family in FAMILIES}
+    lines = [_HEAD.format(count=len(OPS), families=len(rows))]
+    for family, ops in rows.items():
         summary = " ".join((family.__doc__ or "").split("\n\n")[0].split())
-        lines += [f"## {name}", "", summary, ""]
+        lines += [f"## {family.__name__.rpartition('.')[2]}", "", summary, ""]
         lines += ["| op | v | gradient | traits | meaning |", "|---|---|---|---|---|"]
-        lines += ["| " + " | ".join(cells) + " |" for cells in map(_cells, rows)]
+        lines += ["| " + " | ".join(cells) + " |" for cells in map(_cells, ops)]
         lines.append("")
     return "\n".join(lines)
 
 
 def _rows_of(family: ModuleType) -> Iterator[Op]:
-    """Yield the rows that a family module defines (not those it borrows), in its order."""
-    rows = dict.fromkeys(row for row in vars(family).values() if isinstance(row, Op))
-    yield from (row for row in rows if row.type_rule.__module__ in (family.__name__, _CORE)
-                and OPS[row.name] is row)  # fmt: skip
+    """Yield the rows of a family module once each, in its order."""
+    yield from dict.fromkeys(row for row in vars(family).values() if isinstance(row, Op))
 
 
 def _cells(op: Op) -> list[str]:
     name, _, rest = op.signature.strip().partition("(")
     operands, _, results = rest.partition(")")
-    attrs = f"; {', '.join(op.attrs)}" if op.attrs else ""
-    shown = f"`{name}({operands}{attrs}){results}`"
+    taken = "; ".join(part for part in (operands, ", ".join(op.attrs)) if part)
+    shown = f"`{name}({taken}){results}`"
     traits = ", ".join(sorted(op.traits))
     return [shown, str(op.version), _gradient(op), traits, op.doc.replace("|", "\\|")]
 

@@ -105,7 +105,7 @@ def _constant(
                 f"operand {place} of {node.op.name} needed no gradient and is gone by now; keep a "
                 "reference to it, or use tracegraph.trace(function, inputs)"
             )
-        value = constants.get(id(t))
+        value: Value | None = constants.get(id(t))
         if value is None:
             host = t._data.get() if hasattr(t._data, "get") else t._data
             value = constants[id(t)] = graph.add_constant(np.array(host), type_of(t)).out

@@ -71,7 +71,7 @@ def nest_from_data(data: Any, fetch: Callable[[int], Tensor]) -> Any:
     if not isinstance(data, dict):
         return data
     kind = next(iter(data), "")
-    body = data.get(kind)
+    body: Any = data.get(kind)
     if kind == "tensor":
         t = fetch(body)
         return t.requires_grad_() if data.get("requires_grad") else t

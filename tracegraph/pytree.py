@@ -7,8 +7,8 @@ Python scalars and strings among inputs are leaves too; see `tracing.Signature`.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -74,9 +74,10 @@ def unflatten(tree: Tree, leaves: list[Any], classes: dict[str, type] | None = N
         return {k: unflatten(t, leaves, classes) for k, t in tree["dict"]}
     items = [unflatten(t, leaves, classes) for t in tree["items"]]
     name = tree.get("namedtuple") or tree["dataclass"]
-    made = (classes or {}).get(name)
+    made: Any = (classes or {}).get(name)
     if made is None:
-        made = namedtuple(name, tree["fields"])  # type: ignore[misc]
+        fields: list[str] = tree["fields"]
+        made = collections.namedtuple(name, fields)  # type: ignore[misc, no-redef]
     if "dataclass" in tree:
         return made(**dict(zip(tree["fields"], items, strict=True)))
     return made(*items)

@@ -48,6 +48,14 @@ class Node:
 
     op: Op | None
     edges: Sequence[Edge]
+    attrs: dict[str, Any]
+    loc: Any
+    order: int
+    plan: SavePlan
+    rest: Sequence[Any] | None
+    saved: Sequence[Any] | None
+    types: tuple[TensorType, ...]
+    versions: Sequence[Any] | None
     hooks: dict[int, list[Any]] | None
     shape: tuple[int, ...] | None
 
@@ -101,7 +109,7 @@ class Node:
     def unpack(self, place: int, kind: int, index: int, saved: Any, create_graph: bool) -> Any:
         """Return a kept operand or result, once its memory proves unchanged."""
         versions = self.versions
-        version = 0 if versions is None else versions[place]
+        version: Any = 0 if versions is None else versions[place]
         if kind == SAVE_OUTPUT:
             array, storage = saved
             if storage.version != version:

@@ -130,7 +130,7 @@ def _leaf_paths(names: Sequence[str], values: Sequence[Any]) -> list[str]:
             for field, child in zip(tree["fields"], tree["items"], strict=True):
                 descend(child, f"{path}.{field}")
         else:
-            for i, child in enumerate(tree.get("tuple", tree.get("list", ()))):
+            for i, child in enumerate(tree.get("tuple") or tree.get("list") or ()):
                 descend(child, f"{path}.{i}")
 
     for name, value in zip(names, values, strict=True):

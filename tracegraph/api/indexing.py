@@ -132,14 +132,23 @@ def _as_index(item: Any, like: Tensor) -> Tensor:
     return cast(t, int64)
 
 
+def refuse_data_shape(what: str) -> None:
+    """Refuse, in a trace, a result whose size depends on data.
+
+    Raises:
+        TraceError: a trace is running.
+    """
+    recorder = modes.RECORDER.get() if modes.recording else None
+    if recorder is not None:
+        raise TraceError(
+            f"the size of {what} at {recorder.here()} depends on data and cannot be traced yet; "
+            "use where(), masked_fill or x[mask] = scalar, whose shapes are fixed"
+        )
+
+
 def nonzero_tuple(mask: Tensor) -> tuple[Tensor, ...]:
     """Return one int64[count] tensor of indices per dim of a mask (data-dependent size)."""
-    if modes.recording and modes.RECORDER.get() is not None:
-        recorder = modes.RECORDER.get()
-        raise TraceError(
-            f"the size of a mask's selection at {recorder.here()} depends on data and cannot be "
-            "traced yet; use where(), masked_fill or x[mask] = scalar, whose shapes are fixed"
-        )
+    refuse_data_shape("a mask's selection")
     rows = front.nonzero(mask)
     return tuple(front.slice(rows, index=((0, rows._data.shape[0], 1), i))
                  for i in range(max(1, len(mask._data.shape))))  # fmt: skip

@@ -37,10 +37,12 @@ def _along(name: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, 
     place = wrap_dim(dim, x.ndim)
     index = check_index_dtype(index)
     x, index = _row(x), _row(index)
-    if x.ndim != index.ndim and index._data.size:
-        raise OpError(
-            f"{name}(): Index tensor must have the same number of dimensions as self tensor"
-        )
+    if x.ndim != index.ndim:
+        if index._data.size:
+            raise OpError(
+                f"{name}(): Index tensor must have the same number of dimensions as self tensor"
+            )
+        index = reshape(index, (0,) * x.ndim)
     return x, place, index
 
 
@@ -54,8 +56,6 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         IndexError: an index is out of range.
     """
     x, place, at = _along("gather", input, dim, index)
-    if at._data.size == 0:
-        return filled(x, tuple(index.shape), 0)
     return reshape(front.gather(x, at, dim=place), index.shape)
 
 

@@ -129,10 +129,9 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     order = front.sort(x, dim=place, descending=False)
     size = x.shape[place]
     steps = reshape(counting(x, size), tuple(-1 if i == place else 1 for i in range(x.ndim)))
-    values = order[0]
-    changed = values.detach()
     if size > 1:
-        later, before = narrow(changed, place, 1, size - 1), narrow(changed, place, 0, size - 1)
+        values = order[0]
+        later, before = narrow(values, place, 1, size - 1), narrow(values, place, 0, size - 1)
         starts = where(front.ne(later, before), narrow(steps, place, 1, size - 1), 0)
         first = filled(x, tuple(1 if i == place else n for i, n in enumerate(x.shape)), 0, int64)
         starts = front.cummax(front.cat(first, starts, dim=place), dim=place)[0]

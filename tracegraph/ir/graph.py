@@ -121,6 +121,9 @@ class Graph:
     def __len__(self) -> int:
         return len(self._nx)
 
+    def __contains__(self, node: object) -> bool:
+        return node in self._nx
+
     def __iter__(self) -> Iterator[Node]:
         return iter(self.order())
 
@@ -199,6 +202,10 @@ class Graph:
     def successors(self, node: Node) -> list[Node]:
         """Nodes that read any result of a node."""
         return list(self._nx.successors(node))
+
+    def is_read(self, node: Node) -> bool:
+        """Whether any node reads a result of a node; outputs and writes do not count."""
+        return bool(self._nx.succ[node])
 
     def replace_all_uses(self, old: Value, new: Value) -> None:
         """Make every reader of `old` (outputs and State writes included) read `new`."""

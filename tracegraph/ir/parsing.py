@@ -54,7 +54,7 @@ class _Parser(Cursor):
         self.types: dict[str, TensorType] = {}
         self.places: dict[str, tuple[Loc | None, str]] = {}
 
-    def type(self) -> TensorType:
+    def tensor_type(self) -> TensorType:
         """A type such as f32[2,3]."""
         token = self.expect("type", "a type such as f32[2,3]")
         known = self.types.get(token.text)
@@ -159,7 +159,7 @@ class _Parser(Cursor):
         for mark in (")", "->", "("):
             self.mark(mark)
         types_at = self.tokens[self.place]
-        types = self.several(self.type, ")")
+        types = self.several(self.tensor_type, ")")
         self.mark("{")
         while not (self.at("write") or self.at("return")):
             self.line(graph, names)
@@ -182,7 +182,7 @@ class _Parser(Cursor):
         """One input or State of the header."""
         token = self.expect("value", "an input such as %x")
         self.mark(":")
-        known = self.type()
+        known = self.tensor_type()
         attrs: dict[str, Any] = {"name": token.text[1:]}
         op = INPUT
         if self.take("="):
@@ -241,9 +241,9 @@ class _Parser(Cursor):
         while self.take(","):
             results.append(self.expect("value", "a result such as %0"))
         self.mark(":")
-        types = [self.type()]
+        types = [self.tensor_type()]
         while self.take(","):
-            types.append(self.type())
+            types.append(self.tensor_type())
         if len(types) != len(results):
             self.fail(f"{len(results)} results need as many types, found {len(types)}")
         self.mark("=")

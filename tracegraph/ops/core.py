@@ -95,6 +95,14 @@ def case(*inputs: Spec | tuple[int, ...], **attrs: Any) -> Case:
     return Case(tuple(s if isinstance(s, Spec) else Spec(s) for s in inputs), attrs)
 
 
+class _Wish(NamedTuple):
+    """A gradient rule and what each of its parameters names: (kind, which)."""
+
+    operand: int
+    function: Callable[..., Any]
+    places: tuple[tuple[str, Any], ...]
+
+
 class Rule(NamedTuple):
     """A gradient rule ready to be called: for which operand (-1: all), and with what.
 
@@ -212,17 +220,17 @@ def _zero_rule(m: Any, x_type: TensorType) -> Any:
 
 
 def _make_plan(op: Op, mask: int) -> SavePlan:
-    rules: list[Any] = []
+    rules: list[_Wish] = []
     if isinstance(op.vjp, Joint):
-        rules.append(Rule(-1, op.vjp.rule, _sources(op, op.vjp.rule)))
+        rules.append(_Wish(-1, op.vjp.rule, _sources(op, op.vjp.rule)))
     elif op.vjp is ZERO:
         for i in range(len(op.operands)):
             if mask >> i & 1:
-                rules.append(Rule(i, _zero_rule, (("m", None), ("type", i))))
+                rules.append(_Wish(i, _zero_rule, (("m", None), ("type", i))))
     else:
         for i, function in enumerate(op.vjp):
             if mask >> i & 1 and function is not None:
-                rules.append(Rule(i, function, _sources(op, function)))
+                rules.append(_Wish(i, function, _sources(op, function)))
     wanted = [source for rule in rules for source in rule.places]
     saves = tuple(dict.fromkeys(s for s in wanted if s[0] in _KINDS))
     attrs = tuple(dict.fromkeys(what for kind, what in wanted if kind == "attr"))
