@@ -1,11 +1,117 @@
-"""The pass pipeline (to be replaced)."""
+"""The table of passes, the levels, and the loop that runs them."""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
+from tracegraph.errors import GraphError
 from tracegraph.ir.graph import Graph
+from tracegraph.ir.verify import verify
+from tracegraph.passes.algebra import simplify_algebra
+from tracegraph.passes.canonical import canonicalise
+from tracegraph.passes.common import merge_common
+from tracegraph.passes.dead_code import eliminate_dead_code
+from tracegraph.passes.folding import fold_constants
+from tracegraph.passes.shapes import simplify_shapes
+
+# How often the exact passes of a phase run at most; they stop when nothing changes.
+_MAX_ROUNDS: Final = 6
 
 
-def run_passes(graph: Graph, level: int, *, report: Any = None, check: bool = False) -> None:
-    """Run the passes of a level."""
+class Pass(NamedTuple):
+    """One row of the table. `exact` passes keep every bit of every result."""
+
+    name: str
+    run: Callable[[Graph], int]
+    exact: bool
+    phase: str
+
+    @property
+    def doc(self) -> str:
+        """The first sentence of the function's docstring."""
+        return (self.run.__doc__ or "").strip().partition("\n")[0]
+
+
+class Report(NamedTuple):
+    """What one run of a pass did."""
+
+    name: str
+    seconds: float
+    before: int
+    after: int
+    changes: int
+
+
+PASSES: Final[tuple[Pass, ...]] = (
+    Pass("dead_code", eliminate_dead_code, True, "clean"),
+    Pass("canonicalise", canonicalise, True, "clean"),
+    Pass("fold_constants", fold_constants, True, "simplify"),
+    Pass("simplify_shapes", simplify_shapes, True, "simplify"),
+    Pass("simplify_algebra", simplify_algebra, True, "simplify"),
+    Pass("merge_common", merge_common, True, "simplify"),
+)
+BY_NAME: Final = {p.name: p for p in PASSES}
+
+_EXACT: Final = tuple(p.name for p in PASSES if p.exact)
+# Level -> phases; each repeats until nothing changes.
+LEVELS: Final[dict[int, tuple[tuple[str, ...], ...]]] = {0: (), 1: (_EXACT,)}
+
+
+def run_passes(
+    graph: Graph,
+    passes: int | Iterable[str],
+    *,
+    report: list[Any] | None = None,
+    check: bool = False,
+) -> int:
+    """Run passes on a graph in place; returns the number of changes.
+
+    Args:
+        graph: changed in place.
+        passes: a level (0 nothing, 1 the exact passes until nothing changes, 2 also decomposition
+            and fusion), or names of passes in the order to run them.
+        report: a list that gets a `Report` per run of a pass.
+        check: whether the verifier runs before the first and after each pass.
+
+    Raises:
+        GraphError: no such level or pass, or (`check`) a pass broke the graph.
+    """
+    if check:
+        verify(graph)
+    if not isinstance(passes, int):
+        return sum(_run(graph, _named(name), report, check) for name in passes)
+    if passes not in LEVELS:
+        raise GraphError(f"no level {passes}; there are: {', '.join(map(str, LEVELS))}")
+    return sum(_phase(graph, names, report, check) for names in LEVELS[passes])
+
+
+def _phase(graph: Graph, names: Sequence[str], report: list[Any] | None, check: bool) -> int:
+    """Run passes in turn, again and again until none of them changes anything."""
+    total = 0
+    for _ in range(_MAX_ROUNDS):
+        changes = sum(_run(graph, _named(name), report, check) for name in names)
+        total += changes
+        if not changes:
+            break
+    return total
+
+
+def _named(name: str) -> Pass:
+    if name not in BY_NAME:
+        raise GraphError(f"no pass {name!r}; there are: {', '.join(BY_NAME)}")
+    return BY_NAME[name]
+
+
+def _run(graph: Graph, row: Pass, report: list[Any] | None, check: bool) -> int:
+    before, start = len(graph), time.perf_counter()
+    changes = row.run(graph)
+    if report is not None:
+        report.append(Report(row.name, time.perf_counter() - start, before, len(graph), changes))
+    if check:
+        try:
+            verify(graph)
+        except GraphError as error:
+            raise GraphError(f"after pass {row.name}: {error}") from error
+    return changes

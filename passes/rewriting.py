@@ -35,7 +35,7 @@ class Maker:
     def constant(self, value: Any, dtype: DType) -> Value:
         """Add a constant."""
         array = np.asarray(value, dtype=dtype.np)
-        return self.graph.add_constant(array, TensorType(dtype, array.shape), self.like)
+        return self.graph.add_constant(array, TensorType(dtype, array.shape), self.like).out
 
     def reshape(self, x: Value, shape: tuple[int, ...]) -> Value:
         """`x` under another shape; itself where it has that shape."""
@@ -48,7 +48,7 @@ class Maker:
 
 def table(rules: Mapping[str, NodeRule | Sequence[NodeRule]]) -> dict[str, list[NodeRule]]:
     """Return rules by op name from `{"add sub": rule or rules}`; a trait names all its ops."""
-    found: dict[str, list[NodeRule]] = {name: [] for name in OPS}
+    found: dict[str, list[NodeRule]] = {name: [] for name in (*OPS, CONSTANT)}
     for names, group in rules.items():
         for name in names.split():
             rows = [n for n, row in OPS.items() if name in row.traits] or [name]

@@ -10,6 +10,9 @@ from tracegraph.passes.rewriting import Maker, rewrite, table, uniform_of
 
 Index = tuple[Any, ...]
 
+# A cat of more pieces is not joined with the cat that reads it: chains would grow quadratically.
+_MAX_PIECES: Final = 64
+
 
 def simplify_shapes(graph: Graph) -> int:
     """Compose and remove reshape, permute, expand, slice, cat, pad and reductions of nothing."""
@@ -88,7 +91,7 @@ def _slice(make: Maker, node: Node) -> Value | None:
             return make.op("slice", inner.inputs[0], index=index)
     if inner.op == "cat":
         return _slice_of_cat(make, inner, index)
-    return None
+    return _slice_of_pad(make, inner, index) if inner.op == "pad" else None
 
 
 def _compose(first: Index, second: Index) -> Index:
@@ -138,6 +141,19 @@ def _slice_of_cat(make: Maker, cat: Node, index: Index) -> Value | None:
     return None
 
 
+def _slice_of_pad(make: Maker, pad: Node, index: Index) -> Value | None:
+    """A slice that takes nothing of the border."""
+    x = pad.inputs[0]
+    moved: list[Any] = []
+    for item, (before, _), size in zip(index, pad.attrs["pads"], x.type.shape, strict=True):
+        start, stop, step = (item, item + 1, 1) if isinstance(item, int) else item
+        start, stop = start - before, stop - before
+        if start < 0 or stop > size:
+            return None
+        moved.append(start if isinstance(item, int) else (start, stop, step))
+    return make.op("slice", x, index=tuple(moved))
+
+
 def _slice_scatter(make: Maker, node: Node) -> Value | None:
     """Writes of everything, writes that are overwritten, and writes into a constant border."""
     x, y = node.inputs
@@ -177,8 +193,9 @@ def _cat(make: Maker, node: Node) -> Value | None:
     dim = node.attrs["dim"]
     pieces: list[Value] = []
     for value in node.inputs:
-        if value.node.op == "cat" and value.node.attrs["dim"] == dim:
-            pieces.extend(value.node.inputs)
+        inner = value.node
+        if inner.op == "cat" and inner.attrs["dim"] == dim and len(inner.inputs) <= _MAX_PIECES:
+            pieces.extend(inner.inputs)
         elif value.type.shape[dim]:
             pieces.append(value)
     pieces = pieces or [node.inputs[0]]
@@ -191,7 +208,7 @@ def _cat(make: Maker, node: Node) -> Value | None:
             joined[-1] = merged
     if len(joined) == 1:
         return joined[0]
-    return make.op("cat", *joined, dim=dim) if len(joined) < len(node.inputs) else None
+    return None if joined == list(node.inputs) else make.op("cat", *joined, dim=dim)
 
 
 def _neighbours(make: Maker, a: Value, b: Value, dim: int) -> Value | None:

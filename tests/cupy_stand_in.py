@@ -34,7 +34,7 @@ UFUNCS = frozenset(
 # name: keywords beside the arrays. Those of creation functions are in _Cupy.
 FUNCTIONS = {
     "all": "axis keepdims", "any": "axis keepdims", "argsort": "axis kind", "atleast_1d": "",
-    "ascontiguousarray": "dtype", "broadcast_arrays": "", "broadcast_to": "shape",
+    "ascontiguousarray": "dtype", "broadcast_arrays": "", "broadcast_to": "shape", "clip": "",
     "concatenate": "axis", "cumprod": "axis dtype", "cumsum": "axis dtype",
     "diagonal": "offset axis1 axis2", "einsum": "", "expand_dims": "axis", "flatnonzero": "",
     "flip": "axis", "matmul": "out", "max": "axis keepdims", "min": "axis keepdims",
@@ -47,7 +47,7 @@ FUNCTIONS = {
 LINALG = frozenset("cholesky det eigh eigvalsh inv qr slogdet solve svd".split())
 CREATION = {
     "arange": "dtype", "array": "dtype copy", "asarray": "dtype", "empty": "dtype",
-    "empty_like": "dtype", "eye": "dtype", "full": "dtype", "ones": "dtype", "zeros": "dtype",
+    "empty_like": "dtype order", "eye": "dtype", "full": "dtype", "ones": "dtype", "zeros": "dtype",
     "zeros_like": "dtype", "full_like": "dtype", "ones_like": "dtype", "linspace": "dtype",
 }  # fmt: skip
 # What does not touch arrays, and is NumPy's own in CuPy too.
@@ -262,11 +262,9 @@ _calls: list[tuple[str, Any, dict[str, Any]]] = []
 class _Ufunc:
     """An elementwise function with the few methods that CuPy gives each."""
 
-    # `at` needs atomics of the device, `reduceat` and `accumulate` are written for sums only.
-    _METHODS = {
-        "add": ("at", "reduceat", "accumulate"), "multiply": ("accumulate",), "subtract": ("at",),
-        "maximum": ("at",), "minimum": ("at",), "bitwise_and": ("at",), "bitwise_or": ("at",),
-    }  # fmt: skip
+    # `at` adds in an order that changes from run to run and `reduceat` subtracts running sums:
+    # neither is for op rows. `reduce` and `accumulate` exist for sums and products only.
+    _METHODS = {"add": ("reduce", "accumulate"), "multiply": ("reduce", "accumulate")}
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -277,8 +275,8 @@ class _Ufunc:
         return _call(self.numpy, args, kwargs)
 
     def __getattr__(self, method: str) -> Any:
-        if method not in ("reduce", "outer", *self._METHODS.get(self.name, ())):
-            raise NoSuchCall(f"cupy.{self.name}.{method} is not implemented")
+        if method not in ("outer", *self._METHODS.get(self.name, ())):
+            raise NoSuchCall(f"cupy.{self.name}.{method} is not there, or not for op rows")
         return lambda *args, **kwargs: _call(getattr(self.numpy, method), args, kwargs)
 
 
@@ -329,8 +327,14 @@ class _Device:
         """Wait for the device: nothing to wait for."""
 
 
+def _diagonal(x: Any, *args: int, **kwargs: int) -> Any:
+    view = np.diagonal(x, *args, **kwargs)
+    view.flags.writeable = True
+    return view
+
+
 def _function(name: str, keywords: str) -> Any:
-    numpy = getattr(np, name)
+    numpy = _diagonal if name == "diagonal" else getattr(np, name)
 
     def function(*args: Any, **kwargs: Any) -> Any:
         _known(name, keywords, kwargs)
@@ -383,9 +387,9 @@ def _linear_algebra(name: str) -> Any:
         try:
             return _call(getattr(np.linalg, name), args, kwargs)
         except np.linalg.LinAlgError:
-            if _raises or name != "inv":
+            if _raises or name not in ("inv", "cholesky", "solve"):
                 raise
-            return ndarray(np.full(args[0].shape, np.nan, args[0].dtype))
+            return ndarray(np.full(args[-1].shape, np.nan, args[0].dtype))
 
     return function
 
@@ -394,17 +398,10 @@ def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
     return ndarray(np.lib.stride_tricks.as_strided(x.host, shape, strides))
 
 
-def _scatter_add(a: ndarray, slices: Any, value: Any) -> None:
-    if a.dtype not in (np.int32, np.float16, np.float32, np.float64, np.uint32, np.uint64):
-        raise TypeError(f"scatter_add does not support {a.dtype}")
-    np.add.at(a.host, _wrapped(slices, a.shape), _host(value))
-
-
 @contextmanager
 def installed() -> Iterator[ModuleType]:
     """Let `import cupy` give the stand-in, and tracegraph find one GPU."""
     cupy, cupyx = _Cupy(), ModuleType("cupyx")
-    cupyx.scatter_add = _scatter_add  # type: ignore[attr-defined]
     cupyx.errstate = errstate  # type: ignore[attr-defined]
     before = {name: sys.modules.get(name) for name in ("cupy", "cupyx")}
     sys.modules.update(cupy=cupy, cupyx=cupyx)

@@ -60,9 +60,14 @@ bool = _dtypes.bool_  # noqa: A001
 half, float, double = float16, float32, float64  # noqa: A001
 short, int, long = int16, int32, int64  # noqa: A001
 
-globals().update(_FUNCTIONS)
+# `trace` of a matrix is reached through the lazy one, which traces functions.
+globals().update({name: f for name, f in _FUNCTIONS.items() if name != "trace"})
 
 _LAZY = {
+    "autocast": "tracegraph.amp",
+    "get_autocast_dtype": "tracegraph.amp",
+    "get_autocast_gpu_dtype": "tracegraph.amp",
+    "is_autocast_enabled": "tracegraph.amp",
     "trace": "tracegraph.tracing",
     "Traced": "tracegraph.tracing",
     "save": "tracegraph.archive",
@@ -72,7 +77,7 @@ _LAZY = {
     "get_num_threads": "tracegraph.compiler",
 }
 _SUBMODULES = frozenset(
-    """autograd cuda distributions errors fft jit linalg models nn optim random special utils
+    """amp autograd cuda distributions errors fft jit linalg models nn optim random special utils
     hub backends version testing onnx passes runtime ir""".split()
 )
 

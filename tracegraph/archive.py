@@ -126,8 +126,11 @@ def _entry_members(entries: Mapping[str, EntryPoint]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     listed: dict[str, Any] = {}
     for entry_name, entry in entries.items():
-        if not entry_name.isidentifier():
-            raise TypeError(f"entry point name {entry_name!r} is no Python identifier")
+        if not entry_name.isidentifier() or hasattr(Loaded, entry_name):
+            raise TypeError(
+                f"an entry point cannot be named {entry_name!r}: use a Python identifier that is "
+                "no attribute of a loaded file"
+            )
         local: dict[str, str] = {}
         for name, t in entry.state.items():
             number = store.add_tensor(t)

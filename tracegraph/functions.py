@@ -8,14 +8,25 @@ from types import ModuleType
 from typing import Any, Final
 
 from tracegraph.api import (
+    activation,
     contraction,
     creation,
+    differences,
+    einsum,
+    legacy_linear_algebra,
+    matrices,
     pointwise,
+    queries,
     random,
     rearrangement,
     reduction,
+    selection,
     shape,
+    sorting,
+    special,
+    statistics,
 )
+from tracegraph.api.keywords import accept_keywords
 
 
 def functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -30,15 +41,34 @@ def functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
     }
 
 
-FAMILIES: Final = (creation, pointwise, random, reduction, shape, rearrangement, contraction)
-_INNER: Final = frozenset(("finish", "note_constant", "shape_of", "legacy_tensor", "infer_shape",
-                           "slice_dim"))  # fmt: skip
+FAMILIES: Final = (
+    creation, pointwise, activation, random, reduction, shape, rearrangement, contraction, einsum,
+    matrices, selection, sorting, statistics, differences, legacy_linear_algebra, queries,
+)  # fmt: skip
+_INNER: Final = frozenset(
+    """finish note_constant shape_of legacy_tensor infer_shape slice_dim matrix_product""".split()
+)
+_ELSEWHERE: Final = {
+    "polygamma": special.polygamma,
+    "mvlgamma": special.multigammaln,
+    "logit": special.logit,
+}
 
-FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+PLAIN: Final[dict[str, Callable[..., Any]]] = {
     name: function
     for family in FAMILIES
     for name, function in functions_of(family).items()
     if name not in _INNER
+} | _ELSEWHERE
+"""The functions as they are written."""
+
+FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    name: accept_keywords(function, with_out=True) for name, function in PLAIN.items()
+}
+"""The functions as programs call them, with `out=`."""
+
+TENSOR_METHODS: Final[dict[str, Callable[..., Any]]] = {
+    name: accept_keywords(function, with_out=False) for name, function in PLAIN.items()
 }
 
 IN_PLACE: Final = frozenset(
@@ -47,9 +77,9 @@ IN_PLACE: Final = frozenset(
     bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max
     clamp_min clip copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv
     exp exp2 expm1 fix float_power floor floor_divide fmod frac ge greater greater_equal gt
-    heaviside hypot i0 ldexp le lerp less less_equal lgamma log log10 log1p log2 logical_and
-    logical_not logical_or logical_xor lt maximum minimum mul multiply nan_to_num ne neg negative
-    nextafter not_equal pow rad2deg reciprocal remainder renorm round rsqrt sgn sigmoid sign sin
-    sinc sinh sqrt square sub subtract tan tanh tril triu true_divide trunc xlogy""".split()
+    heaviside hypot i0 index_add index_copy index_fill index_put index_reduce ldexp le lerp less less_equal lgamma log log10 log1p log2 logical_and
+    logical_not logical_or logical_xor logit lt masked_fill masked_scatter maximum minimum mul multiply nan_to_num ne neg negative
+    nextafter not_equal pow put rad2deg reciprocal relu remainder renorm round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign
+    sin sinc sinh sqrt square sub subtract tan tanh tril triu true_divide trunc xlogy""".split()
 )
 """Functions that have an in-place form `name_`."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph import modes, operators, printing
-from tracegraph.api import creation, indexing, shape
+from tracegraph.api import creation, indexing, method_forms, shape
 from tracegraph.api.promotion import cast
 from tracegraph.autograd import backward as _backward
 from tracegraph.devices import device_of, parse_device
@@ -23,7 +23,7 @@ from tracegraph.dispatch import assign, check_writable, refresh, set_aside
 from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
 from tracegraph.engine import clone
 from tracegraph.errors import AutogradError, DTypeError, OpError
-from tracegraph.functions import FUNCTIONS, IN_PLACE
+from tracegraph.functions import IN_PLACE, TENSOR_METHODS
 from tracegraph.tape import AccumulateGrad, add_hook, make_leaf
 from tracegraph.tensors import (
     Size,
@@ -566,12 +566,12 @@ def _tensor_first(function: Callable[..., Any]) -> bool:
 def complete(cls: type[Tensor]) -> None:
     """Bind everything to the class."""
     operators.bind(cls)
-    for name, function in FUNCTIONS.items():
+    for name, function in TENSOR_METHODS.items():
         if _tensor_first(function):
             setattr(cls, name, function)
             if name in IN_PLACE:
                 setattr(cls, name + "_", in_place(function))
-    for name, value in {**PROPERTIES, **METHODS}.items():
+    for name, value in {**method_forms.METHODS, **PROPERTIES, **METHODS}.items():
         setattr(cls, name, value)
     for name, dtype_name in _CASTS.items():
         setattr(cls, name, _caster(dtype_name))

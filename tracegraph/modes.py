@@ -6,6 +6,7 @@ recorders active anywhere: eager ops test that plain integer before they read a 
 
 from __future__ import annotations
 
+import threading
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -17,17 +18,20 @@ RECORDER: Final[ContextVar[Any]] = ContextVar("recorder", default=None)
 XP: Final[ContextVar[Any]] = ContextVar("xp", default=np)
 
 recording = 0
+_lock: Final = threading.Lock()
 
 
 def push_recorder(recorder: Any) -> Any:
     """Make `recorder` (or None, to pause) the active one; returns the token for `pop_recorder`."""
     global recording
-    recording += 1
+    with _lock:
+        recording += 1
     return RECORDER.set(recorder)
 
 
 def pop_recorder(token: Any) -> None:
     """Undo `push_recorder`."""
     global recording
-    recording -= 1
+    with _lock:
+        recording -= 1
     RECORDER.reset(token)

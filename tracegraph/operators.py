@@ -86,7 +86,7 @@ def _arithmetic(
         elif kind is Tensor or isinstance(other, Tensor):
             peer = other
             b = other._data
-            if b.__class__ is not _ndarray or b.dtype is not dtype:
+            if b.__class__ is not _ndarray or b.dtype is not dtype or reflected:
                 return slow(self, other)
         else:
             return slow(self, other)

@@ -252,13 +252,13 @@ class Recorder:
             entry.value = value
             entry.views.clear()
             return
-        whole = self._abstract(entry.value, entry.type)
+        whole = self.abstract(entry.value, entry.type)
         stages = [whole]
         grad = modes.GRAD.set(False)
         try:
             for op, items in t._chain[:-1]:
                 stages.append(dispatch(op, (stages[-1],), dict(items)))
-            piece = self._abstract(value, type_of(t))
+            piece = self.abstract(value, type_of(t))
             for stage, (op, items) in zip(reversed(stages), reversed(t._chain), strict=True):
                 assert op.write_back is not None
                 piece = op.write_back(front, stage, piece, **dict(items))
@@ -268,7 +268,8 @@ class Recorder:
         entry.views.clear()
         entry.views[t._chain] = value
 
-    def _abstract(self, value: RowValue, known: TensorType) -> Tensor:
+    def abstract(self, value: RowValue, known: TensorType) -> Tensor:
+        """Return a tensor without data that stands for a Value."""
         t = wrap(AbstractArray(known))
         self.bind(t, value)
         return t

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +26,8 @@ class Walk:
     """What a walk found.
 
     `names`: Storage -> first path of its whole; `tensors`: path -> tensor; `modules`: path ->
-    nn module; `optimizers`: path -> optimizer; `containers`: mutable containers with a copy.
+    nn module; `optimizers`: path -> optimizer; `containers`: places that can be rebound (lists,
+    dicts, attributes, closure cells, globals) with a copy of what they held.
     """
 
     names: dict[Storage, str] = dataclasses.field(default_factory=dict)
@@ -40,6 +42,18 @@ class Walk:
         storage = storage_of(t)
         self.tensors.setdefault(path, t)
         self.names.setdefault(storage, path)
+
+
+class _Globals:
+    """The names of its globals that a function uses."""
+
+    def __init__(self, namespace: dict[str, Any], code: types.CodeType) -> None:
+        self.namespace = namespace
+        self.names = tuple(dict.fromkeys(_code_names(code)))
+
+    def contents(self) -> dict[str, Any]:
+        """What they stand for now."""
+        return {n: self.namespace[n] for n in self.names if n in self.namespace}
 
 
 def _join(path: str, name: str) -> str:
@@ -89,6 +103,7 @@ def walk(function: Any) -> Walk:
     if hasattr(function, "__tracegraph_state__"):
         _visit(found, "", function, later)
     else:
+        _keep_names(found, function)
         for name, value in roots_of(function):
             path = "" if name == "self" and hasattr(value, "__tracegraph_state__") else name
             _visit(found, path, value, later)
@@ -124,18 +139,19 @@ def _children(
     if hasattr(value, "__tracegraph_state__"):
         found.modules[path] = value
         for container in value.__tracegraph_containers__():
-            found.containers.append((container, _copy(container)))
+            found.containers.append((container, _contents(container)))
         return list(value.__tracegraph_state__())
     if isinstance(value, dict):
-        found.containers.append((value, dict(value)))
+        found.containers.append((value, _contents(value)))
         return [(str(k), v) for k, v in value.items()]
     if isinstance(value, (list, tuple)):
         if isinstance(value, list):
-            found.containers.append((value, list(value)))
+            found.containers.append((value, _contents(value)))
         return [(str(i), v) for i, v in enumerate(value)]
     if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
         if getattr(value, "__module__", "").split(".")[0] == "tracegraph":
             return []
+        _keep_names(found, value)
         return [("" if n == "self" else n, v) for n, v in roots_of(value)]
     if _is_plain(value):
         attributes = vars(value)
@@ -144,8 +160,28 @@ def _children(
     return []
 
 
-def _copy(container: Any) -> Any:
-    return list(container) if isinstance(container, list) else dict(container)
+def _keep_names(found: Walk, function: Any) -> None:
+    """Note the closure cells and globals that a function can rebind."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(getattr(function, "__func__", function))
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    for cell in (*(function.__closure__ or ()), _Globals(function.__globals__, code)):
+        found.containers.append((cell, _contents(cell)))
+
+
+def _contents(container: Any) -> dict[Any, Any]:
+    """What a container holds, by key, index or name."""
+    if isinstance(container, list):
+        return dict(enumerate(container))
+    if isinstance(container, types.CellType):
+        try:
+            return {"a closure variable": container.cell_contents}
+        except ValueError:
+            return {}
+    return container.contents() if isinstance(container, _Globals) else dict(container)
 
 
 def _is_plain(value: Any) -> bool:
@@ -161,7 +197,7 @@ def _visit_optimizer(found: Walk, path: str, optimizer: Any) -> None:
     optimizer._trace_name = path
     optimizer.__tracegraph_materialize__()
     for container in optimizer.__tracegraph_containers__():
-        found.containers.append((container, _copy(container)))
+        found.containers.append((container, _contents(container)))
     places: dict[int, str] = {}
     for name, t in found.tensors.items():
         places.setdefault(id(t), name)
@@ -174,11 +210,37 @@ def _visit_optimizer(found: Walk, path: str, optimizer: Any) -> None:
         found.name(f"{path}.{slot}.{places[id(p)]}", t)
 
 
+def changes(found: Walk) -> list[str]:
+    """Say what Python places hold now that is neither what they held nor a tensor for a tensor."""
+    told = []
+    for container, before in found.containers:
+        now = _contents(container)
+        for key in {**before, **now}:
+            old, new = before.get(key), now.get(key)
+            if old is new or (isinstance(old, Tensor) and isinstance(new, Tensor)):
+                continue
+            if type(old) is type(new) and isinstance(old, _ATOMS) and old == new:
+                continue
+            told.append(f"{key} ({_shown(old)} before, {_shown(new)} after)")
+    return told
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, _ATOMS) else f"a {type(value).__name__}"
+
+
 def restore(found: Walk) -> None:
     """Put back the contents of every container that the walk met."""
     for container, before in found.containers:
         if isinstance(container, list):
-            container[:] = before
+            container[:] = before.values()
+        elif isinstance(container, types.CellType):
+            for value in before.values():
+                container.cell_contents = value
+        elif isinstance(container, _Globals):
+            for name in set(container.contents()) - set(before):
+                del container.namespace[name]
+            container.namespace.update(before)
         else:
             container.clear()
             container.update(before)

@@ -17,8 +17,8 @@ from tracegraph import pytree
 from tracegraph.entry import EntryPoint, Hyper, LeafSpec, Signature
 from tracegraph.errors import TraceError
 from tracegraph.ir.graph import Graph
-from tracegraph.recording import Recorder, RowValue
-from tracegraph.state import Walk, restore, walk
+from tracegraph.recording import Recorder, Row, RowValue
+from tracegraph.state import Walk, changes, restore, walk
 from tracegraph.storage import Storage
 from tracegraph.tape import make_leaf
 from tracegraph.tensors import Tensor, storage_of, type_of, wrap
@@ -58,23 +58,28 @@ def trace(
         BakeError: a tensor's value would be frozen (`if tensor:`, `item()`, ...).
         TraceError: the function cannot be traced truthfully; the message names the line.
     """
+    if isinstance(function, Tensor):  # PyTorch's `trace(matrix)`, the sum of the diagonal
+        return function.trace()  # type: ignore[no-any-return]
     args = _as_arguments(example_inputs)
     names, values = _named(function, args, dict(example_kwargs or {}))
     leaves, tree = pytree.flatten(tuple(values), is_leaf, "input")
     paths = _leaf_paths(names, values)
     found = walk(function)
     grads = [(t, t._grad) for t in _leaves_of(found)]
-    attempt = _Attempt(function, found, leaves, tree, paths, len(args), names)
+    inputs = (leaves, tree, paths, len(args), names)
+    attempt = _Attempt(function, found, *inputs)
     try:
         attempt.run()
-        if attempt.recorder.missing_grads:
+        missing = [leaf for leaf in attempt.recorder.missing_grads if leaf._grad is not None]
+        if missing:
             attempt.undo(grads)
-            for leaf in attempt.recorder.missing_grads:
+            for leaf in missing:
                 leaf._grad = wrap(np.zeros(leaf._data.shape, leaf._data.dtype))
                 grads = [(t, leaf._grad if t is leaf else g) for t, g in grads]
-            found = walk(function)
-            attempt = _Attempt(function, found, leaves, tree, paths, len(args), names)
+            attempt = _Attempt(function, walk(function), *inputs)
             attempt.run()
+        if attempt.left_changes():
+            attempt.check_again(_Attempt(function, walk(function), *inputs))
         attempt.note_rebinding()
         return attempt.finish(name or _name_of(function))
     finally:
@@ -206,23 +211,92 @@ class _Attempt:
         self.aliases.append(t)
         return t
 
-    def note_rebinding(self) -> None:
-        """Turn attributes that now hold another tensor (`self.h = h`) into writes of State."""
+    def left_changes(self) -> list[str]:
+        """Say what a second call would find otherwise than this one did, besides values."""
+        told = changes(self.found)
+        for path, t in walk(self.function).tensors.items():
+            if path in self.found.tensors and t.grad_fn is not None:
+                told.append(f"{path} (a part of the gradient history after; detach() it)")
+        return told
+
+    def check_again(self, second: _Attempt) -> None:
+        """Run again from what this run left: the graph must be the same.
+
+        Raises:
+            TraceError: what the function does depends on what an earlier call left.
+        """
+        told = ", ".join(self.left_changes()[:5])
+        remedy = (
+            f"the function leaves changes: {told}; the next call does other things because of "
+            "them, which a replay cannot. Call it once before you trace it, keep what changes in "
+            "tensors of fixed shape, or change it outside of the traced function"
+        )
+        try:
+            second.run()
+        except TraceError:
+            raise
+        except Exception as error:
+            raise TraceError(f"{remedy} (the next call raises {error!r})") from error
+        finally:
+            second.undo([(t, t._grad) for t in _leaves_of(second.found)])
+        place = _first_difference(self.recorder.rows, second.recorder.rows)
+        mine, theirs = (
+            (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found)) for a in (self, second)
+        )
+        if place is not None or mine != theirs:
+            raise TraceError(remedy + (f" (at {place})" if place else ""))
+
+    def writes(self, places: Walk) -> dict[str, RowValue | None]:
+        """Return the Values that tensors in `places` hold after the run, where they changed."""
+        entries = (*self.recorder.states.values(), *self.recorder.inputs)
+        held: dict[str, RowValue | None] = {e.name: e.value for e in entries if e.written}
+        for path, _, now in self.rebound(places):
+            entry = now._storage.entry
+            known = entry is not None and entry.token is self.recorder.token
+            held[path] = self.recorder.value_of(now) if known else None
+        return held
+
+    def rebound(self, places: Walk) -> list[tuple[str, Tensor, Tensor]]:
+        """Return (path, before, after) of places that hold another tensor's memory now."""
         after = walk(self.function)
-        for path, t in self.found.tensors.items():
+        moved = []
+        for path, t in places.tensors.items():
             now = after.tensors.get(path)
             if now is None or storage_of(now) is storage_of(t):
                 continue
             if path.endswith(".grad") and storage_of(t) not in self.recorder.states:
                 continue
+            moved.append((path, t, now))
+        return moved
+
+    def note_rebinding(self) -> None:
+        """Turn attributes that now hold another tensor (`self.h = h`) into writes of State.
+
+        Raises:
+            TraceError: the new tensor is of another type, or the memory is still in use elsewhere.
+        """
+        recorder = self.recorder
+        moved = self.rebound(self.found)
+        places = {path for path, _, _ in moved}
+        held = {storage_of(t): path for path, t in walk(self.function).tensors.items()
+                if path not in places}  # fmt: skip
+        values = []
+        for path, t, now in moved:
             if type_of(now) != type_of(t):
                 raise TraceError(
                     f"{path} is {type_of(t)} before the traced call and {type_of(now)} after it; "
                     "State must keep its type"
                 )
-            entry = self.recorder.entry_of(t)
-            entry.value = self.recorder.value_of(now)
-            entry.written = True
+            if storage_of(t) in held:
+                raise TraceError(
+                    f"{path} holds another tensor after the traced call, but "
+                    f"{held[storage_of(t)]} still shares the memory that {path} had: write to "
+                    f"{path} in place (copy_), or clone() where they came to share"
+                )
+            values.append((t, recorder.value_of(now)))
+        with recorder:
+            for t, value in values:
+                recorder.write(t, recorder.abstract(value, type_of(t)))
 
     def finish(self, name: str) -> Traced:
         """Return the Traced."""
@@ -279,6 +353,26 @@ class _Attempt:
         restore(self.found)
         for t, g in grads:
             t._grad = g
+
+
+def _first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:
+    """Return the place of the first row that differs, or None."""
+    for a, b in zip(mine, theirs, strict=False):
+        if a[:2] != b[:2] or a.types != b.types or not _same_attrs(a.attrs, b.attrs):
+            return a.loc or b.loc or a.op
+    if len(mine) != len(theirs):
+        row = max(mine, theirs, key=len)[min(len(mine), len(theirs))]
+        return row.loc or row.op
+    return None
+
+
+def _same_attrs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    def same(x: Any, y: Any) -> bool:
+        if isinstance(x, np.ndarray):
+            return x.tobytes() == y.tobytes()
+        return type(x) is type(y) and (x == y or x != x)
+
+    return a.keys() == b.keys() and all(same(x, b[k]) for k, x in a.items())
 
 
 def _overlap(a: Any, b: Any) -> bool:

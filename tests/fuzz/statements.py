@@ -280,7 +280,15 @@ def rebind(w: Writer) -> None:
     if not names:
         return write(w)
     v = w.c.pick(names)
-    w.line(f"{v.name} = {v.name} * 0.5 + {w.operand(v.shape)}")
+    others = [o.name for o in w.vars if o.kind == "f" and o.shape == v.shape]
+    form = w.c.integer(0, 9)
+    if form == 8:
+        w.line(f"{v.name} = {w.c.pick(others)}{w.c.pick(('', '.clone()', '.detach()'))}")
+    elif form == 9:
+        other = w.c.pick([o.name for o in names if o.shape == v.shape])
+        w.line(f"{v.name}, {other} = {other}, {v.name}")
+    else:
+        w.line(f"{v.name} = {v.name} * 0.5 + {w.operand(v.shape)}")
 
 
 def update(w: Writer) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from tracegraph import modes
 from tracegraph.devices import device_of, module_of, parse_device
 from tracegraph.dispatch import front
-from tracegraph.dtypes import BY_NUMPY, DType, bool_, dtype_of, get_default_dtype, int64
+from tracegraph.dtypes import BY_NUMPY, DType, bool_, dtype_of, float64, get_default_dtype, int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.tape import make_leaf
 from tracegraph.tensors import Tensor, type_of, wrap
@@ -189,30 +189,30 @@ def empty(
     return full(_size(size, options), 0, dtype=dtype or get_default_dtype(), **options)
 
 
-def _like(input: Tensor, value: Any, dtype: DType | None, options: dict[str, Any]) -> Tensor:  # noqa: A002
+def _like(input: Tensor, value: Any, dtype: DType | None, options: dict[str, Any]) -> Tensor:
     options.pop("memory_format", None)
     options.setdefault("device", device_of(input._data))
     known = type_of(input)
     return full(known.shape, value, dtype=dtype or known.dtype, **options)
 
 
-def zeros_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:  # noqa: A002
+def zeros_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:
     """Return zeros of the shape, dtype and device of `input`."""
     return _like(input, 0, dtype, options)
 
 
-def ones_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:  # noqa: A002
+def ones_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:
     """Return ones of the shape, dtype and device of `input`."""
     return _like(input, 1, dtype, options)
 
 
-def empty_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:  # noqa: A002
+def empty_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:
     """Return a tensor of the shape, dtype and device of `input`, to be overwritten."""
     return _like(input, 0, dtype, options)
 
 
 def full_like(
-    input: Tensor, fill_value: Any, *, dtype: DType | None = None, **options: Any  # noqa: A002
+    input: Tensor, fill_value: Any, *, dtype: DType | None = None, **options: Any
 ) -> Tensor:
     """Return one value in the shape, dtype and device of `input`."""
     return _like(input, fill_value, dtype, options)
@@ -272,3 +272,41 @@ def eye(n: int, m: int | None = None, *, dtype: DType | None = None, **options: 
     return finish(t, options.get("requires_grad", False))
 
 
+def logspace(
+    start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: DType | None = None,
+    device: Any = None, requires_grad: bool = False, layout: Any = None, out: Any = None,
+) -> Tensor:  # fmt: skip
+    """Return base to the powers of `steps` evenly spaced exponents, both ends included."""
+    wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
+    powers = linspace(start, end, steps, dtype=float64, device=device)
+    t: Tensor = front.cast(front.exp2(powers * math.log2(base)), dtype=wanted)
+    if base <= 0:
+        t = front.cast(full_like(powers, base) ** powers, dtype=wanted)
+    return finish(t, requires_grad)
+
+
+def range(
+    start: Any = 0, end: Any = None, step: Any = 1, *, dtype: DType | None = None,
+    device: Any = None, requires_grad: bool = False, layout: Any = None, out: Any = None,
+) -> Tensor:  # fmt: skip
+    """Return start, start+step, ... up to and with `end`, as floats by default."""
+    size = math.floor((end - start) / step) + 1
+    wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
+    return finish(_iota(size, start, step, wanted, device), requires_grad)
+
+
+def scalar_tensor(s: Any, **options: Any) -> Tensor:
+    """Return a number as a 0-d tensor of the default dtype."""
+    options.setdefault("dtype", get_default_dtype())
+    options.pop("layout", None)
+    return tensor(s, **options)
+
+
+def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
+    """Return a tensor to be overwritten; memory is row-major whatever the steps asked for."""
+    return empty(size, **options)
+
+
+def empty_permuted(size: Any, physical_layout: Any, **options: Any) -> Tensor:
+    """Return a tensor to be overwritten; memory is row-major whatever the layout asked for."""
+    return empty(size, **options)

@@ -95,7 +95,9 @@ def _optimize(command: argparse.ArgumentParser) -> None:
         "--level", type=int, choices=(0, 1, 2), default=1, help="0 nothing, 1 exact, 2 all"
     )
     command.add_argument("--passes", metavar="A,B", help="run just these passes, in this order")
-    command.add_argument("--table", action="store_true", help="one row for each pass")
+    command.add_argument(
+        "--table", action="store_true", help="a row for each pass instead of the graphs"
+    )
 
 
 _Commands = dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]
@@ -106,7 +108,7 @@ COMMANDS: Final[_Commands] = {
     "verify": ("check a file through and through (exit 1: it fails)", _verify),
     "diff": ("compare two files (exit 1: they differ)", _diff),
     "bench": ("time replays at each level of optimisation", _bench),
-    "optimize": ("run passes and tell what they did", _optimize),
+    "optimize": ("run passes and show the graphs, or what each pass did", _optimize),
 }
 """Each command's help and arguments; the module of its name in this package has `run(args)`."""
 

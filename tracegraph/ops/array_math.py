@@ -33,7 +33,7 @@ def math_over(xp: Any) -> SimpleNamespace:
     """Return the scalar language over the arrays of `xp` (the NumPy or CuPy module)."""
     m = SimpleNamespace(**{name: getattr(xp, name) for name in _SAME})
     m.rsqrt = lambda x: 1 / xp.sqrt(x)
-    m.sign = lambda x: xp.sign(x)
+    m.sign = lambda x: x if x.dtype.kind == "b" else xp.sign(x)
     m.round = lambda x: xp.rint(x)
     m.sigmoid = lambda x: _sigmoid(xp, x)
     m.floor_divide = lambda x, y: _floor_divide(xp, x, y)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import numpy as np
-
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import NOT_DIFFERENTIABLE, Joint, Spec, case, define, in_float32
@@ -91,14 +89,56 @@ def _index_put_type(
     return x
 
 
-def add_at(xp: Any, out: Any, places: Any, values: Any) -> None:
-    """out[places] += values, counting repeats."""
-    if xp.__name__ == "cupy":
-        import cupyx
+def fold_at(xp: Any, name: str, out: Any, indices: tuple[Any, ...], dims: Shape, y: Any) -> None:
+    """out[...] = function(out[...], y) at index arrays, repeats counted; `out` is contiguous.
 
-        cupyx.scatter_add(out, places, values)
-    else:
-        xp.add.at(out, places, values)
+    NumPy has `function.at`. CuPy has it for few functions and dtypes, in an order that changes from
+    run to run; there values are sorted by place and folded in doubling steps (Hillis & Steele 1986).
+    """
+    function = getattr(xp, name)
+    if xp.__name__ == "numpy":
+        function.at(out, _at(out.ndim, indices, dims), y)
+        return
+    if not dims:
+        out[...] = function(out, y)
+        return
+    places = _positions(xp, out.shape, indices, dims)
+    parts = xp.broadcast_to(y, places.shape).reshape(-1)
+    places = places.reshape(-1)
+    if places.size:
+        _fold_sorted(xp, function, out.reshape(-1), places, parts)
+
+
+def _positions(xp: Any, shape: Shape, indices: tuple[Any, ...], dims: Shape) -> Any:
+    """Row-major positions of the elements that index arrays take, in the shape of the result."""
+    steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    total: Any = 0
+    for dim, index in zip(dims, indices, strict=True):
+        total = total + index % max(shape[dim], 1) * steps[dim]
+    adjacent = all(b - a == 1 for a, b in zip(dims, dims[1:], strict=False))
+    place = dims[0] if adjacent else 0
+    rest = [i for i in range(len(shape)) if i not in dims]
+    lead, total = total.ndim, total.reshape(*total.shape, *(1,) * (len(rest) - place))
+    for j, dim in enumerate(rest):
+        behind = len(rest) - 1 - j + (lead if j < place else 0)
+        total = total + xp.arange(shape[dim]).reshape(-1, *(1,) * behind) * steps[dim]
+    return total
+
+
+def _fold_sorted(xp: Any, function: Any, out: Any, places: Any, values: Any) -> None:
+    """out[places] = function(out[places], values) for flat arrays, in an order that is fixed."""
+    order = xp.argsort(places, kind="stable")
+    ranked, parts = places[order], values[order]
+    step = 1
+    while step < len(ranked):
+        same = ranked[step:] == ranked[:-step]
+        if not bool(same.any()):
+            break
+        parts[step:] = xp.where(same, function(parts[:-step], parts[step:]), parts[step:])
+        step *= 2
+    last = xp.concatenate((ranked[1:] != ranked[:-1], xp.ones(1, dtype=bool)))
+    ends = ranked[last]
+    out[ends] = function(out[ends], parts[last])
 
 
 def _add_rows(xp: Any, out: Any, index: Any, values: Any) -> None:
@@ -124,7 +164,7 @@ def _index_put(xp: Any, x: Any, y: Any, *indices: Any, dims: Shape, accumulate: 
         values = xp.broadcast_to(y, indices[0].shape + x.shape[1:])
         _add_rows(xp, out, flat, values.reshape(flat.shape + x.shape[1:]))
     else:
-        add_at(xp, out, places, y)
+        fold_at(xp, "add", out, indices, dims, y)
     return out
 
 
@@ -231,7 +271,7 @@ scatter = define(
 def _scatter_add(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
     _check_bounds(xp, x.shape, (index,), (dim,))
     out = x.copy()
-    add_at(xp, out, _grid(xp, index, dim), y)
+    fold_at(xp, "add", out, _grid(xp, index, dim), tuple(range(x.ndim)), y)
     return out
 
 
@@ -266,16 +306,12 @@ def _identity(xp: Any, dtype: Any, reduce: str) -> Any:
 def _scatter_reduce(
     xp: Any, x: Any, index: Any, y: Any, *, dim: int, reduce: str, include_self: bool
 ) -> Any:
-    if xp.__name__ == "cupy":  # no scattered product there
-        host = _scatter_reduce(
-            np, x.get(), index.get(), y.get(), dim=dim, reduce=reduce, include_self=include_self
-        )
-        return xp.asarray(host)
+    _check_bounds(xp, x.shape, (index,), (dim,))
     out = x.copy()
     places = _grid(xp, index, dim)
     if not include_self:
         out[places] = _identity(xp, x.dtype, reduce)
-    getattr(xp, _FOLD[reduce]).at(out, places, y)
+    fold_at(xp, _FOLD[reduce], out, places, tuple(range(x.ndim)), y)
     return out
 
 

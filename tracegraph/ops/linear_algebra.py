@@ -6,6 +6,7 @@ reverse mode algorithmic differentiation"; Walter & Lehmann 2013, arXiv:1001.165
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -60,13 +61,23 @@ def _triangle(m: Any, x: Any, upper: bool, diagonal: int = 0) -> Any:
 def _lapack(name: str, why: str) -> Any:
     """A kernel of `xp.linalg` whose failure is a LinAlgError that says why."""
 
-    def kernel(xp: Any, *arrays: Any) -> Any:
+    def kernel(xp: Any, *arrays: Any, **options: Any) -> Any:
         try:
-            return getattr(xp.linalg, name)(*arrays)
+            with _raising(xp):
+                return getattr(xp.linalg, name)(*arrays, **options)
         except np.linalg.LinAlgError as error:
             raise LinAlgError(f"linalg.{name}: {why} ({error})") from None
 
     return kernel
+
+
+def _raising(xp: Any) -> Any:
+    """A context where failures raise: NumPy's always do, CuPy's only if told to."""
+    if xp.__name__ == "numpy":
+        return nullcontext()
+    import cupyx
+
+    return cupyx.errstate(linalg="raise")
 
 
 _SINGULAR = "The solver failed because the input matrix is singular"
@@ -378,10 +389,7 @@ def _svd(xp: Any, x: Any, *, full: bool) -> Any:
     if x.size == 0:
         u, s, vh = _svd_shapes(TensorType(FLOATS[-1], x.shape), full)
         return _eyes(xp, u, x.dtype), xp.zeros(s, dtype=x.dtype), _eyes(xp, vh, x.dtype)
-    try:
-        return tuple(xp.linalg.svd(x, full_matrices=full))
-    except np.linalg.LinAlgError as error:
-        raise LinAlgError(f"linalg.svd: {_DIVERGED} ({error})") from None
+    return tuple(_lapack("svd", _DIVERGED)(xp, x, full_matrices=full))
 
 
 def _eyes(xp: Any, shape: Shape, dtype: Any) -> Any:

@@ -121,6 +121,15 @@ def _rms_type(
     return _layer_type(x, weight, ndim=ndim, eps=eps)[0]
 
 
+def _rms_kernel(xp: Any, x: Any, weight: Any = None, *, ndim: int, eps: float) -> Any:
+    rows = x.reshape(math.prod(x.shape[: x.ndim - ndim]), -1)
+    mean = _squares(xp, rows)[:, None] / rows.shape[1]
+    y = rows * (1 / xp.sqrt(mean + x.dtype.type(eps)))
+    if weight is not None:
+        y *= weight.reshape(-1)
+    return y.reshape(x.shape)
+
+
 def _inverse_rms(m: Any, x: Any, ndim: int, eps: float) -> Any:
     dims = tuple(range(len(x.shape) - ndim, len(x.shape)))
     return m.rsqrt(m.mean(x * x, dim=dims, keepdim=True) + eps)
@@ -145,7 +154,8 @@ def _rms_vjp(
 
 
 rms_norm = define(
-    "rms_norm(x, weight?) -> y", type=_rms_type, decompose=_rms_norm, vjp=Joint(_rms_vjp),
+    "rms_norm(x, weight?) -> y", type=_rms_type, kernel=in_float32(_rms_kernel),
+    decompose=_rms_norm, vjp=Joint(_rms_vjp),
     sample=(case((3, 4), (4,), ndim=1, eps=1e-5), case((2, 3, 4), ndim=2, eps=1e-3)),
     doc="x / sqrt(mean(x²) + eps) · weight over the last dims. arXiv:1910.07467.",
 )  # fmt: skip

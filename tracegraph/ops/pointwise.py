@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tracegraph.dtypes import (
     ALL,
     BY_NUMPY,
@@ -452,7 +454,7 @@ where = define(
 def _cast_kernel(xp: Any, x: Any, *, dtype: DType) -> Any:
     source = BY_NUMPY[x.dtype]
     if source.is_floating_point and not dtype.is_floating_point and dtype is not bool_:
-        with xp.errstate(all="ignore"):
+        with np.errstate(all="ignore"):
             return x.astype(dtype.np)
     return x.astype(dtype.np)
 

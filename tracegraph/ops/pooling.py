@@ -226,6 +226,12 @@ adaptive_max_indices = define(
 )  # fmt: skip
 
 
+def _adaptive_avg_type(x: TensorType, *, size: Shape) -> TensorType:
+    if x.dtype not in FLOATS:
+        raise DTypeError(f"not implemented for dtype {x.dtype}")
+    return _adaptive_type(x, size=size)
+
+
 def _adaptive_mean(xp: Any, x: Any, *, size: Shape) -> Any:
     for i, count in enumerate(size):
         axis = x.ndim - len(size) + i
@@ -238,8 +244,10 @@ def _adaptive_mean(xp: Any, x: Any, *, size: Shape) -> Any:
 
 
 def _adaptive_grad_type(g: TensorType, *, size: Shape) -> TensorType:
-    _check(g, size)
-    return g.with_shape((*g.shape[: -len(size)], *size))
+    x = g.with_shape((*g.shape[: -len(size)], *size))
+    if _adaptive_avg_type(x, size=g.shape[-len(size) :]) != g:
+        raise OpError(f"no adaptive pooling of {x} gives {g}")
+    return x
 
 
 def _adaptive_grad(xp: Any, g: Any, *, size: Shape) -> Any:
@@ -260,7 +268,7 @@ def _last(kind: TensorType, items: Shape) -> Shape:
 
 
 adaptive_avg_pool = define(
-    "adaptive_avg_pool(x) -> y", type=_adaptive_type, kernel=in_float32(_adaptive_mean),
+    "adaptive_avg_pool(x) -> y", type=_adaptive_avg_type, kernel=in_float32(_adaptive_mean),
     vjp=(lambda m, g, x_type, size: m.adaptive_avg_pool_grad(g, size=_last(x_type, size)),),
     sample=(case((2, 5, 7), size=(3, 2)), case((2, 4), size=(3,))),
     doc="Mean of each of `size` even windows: i covers floor(i·n/size) to ceil((i+1)·n/size).",

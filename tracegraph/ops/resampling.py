@@ -12,6 +12,7 @@ from typing import Any
 from tracegraph.dtypes import FLOATS, NUMBERS
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import case, define, in_float32
+from tracegraph.ops.indexing import fold_at
 from tracegraph.tensor_type import Shape, TensorType
 
 Scales = tuple[float | None, ...]
@@ -126,6 +127,9 @@ def _grad_type(
 
 def _add_runs(xp: Any, out: Any, index: Any, values: Any, axis: int) -> None:
     """out[index] += values along an axis; index never falls, so equal indices are runs."""
+    if xp.__name__ != "numpy":
+        fold_at(xp, "add", out, (index,), (axis,), values)
+        return
     starts = xp.flatnonzero(xp.concatenate((xp.ones(1, dtype=bool), index[1:] != index[:-1])))
     if len(starts) < len(index):
         values = xp.add.reduceat(values, starts, axis=axis)

@@ -1,0 +1,38 @@
+"""Everything over an array module that is not NumPy: the stand-in for CuPy (no GPU needed)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+from tests import cupy_stand_in, device_checks
+from tracegraph.ops.core import Op
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _stand_in() -> Iterator[None]:
+    with cupy_stand_in.installed():
+        yield
+
+
+def test_the_tables_of_the_stand_in_are_those_of_cupy() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("cupy", "cupyx"):
+            patch.delitem(__import__("sys").modules, name, raising=False)
+        if importlib.util.find_spec("cupy") is None:
+            pytest.skip("CuPy is not installed (no GPU is needed for this test)")
+        import cupy
+
+        assert cupy_stand_in.check_against_cupy(cupy) == []
+
+
+@pytest.mark.parametrize("op", device_checks.rows(), ids=lambda op: op.name)
+def test_row(op: Op) -> None:
+    device_checks.check_row(op, "cuda")
+
+
+@pytest.mark.parametrize("op", device_checks.rows(), ids=lambda op: op.name)
+def test_gradient(op: Op) -> None:
+    device_checks.check_gradient(op, "cuda")

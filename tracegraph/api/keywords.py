@@ -1,0 +1,65 @@
+"""Keywords that PyTorch takes everywhere: `out=`, and NumPy's `axis=`, `keepdims=`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from tracegraph import modes
+from tracegraph.api.method_forms import resize_
+from tracegraph.api.promotion import cast
+from tracegraph.dispatch import assign
+from tracegraph.errors import AutogradError, DTypeError, OpError
+from tracegraph.tensors import Tensor, type_of
+
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def accept_keywords(function: Callable[..., Any], with_out: bool) -> Callable[..., Any]:
+    """Return the function with NumPy's names for its dims, and `out=` if asked for."""
+    known = inspect.signature(function).parameters
+    renamed = {new: old for new, old in _NUMPY_NAMES.items() if old in known and new not in known}
+    if not renamed and not with_out:
+        return function
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            return function(*args)
+        for name, meant in renamed.items():
+            if name in kwargs:
+                kwargs[meant] = kwargs.pop(name)
+        out = kwargs.pop("out", None) if with_out else None
+        result = function(*args, **kwargs)
+        return result if out is None else _store(out, result)
+
+    return call
+
+
+def _store(out: Any, result: Any) -> Any:
+    """Write a result into the tensor(s) given as `out`, which take its shape."""
+    if isinstance(out, Tensor):
+        return _store_one(out, result)
+    if len(out) != len(result):
+        raise OpError(f"expected {len(result)} tensors as out, but got {len(out)}")
+    stored = [_store_one(o, r) for o, r in zip(out, result, strict=True)]
+    return type(result)(*stored) if hasattr(result, "_fields") else tuple(stored)
+
+
+def _store_one(out: Tensor, result: Tensor) -> Tensor:
+    mine, theirs = type_of(out).dtype, type_of(result).dtype
+    if theirs.kind > mine.kind:
+        raise DTypeError(
+            f"result type {theirs.name.capitalize()} can't be cast to the desired output type "
+            f"{mine.name.capitalize()}"
+        )
+    if modes.GRAD.get() and (result._node is not None or out._node is not None):
+        raise AutogradError(
+            "functions with out=... arguments don't support automatic differentiation, but one of "
+            "the arguments requires grad."
+        )
+    if out.shape != result.shape:
+        resize_(out, tuple(result.shape))
+    return assign(out, cast(result, mine))

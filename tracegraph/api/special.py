@@ -1,0 +1,76 @@
+"""Special functions, with the names of `torch.special`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tracegraph.api.pointwise import (
+    digamma,
+    erf,
+    erfc,
+    erfinv,
+    exp2,
+    expm1,
+    i0,
+    lgamma,
+    log1p,
+    round,
+    sigmoid,
+    sinc,
+    xlogy,
+)
+from tracegraph.api.promotion import elementwise, float_operand
+from tracegraph.api.reduction import log_softmax, logsumexp, softmax
+from tracegraph.dispatch import front
+from tracegraph.errors import OpError
+from tracegraph.operators import unary_method
+from tracegraph.ops.table import OPS
+from tracegraph.tensors import Tensor
+
+i0e = unary_method(OPS["i0e"])
+i1 = unary_method(OPS["i1"])
+i1e = unary_method(OPS["i1e"])
+ndtr = unary_method(OPS["ndtr"])
+ndtri = unary_method(OPS["ndtri"])
+log_ndtr = unary_method(OPS["log_ndtr"])
+entr = unary_method(OPS["entr"])
+psi = digamma
+gammaln = lgamma
+expit = sigmoid
+
+
+def polygamma(n: int, input: Tensor) -> Tensor:
+    """Derivative of order n of digamma."""
+    if n < 0:
+        raise OpError(f"polygamma(n, x) does not support negative n, but got {n}")
+    return front.polygamma(float_operand(input), n=int(n))
+
+
+def xlog1py(input: Any, other: Any) -> Tensor:
+    """input·log(1 + other), and 0 where input is 0."""
+    return elementwise(OPS["xlog1py"], input, other, floating=True)
+
+
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """log(x / (1 − x)), of x limited to [eps, 1 − eps] if `eps` is given."""
+    x = float_operand(input)
+    return front.logit(x if eps is None else x.clamp(eps, 1 - eps))
+
+
+def multigammaln(input: Tensor, p: int) -> Tensor:
+    """Logarithm of the multivariate gamma function of dimension p (Muirhead 1982, 2.1.12)."""
+    if p < 1:
+        raise OpError("p has to be greater than or equal to 1")
+    x = float_operand(input)
+    total = lgamma(x)
+    for j in range(1, p):
+        total = total + lgamma(x - j / 2)
+    return total + p * (p - 1) / 4 * math.log(math.pi)
+
+
+__all__ = [
+    "digamma", "entr", "erf", "erfc", "erfinv", "exp2", "expit", "expm1", "gammaln", "i0", "i0e",
+    "i1", "i1e", "log1p", "log_ndtr", "log_softmax", "logit", "logsumexp", "multigammaln", "ndtr",
+    "ndtri", "polygamma", "psi", "round", "sinc", "softmax", "xlog1py", "xlogy",
+]  # fmt: skip

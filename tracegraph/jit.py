@@ -1,0 +1,107 @@
+"""PyTorch's `jit` on top of `tracegraph.trace`, `save` and `load`.
+
+There is no compiler of Python source: what `script` would translate is traced instead.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tracegraph import archive, modes
+from tracegraph.errors import TraceError
+from tracegraph.nn.modules.module import Module
+from tracegraph.tracing import Traced
+from tracegraph.tracing import trace as _trace
+
+F = TypeVar("F")
+
+ScriptModule = Module
+Final = Any
+Attribute = Any
+
+
+class TracerWarning(UserWarning):
+    """PyTorch's warning about values that a trace froze; here such values are errors."""
+
+
+def trace(
+    func: Callable[..., Any], example_inputs: Any = None, optimize: Any = None,
+    check_trace: bool = True, check_inputs: Any = None, check_tolerance: float = 1e-5,
+    strict: bool = True, example_kwarg_inputs: dict[str, Any] | None = None, **options: Any,
+) -> Traced:  # fmt: skip
+    """Return `tracegraph.trace(func, example_inputs)`; the checks of PyTorch are not needed.
+
+    Raises:
+        BakeError: a tensor's value would be frozen.
+        TraceError: the function cannot be traced truthfully.
+    """
+    return _trace(func, () if example_inputs is None else example_inputs, example_kwarg_inputs)
+
+
+def script(obj: F, *args: Any, **kwargs: Any) -> F:
+    """Return a function or class as it is: it runs as Python, and is traced with its caller.
+
+    Raises:
+        TraceError: `obj` is a module, of which a script could be saved; trace it instead.
+    """
+    if isinstance(obj, Module):
+        raise TraceError(
+            f"jit.script cannot translate {type(obj).__name__}: use "
+            "tracegraph.trace(module, example_inputs), and save what it returns"
+        )
+    return obj
+
+
+def save(m: Any, f: Any, _extra_files: Any = None) -> None:
+    """Save a traced function; see `tracegraph.save`."""
+    archive.save(m, f)
+
+
+def load(f: Any, map_location: Any = None, _extra_files: Any = None, **options: Any) -> Any:
+    """Load a saved trace; see `tracegraph.load`."""
+    return archive.load(f, map_location=map_location)
+
+
+def is_scripting() -> bool:
+    """Whether source is being translated: never."""
+    return False
+
+
+def is_tracing() -> bool:
+    """Whether a trace is running in this context."""
+    return modes.recording > 0 and modes.RECORDER.get() is not None
+
+
+def ignore(drop: Any = False, **options: Any) -> Any:
+    """Return the function as it is; with or without parentheses."""
+    return drop if callable(drop) else _same
+
+
+def _same(function: F) -> F:
+    return function
+
+
+unused = export = script_method = _same
+_overload = _overload_method = script_if_tracing = _script_if_tracing = _same
+
+
+def annotate(the_type: Any, the_value: F) -> F:
+    """Return the value."""
+    return the_value
+
+
+def isinstance(obj: Any, target_type: Any) -> bool:
+    """Whether a value is of a type."""
+    return builtins.isinstance(obj, target_type)
+
+
+def freeze(mod: F, *args: Any, **kwargs: Any) -> F:
+    """Return the traced module: constants are folded when it is compiled."""
+    return mod
+
+
+def optimize_for_inference(mod: F, *args: Any, **kwargs: Any) -> F:
+    """Return the traced module: it is optimised when it is compiled."""
+    return mod
