@@ -27,7 +27,7 @@ def simplify_algebra(graph: Graph) -> int:
 def _is(value: Value, number: float) -> bool:
     """Whether every element is this constant; tells 0.0 from −0.0."""
     found = uniform_of(value)
-    if found is None or not found == number:
+    if found is None or found != number:
         return False
     if value.type.dtype.kind != FLOAT_KIND:
         return True

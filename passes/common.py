@@ -41,7 +41,7 @@ def _key(node: Node) -> Any:
 
 
 def _exact(value: Any) -> Any:
-    """A hashable stand-in that tells 0.0 from -0.0, 1 from 1.0 and True, and equals itself for NaN."""
+    """A hashable stand-in: tells 0.0 from −0.0 and 1 from 1.0 and True; NaN equals itself."""
     if isinstance(value, tuple):
         return (tuple, tuple(map(_exact, value)))
     return (type(value), repr(value))

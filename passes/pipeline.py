@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from tracegraph.errors import GraphError
@@ -13,11 +13,10 @@ from tracegraph.passes.algebra import simplify_algebra
 from tracegraph.passes.canonical import canonicalise
 from tracegraph.passes.common import merge_common
 from tracegraph.passes.dead_code import eliminate_dead_code
+from tracegraph.passes.decompose import decompose
 from tracegraph.passes.folding import fold_constants
+from tracegraph.passes.fusion import fuse
 from tracegraph.passes.shapes import simplify_shapes
-
-# How often the exact passes of a phase run at most; they stop when nothing changes.
-_MAX_ROUNDS: Final = 6
 
 
 class Pass(NamedTuple):
@@ -51,12 +50,25 @@ PASSES: Final[tuple[Pass, ...]] = (
     Pass("simplify_shapes", simplify_shapes, True, "simplify"),
     Pass("simplify_algebra", simplify_algebra, True, "simplify"),
     Pass("merge_common", merge_common, True, "simplify"),
+    Pass("decompose", decompose, False, "specialise"),
+    Pass("fuse", fuse, False, "fuse"),
 )
 BY_NAME: Final = {p.name: p for p in PASSES}
 
-_EXACT: Final = tuple(p.name for p in PASSES if p.exact)
-# Level -> phases; each repeats until nothing changes.
-LEVELS: Final[dict[int, tuple[tuple[str, ...], ...]]] = {0: (), 1: (_EXACT,)}
+
+class Phase(NamedTuple):
+    """Passes in turn, and again while they change something, but at most so many rounds."""
+
+    names: tuple[str, ...]
+    rounds: int = 1
+
+
+_EXACT: Final = Phase(tuple(p.name for p in PASSES if p.exact), 6)
+LEVELS: Final[dict[int, tuple[Phase, ...]]] = {
+    0: (),
+    1: (_EXACT,),
+    2: (_EXACT, Phase(("decompose",)), _EXACT, Phase(("fuse",))),
+}
 
 
 def run_passes(
@@ -84,14 +96,13 @@ def run_passes(
         return sum(_run(graph, _named(name), report, check) for name in passes)
     if passes not in LEVELS:
         raise GraphError(f"no level {passes}; there are: {', '.join(map(str, LEVELS))}")
-    return sum(_phase(graph, names, report, check) for names in LEVELS[passes])
+    return sum(_run_phase(graph, phase, report, check) for phase in LEVELS[passes])
 
 
-def _phase(graph: Graph, names: Sequence[str], report: list[Any] | None, check: bool) -> int:
-    """Run passes in turn, again and again until none of them changes anything."""
+def _run_phase(graph: Graph, phase: Phase, report: list[Any] | None, check: bool) -> int:
     total = 0
-    for _ in range(_MAX_ROUNDS):
-        changes = sum(_run(graph, _named(name), report, check) for name in names)
+    for _ in range(phase.rounds):
+        changes = sum(_run(graph, BY_NAME[name], report, check) for name in phase.names)
         total += changes
         if not changes:
             break

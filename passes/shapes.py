@@ -184,7 +184,7 @@ def _exact(array: Any) -> Any:
 
 def _overwrite(make: Maker, node: Node) -> Value | None:
     """All of x is written: what is left is y."""
-    x, y = node.inputs
+    y = node.inputs[1]
     return y if y.type == node.out.type else None
 
 

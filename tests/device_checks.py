@@ -169,6 +169,49 @@ def check_gradient(op: Op, device: str) -> int:
     return count
 
 
+_BIG = 2**62 + 1
+HARD = {
+    "floor_divide": ([1.0, -1.0, 5.5, -5.5, np.inf, 0.3, 7.0], [0.1, 0.1, -2.0, 2.0, 2.0, 0.1, 0.0]),
+    "remainder": ([1.0, -1.0, 5.5, -5.5, 0.3, 7.0, -6.0], [0.1, 0.1, -2.0, 2.0, 0.1, 0.0, 3.0]),
+    "fmod": ([1.0, -1.0, 5.5, -5.5, 0.3, 7.0, -6.0], [0.1, 0.1, -2.0, 2.0, 0.1, 0.0, 3.0]),
+    "floor_divide of ints": ([7, -7, 7, -7, _BIG], [2, 2, -2, -2, 3]),
+    "remainder of ints": ([7, -7, 7, -7, _BIG], [2, 2, -2, -2, 3]),
+    "fmod of ints": ([7, -7, 7, -7, _BIG, -_BIG], [2, 2, -2, -2, 3, 1000]),
+    "maximum": ([np.nan, 1.0, -np.inf], [1.0, np.nan, 0.0]),
+    "fmax": ([np.nan, 1.0, -np.inf], [1.0, np.nan, 0.0]),
+    "logaddexp": ([np.inf, -np.inf, 0.0], [np.inf, -np.inf, -np.inf]),
+    "pow": ([0.0, -2.0, 2.0, -0.0], [0.0, 3.0, -1.0, -1.0]),
+    "round": ([0.5, 1.5, -0.5, 2.5],),
+    "sign": ([True, False],),
+}
+"""Operands where array modules are known to differ: row (and note) -> operands."""
+
+
+def check_hard(name: str, device: str) -> None:
+    """Compare a device with the CPU where array modules are known to differ."""
+    op, xp = OPS[name.partition(" ")[0]], module_of(parse_device(device))
+    arrays = [np.asarray(values) for values in HARD[name]]
+    with np.errstate(all="ignore"):
+        expected = run_op(op, np, *arrays)
+    found = run_op(op, xp, *map(xp.asarray, arrays))
+    close(found, expected, float64, name)
+
+
+def check_repeats(device: str) -> None:
+    """Scatters of many repeats: right, and the same bits every time."""
+    xp, random = module_of(parse_device(device)), np.random.default_rng(1)
+    x, y = random.standard_normal((50, 6)), random.standard_normal((4000, 6))
+    index = random.integers(0, 50, (4000, 6))
+    for name, attrs in (
+        ("scatter_add", {}), ("scatter_reduce", {"reduce": "amax", "include_self": True}),
+    ):  # fmt: skip
+        expected = run_op(OPS[name], np, x, index, y, dim=0, **attrs)
+        there = [xp.asarray(a) for a in (x, index, y)]
+        found, again = (run_op(OPS[name], xp, *there, dim=0, **attrs) for _ in range(2))
+        close(found, expected, float64, name)
+        np.testing.assert_array_equal(to_host(found), to_host(again))
+
+
 def rows() -> list[Op]:
     """Return the op table in order."""
     return list(OPS.values())

@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tracegraph.dtypes import BY_CODE, DType, bool_, float16, float32, float64, int32, int64
+from tracegraph.dtypes import (
+    DType,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int32,
+    int64,
+    uint8,
+)
 from tracegraph.ir.graph import CONSTANT, KERNEL, SOURCES, Graph, Loc, Value
 from tracegraph.ops.table import OPS, run_op
 from tracegraph.tensor_type import TensorType
@@ -16,10 +27,13 @@ from tracegraph.tensor_type import TensorType
 SHAPES = ((), (1,), (3,), (2, 3), (2, 1), (1, 3), (4, 2, 3), (0, 3), (3, 3))
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 2.0, 0.5, 3.0, float("inf"), float("nan"))
 UNARY = (
-    "neg abs sign exp sqrt tanh sigmoid floor ceil trunc round reciprocal log1p sin isnan "
-    "logical_not"
-).split()
-BINARY = "add sub mul div maximum minimum eq ne lt le gt ge logical_and logical_or".split()
+    "neg", "abs", "sign", "exp", "sqrt", "tanh", "sigmoid", "floor", "ceil", "trunc", "round",
+    "reciprocal", "log1p", "sin", "isnan", "logical_not",
+)  # fmt: skip
+BINARY = (
+    "add", "sub", "mul", "div", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge",
+    "logical_and", "logical_or",
+)  # fmt: skip
 REDUCTIONS = ("sum", "prod", "amax", "mean")
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -56,7 +70,7 @@ class Builder:
     # One method for each kind of node.
 
     def constant(self) -> None:
-        dtype: DType = self.choose(float32, float32, float64, float16, BY_CODE["bf16"], int64, bool_)
+        dtype: DType = self.choose(float32, float32, float64, float16, bfloat16, int64, bool_)
         shape = self.choose((), (), *SHAPES)
         uniform = self.choose(True, True, False)
         count = 1 if uniform else int(np.prod(shape, dtype=int))
@@ -87,12 +101,12 @@ class Builder:
         self.add("where", condition, x, self.pick(lambda t: t.dtype is x.type.dtype))
 
     def cast(self) -> None:
-        dtype = self.choose(float32, float64, float16, BY_CODE["bf16"], bool_)
+        dtype = self.choose(float32, float64, float16, bfloat16, bool_)
         self.add("cast", self.pick(), dtype=dtype)
 
     def cast_whole(self) -> None:
         x = self.pick(lambda t: not t.dtype.is_floating_point)
-        self.add("cast", x, dtype=self.choose(int32, int64, BY_CODE["i8"], BY_CODE["u8"], float32))
+        self.add("cast", x, dtype=self.choose(int32, int64, int8, uint8, float32))
 
     def expand(self) -> None:
         self.add("expand", self.pick(), shape=self.choose(*SHAPES, (2, 2, 3), (4, 2, 3)))
@@ -100,9 +114,9 @@ class Builder:
     def reshape(self) -> None:
         x = self.pick()
         assert x is not None
-        size = x.type.size
-        options = [s for s in (*SHAPES, (6,), (3, 2), (6, 4), (1, 1)) if TensorType(bool_, s).size == size]
-        self.add("reshape", x, shape=self.choose(x.type.shape, *options))
+        shapes = (*SHAPES, (6,), (3, 2), (6, 4), (1, 1))
+        fitting = [s for s in shapes if x.type.with_shape(s).size == x.type.size]
+        self.add("reshape", x, shape=self.choose(x.type.shape, *fitting))
 
     def permute(self) -> None:
         x = self.pick()
@@ -205,7 +219,8 @@ def graphs(draw: Draw, max_nodes: int = 20) -> Graph:
     builder = Builder(draw)
     graph = builder.graph
     for number in range(draw(st.integers(1, 3))):
-        known = TensorType(builder.choose(float32, float32, int64, float16), builder.choose(*SHAPES))
+        dtype = builder.choose(float32, float32, int64, float16)
+        known = TensorType(dtype, builder.choose(*SHAPES))
         builder.values.append(graph.add_input(f"x{number}", known).out)
     state = graph.add_state("net.weight", TensorType(float32, (3, 3)))
     builder.values.append(state.out)

@@ -3,6 +3,7 @@
 Blocks of a page run in order, in one namespace and one empty folder:
 
     ```python               runs; ```python new-process runs in a process of its own
+    ```python append=FILE   is appended to a file in a copy of the sources; processes import that
     ```output               what the Python block before it prints
     ```console              `$ tracegraph ...` lines, each followed by what it prints
 
@@ -14,8 +15,10 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +34,8 @@ from tracegraph.docs_table import ops_page
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "docs/examples/DIGITS.md"]
+
+COPY = "source"  # the folder, in that of the page's test, for a copy of the sources
 
 _FENCE = re.compile(r"^```(\S*)[ ]*([^\n]*)\n(.*?)^```[ ]*$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -58,11 +63,26 @@ def assert_output(got: str, wanted: str, place: str) -> None:
     assert same, f"{place}: expected\n{wanted}\ngot\n{got}"
 
 
+def append_to_copy(block: Block) -> None:
+    """Append a block to a file of a copy of the sources, which is made when first needed."""
+    copy = Path(COPY)
+    if not copy.exists():
+        for folder in ("tracegraph", "passes", "runtime"):
+            skipped = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=skipped)
+    with (copy / block.option.removeprefix("append=")).open("a", encoding="utf-8") as file:
+        file.write(block.text)
+
+
 def run_python(block: Block, page: str, namespace: dict[str, Any]) -> str:
     """Run a block; its lines are numbered as in the page. Returns what it prints."""
+    if block.option.startswith("append="):
+        append_to_copy(block)
+        return ""
     if block.option == "new-process":
         command = [sys.executable, "-c", block.text]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        env = {**os.environ, "PYTHONPATH": os.path.abspath(COPY) if Path(COPY).exists() else ""}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
         assert done.returncode == 0, f"{page}:{block.line}: {done.stderr}"
         return done.stdout
     code = compile("\n" * (block.line - 1) + block.text, page, "exec")

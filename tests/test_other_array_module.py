@@ -36,3 +36,12 @@ def test_row(op: Op) -> None:
 @pytest.mark.parametrize("op", device_checks.rows(), ids=lambda op: op.name)
 def test_gradient(op: Op) -> None:
     device_checks.check_gradient(op, "cuda")
+
+
+@pytest.mark.parametrize("name", device_checks.HARD)
+def test_where_array_modules_differ(name: str) -> None:
+    device_checks.check_hard(name, "cuda")
+
+
+def test_scatters_with_many_repeats() -> None:
+    device_checks.check_repeats("cuda")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tests.random_graphs import assert_close, assert_same_bits, evaluate, graphs, operands
+from tests.random_graphs import assert_same_bits, evaluate, graphs, operands
 from tracegraph.ir.graph import Graph
-from tracegraph.ir.text import parse_graph, print_graph
-from tracegraph.ir.verify import verify
 from tracegraph.passes.pipeline import PASSES, run_passes
 
 EXACT = [p.name for p in PASSES if p.exact]

@@ -12,7 +12,7 @@ from typing import Any
 from tracegraph import dtypes as _dtypes
 from tracegraph import methods as _methods
 from tracegraph.functions import FUNCTIONS as _FUNCTIONS
-from tracegraph.autograd import (
+from tracegraph.autograd.grad_mode import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
@@ -41,6 +41,7 @@ from tracegraph.dtypes import (
     uint32,
     uint64,
 )
+from tracegraph.legacy import TYPES as _TYPES
 from tracegraph.printing import set_printoptions
 from tracegraph.random import (
     Generator,
@@ -62,6 +63,7 @@ short, int, long = int16, int32, int64  # noqa: A001
 
 # `trace` of a matrix is reached through the lazy one, which traces functions.
 globals().update({name: f for name, f in _FUNCTIONS.items() if name != "trace"})
+globals().update(_TYPES)
 
 _LAZY = {
     "autocast": "tracegraph.amp",
@@ -77,7 +79,7 @@ _LAZY = {
     "get_num_threads": "tracegraph.compiler",
 }
 _SUBMODULES = frozenset(
-    """amp autograd cuda distributions errors fft jit linalg models nn optim random special utils
+    """amp autograd cuda distributions errors fft fx jit linalg models nn optim random special utils
     hub backends version testing onnx passes runtime ir""".split()
 )
 
@@ -104,6 +106,7 @@ __all__ = [
     *("bfloat16", "float16", "float32", "float64"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *_FUNCTIONS,
+    *_TYPES,
     *_LAZY,
 ]
 

@@ -33,6 +33,7 @@ from tracegraph.tensor_type import TensorType
 
 _OVERWRITE: Final = OPS["overwrite"]
 _RESHAPE: Final = OPS["reshape"]
+_COPY: Final = OPS["copy"]
 
 
 def operand_types(args: Sequence[Any]) -> list[TensorType]:
@@ -263,20 +264,33 @@ def set_aside(old: Tensor | None) -> None:
         recorder.bind(old, value)
 
 
+def passed_on(t: Tensor) -> Tensor:
+    """Return a shell of a Tensor with a node of its own, for `assign` of what the user holds.
+
+    Without it the target would share the node, and hooks on it would act on `t`.
+    """
+    other = shell(t)
+    other._lineage = None
+    if t._lineage is not None:
+        refresh(t)
+    if t._node is not None and modes.GRAD.get():
+        record_node(_COPY, (t,), {}, (other,))
+    return other
+
+
 def put(target: Any, source: Any) -> None:
     """Copy array to array, refusing memory that several elements share."""
     if target.__class__ is np.ndarray and source.__class__ is np.ndarray:
-        if not target.flags.writeable or _overlaps_itself(target):
+        if target.size and (not target.flags.writeable or _overlaps_itself(target)):
             _refuse_shared(target)
-        if target is not source:
+        if target is not source and target.size:
             np.copyto(target, source, casting="unsafe")
     else:
         target[...] = xp_of(target).asarray(source)
 
 
 def _overlaps_itself(array: Any) -> bool:
-    strides = zip(array.strides, array.shape, strict=True)
-    return bool(array.size) and any(s == 0 and n > 1 for s, n in strides)
+    return any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape, strict=True))
 
 
 def _refuse_shared(array: Any) -> None:

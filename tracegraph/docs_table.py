@@ -14,8 +14,9 @@ _HEAD = """# The op table
 
 Written by `make docs` from the rows themselves; a test fails when this page is stale.
 
-{count} ops in {families} families. Operands stand before the semicolon, attributes after it. The operands of an op have one
-dtype unless the row says otherwise; `?` marks one that may be left out, `*` any number.
+{count} ops in {families} families. Operands stand before the semicolon, attributes after it. The
+operands of an op have one dtype unless the row says otherwise; `?` marks one that may be left out,
+`*` any number.
 
 Gradient: `rule` (one rule for each operand; `x -` has none), `joint` (one rule for all operands),
 `zero`, or `none` (not differentiable). A trait tells passes and runtimes what they may do without

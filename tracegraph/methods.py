@@ -17,14 +17,14 @@ import numpy as np
 from tracegraph import modes, operators, printing
 from tracegraph.api import creation, indexing, method_forms, shape
 from tracegraph.api.promotion import cast
-from tracegraph.autograd import backward as _backward
+from tracegraph.autograd.differentiation import backward as _backward
 from tracegraph.devices import device_of, parse_device
-from tracegraph.dispatch import assign, check_writable, refresh, set_aside
+from tracegraph.dispatch import assign, check_writable, passed_on, refresh, set_aside
 from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
 from tracegraph.engine import clone
 from tracegraph.errors import AutogradError, DTypeError, OpError
 from tracegraph.functions import IN_PLACE, TENSOR_METHODS
-from tracegraph.tape import AccumulateGrad, add_hook, make_leaf
+from tracegraph.tape import AccumulateGrad, add_hook, make_leaf, set_history
 from tracegraph.tensors import (
     Size,
     Tensor,
@@ -129,11 +129,7 @@ def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
             raise AutogradError("only Tensors of floating point dtype can require gradients")
         make_leaf(self)
     else:
-        self._node = None
-        if self._lineage is not None:
-            self._lineage.node = None
-            self._lineage.version += 1
-            self._seen = self._lineage.version
+        set_history(self, None, 0)
     return self
 
 
@@ -160,6 +156,8 @@ def _set_data(self: Tensor, other: Tensor) -> None:
     self._storage = storage_of(other)
     self._chain = other._chain
     self._lineage = None
+    if self._node.__class__ is AccumulateGrad:
+        self._node.types, self._node.shape = (type_of(self),), self._data.shape
 
 
 def _get_grad(self: Tensor) -> Tensor | None:
@@ -345,7 +343,7 @@ def view(self: Tensor, *size: Any) -> Tensor:
     """
     if len(size) == 1 and isinstance(size[0], DType):
         raise DTypeError("view(dtype) is not supported; use .to(dtype) to convert values")
-    wanted = shape.infer_shape(self._data.size, shape._requested(size))
+    wanted = shape.infer_shape(self._data.size, shape.requested(size))
     if not self._data.flags.c_contiguous and xp_of(self._data) is np:
         try:
             np.reshape(self._data, wanted, copy=False)
@@ -408,7 +406,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         new = _move(new, device_of(self._data))
     if new._data.shape != self._data.shape:
         new = shape.expand(new, self._data.shape)
-    return assign(self, new)
+    return assign(self, passed_on(new) if new is src else new)
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
@@ -458,6 +456,14 @@ def _dlpack(self: Tensor, **options: Any) -> Any:
     return self._data.__dlpack__(**options)
 
 
+def _format(self: Tensor, spec: str) -> str:
+    """A 0-d tensor is formatted as its number; without a spec that is printing, no use of it."""
+    if spec:
+        return format(item(self), spec)
+    shown = self._data.shape or not hasattr(self._data, "item")
+    return str(self) if shown else str(self._data.item())
+
+
 def _version(self: Tensor) -> int:
     return 0 if self._storage is None else self._storage.version
 
@@ -504,7 +510,7 @@ METHODS: dict[str, Any] = {
     "__reduce_ex__": _reduce,
     "__dlpack__": _dlpack,
     "__dlpack_device__": lambda self: self._data.__dlpack_device__(),
-    "__format__": lambda self, spec: format(item(self), spec) if spec else str(self),
+    "__format__": _format,
     "requires_grad_": requires_grad_,
     "detach": detach,
     "detach_": detach_,

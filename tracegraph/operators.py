@@ -34,7 +34,7 @@ _NO_ATTRS: Final[dict[str, Any]] = {}
 
 def on_tape(op: Op, args: tuple[Any, ...], out: Tensor) -> None:
     """Put a result on the tape if gradients are on and an operand has history."""
-    if _grad_on():
+    if op.differentiable and _grad_on():
         needed = False
         for t in args:
             if isinstance(t, Tensor):
@@ -197,6 +197,7 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
     scalar = op.scalar
     assert scalar is not None
     m = math_over(np)
+    differentiable = op.differentiable
 
     def function(input: Tensor) -> Tensor:  # noqa: A002
         a = input._data
@@ -221,7 +222,7 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
         out._grad = None
         if input._lineage is not None:
             on_tape(op, (input,), out)
-        elif input._node is not None and _grad_on():
+        elif input._node is not None and differentiable and _grad_on():
             attach(op, ((input._node, input._index),), 1, (input,), _NO_ATTRS, out)
         return out
 

@@ -42,6 +42,14 @@ class Generator:
         self._lock = Lock()
         self._state: Tensor = wrap(self.device.place(_words(_UNSEEDED)))
 
+    def __tracegraph_state__(self) -> Iterator[tuple[str, Any]]:
+        """What a trace takes for State."""
+        yield "state", self._state
+
+    def __tracegraph_containers__(self) -> Iterator[Any]:
+        """Nothing but `_state` changes."""
+        return iter(())
+
     def manual_seed(self, seed: int) -> Generator:
         """Start again from a seed in [-2**63, 2**64)."""
         words = _words(seed)

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tracegraph.random import known_generators
 from tracegraph.storage import Storage
 from tracegraph.tensors import Tensor, storage_of
 
@@ -38,10 +39,12 @@ class Walk:
     seen: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def name(self, path: str, t: Tensor) -> None:
-        """Note a tensor; its Storage keeps the first path."""
+        """Note a tensor; its Storage keeps the first path, one of the whole before any of a view."""
         storage = storage_of(t)
         self.tensors.setdefault(path, t)
-        self.names.setdefault(storage, path)
+        known = self.names.get(storage)
+        if known is None or (self.tensors[known]._chain and not t._chain):
+            self.names[storage] = path
 
 
 class _Globals:
@@ -107,6 +110,8 @@ def walk(function: Any) -> Walk:
         for name, value in roots_of(function):
             path = "" if name == "self" and hasattr(value, "__tracegraph_state__") else name
             _visit(found, path, value, later)
+    for path, generator in known_generators().items():
+        found.name(path, generator._state)
     for path, optimizer in later:
         _visit_optimizer(found, path, optimizer)
     for path, t in list(found.tensors.items()):

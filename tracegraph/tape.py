@@ -127,8 +127,9 @@ class Node:
         return saved
 
     def release(self) -> None:
-        """Free what was kept."""
-        self.saved = None
+        """Free what was kept; a node that keeps no values can be used again."""
+        if self.plan.holds:
+            self.saved = None
 
 
 def zeros(m: Any, t: TensorType) -> Any:
@@ -212,12 +213,21 @@ class HookHandle:
 
 def make_leaf(t: Tensor) -> None:
     """Let a Tensor without history accumulate a gradient."""
-    t._node = AccumulateGrad(t)
-    t._index = 0
-    if t._lineage is not None:
-        t._lineage.node, t._lineage.index = t._node, 0
-        t._lineage.version += 1
-        t._seen = t._lineage.version
+    set_history(t, AccumulateGrad(t), 0)
+
+
+def set_history(t: Tensor, node: Node | None, index: int) -> None:
+    """Give a Tensor, and its views, another history; a view leaves the lineage of its base."""
+    t._node, t._index = node, index
+    lineage = t._lineage
+    if lineage is None:
+        return
+    if len(t._chain) > lineage.depth:
+        t._lineage = None
+        return
+    lineage.node, lineage.index = node, index
+    lineage.version += 1
+    t._seen = lineage.version
 
 
 def _save(plan: SavePlan, args: Sequence[Any], outputs: Sequence[Tensor]) -> tuple[Any, Any]:
@@ -244,10 +254,10 @@ def _save(plan: SavePlan, args: Sequence[Any], outputs: Sequence[Tensor]) -> tup
         elif kind == SAVE_TYPE:
             value = _type_of_operand(args[index], outputs) if index < len(args) else None
         elif kind == SAVE_INPUTS:
-            value = tuple(args)
-            version = tuple(0 if t._storage is None else t._storage.version for t in args)
+            value = tuple(args[index:])
+            version = tuple(0 if t._storage is None else t._storage.version for t in value)
         else:
-            value = tuple(map(type_of, args))
+            value = tuple(map(type_of, args[index:]))
         if version:
             versions = versions or [0] * len(plan.saves)
             versions[len(saved)] = version

@@ -17,10 +17,11 @@ from tracegraph import pytree
 from tracegraph.entry import EntryPoint, Hyper, LeafSpec, Signature
 from tracegraph.errors import TraceError
 from tracegraph.ir.graph import Graph
+from tracegraph.dispatch import refresh
 from tracegraph.recording import Recorder, Row, RowValue
 from tracegraph.state import Walk, changes, restore, walk
 from tracegraph.storage import Storage
-from tracegraph.tape import make_leaf
+from tracegraph.tape import make_leaf, set_history
 from tracegraph.tensors import Tensor, storage_of, type_of, wrap
 
 _SCALARS = (bool, int, float, str)
@@ -170,6 +171,7 @@ class _Attempt:
         self.input_specs: list[LeafSpec] = []
         self.aliases: list[Tensor] = []
         self.classes: dict[str, type] = {}
+        self.histories = [(t, *_history(t)) for t in _leaves_of(found)]
 
     def run(self) -> None:
         """Run the function and keep its outputs' Values."""
@@ -347,12 +349,21 @@ class _Attempt:
                     )
 
     def undo(self, grads: Sequence[tuple[Tensor, Tensor | None]]) -> None:
-        """Put back memory, containers and gradients."""
-        for storage, before in self.recorder.snapshots:
+        """Put back memory, gradient histories, containers and gradients."""
+        for t, node, index in self.histories:
+            now = _history(t)[0]
+            if now is not node and (node is None or now is None or not t._chain):
+                set_history(t, node, index)
+        for storage, before in reversed(self.recorder.snapshots):
             storage.array[...] = before
         restore(self.found)
         for t, g in grads:
             t._grad = g
+
+
+def _history(t: Tensor) -> tuple[Any, int]:
+    refresh(t)
+    return t._node, t._index
 
 
 def _first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:

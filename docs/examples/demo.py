@@ -1,6 +1,6 @@
 """Train a digit classifier, trace it and its training step, save both, go on in another process.
 
-    python docs/examples/demo.py [FOLDER]        (default: build/demo)
+python docs/examples/demo.py [FOLDER]        (default: build/demo)
 """
 
 from __future__ import annotations
@@ -25,27 +25,30 @@ TEST_IMAGES = 360
 
 
 def read_digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images f32[1797, 1, 8, 8] in [0, 1] and labels i64[1797], shuffled with a fixed seed."""
+    """Return images f32[1797, 1, 8, 8] in [0, 1] and labels i64[1797], shuffled with a seed."""
     table = np.loadtxt(HERE / "digits.csv.gz", delimiter=",", dtype=np.int64)
     table = table[np.random.default_rng(0).permutation(len(table))]
     images = (table[:, :64] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     return torch.from_numpy(images), torch.from_numpy(table[:, 64].copy())
 
 
-def make_model() -> nn.Module:
+class Classifier(nn.Module):
     """A small convolutional network: f32[batch, 1, 8, 8] -> f32[batch, 10]."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Dropout(0.3),
-        nn.Linear(32 * 4 * 4, 10),
-    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(32)
+        self.pool = nn.MaxPool2d(2)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(32 * 4 * 4, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.pool(torch.relu(self.norm1(self.conv1(images))))
+        x = torch.relu(self.norm2(self.conv2(x)))
+        return self.head(self.dropout(x.flatten(1)))
 
 
 def make_train_step(model: nn.Module) -> Callable[..., torch.Tensor]:
@@ -100,7 +103,7 @@ def export(
         classify = torch.trace(model, (images,), name="classify")
     model.train()
     train_step = torch.trace(step, batch)
-    torch.save({"classify": classify, "train_step": train_step}, path)
+    torch.save({"train_step": train_step, "classify": classify}, path)
     return classify, train_step
 
 
@@ -171,7 +174,7 @@ def main() -> None:
     images, labels = images[TEST_IMAGES:], labels[TEST_IMAGES:]
 
     print(f"1. train eagerly on {len(images)} images")
-    model = make_model()
+    model = Classifier()
     step = make_train_step(model)
     train(model, step, images, labels, EPOCHS)
     logits = classify_eagerly(model, test_images)

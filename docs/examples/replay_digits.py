@@ -1,6 +1,6 @@
 """The other process of the demo: no model source, no training code, just the file.
 
-    python docs/examples/replay_digits.py FOLDER        (what demo.py wrote)
+python docs/examples/replay_digits.py FOLDER        (what demo.py wrote)
 """
 
 import sys
@@ -13,7 +13,8 @@ import tracegraph
 
 def replay(folder: Path) -> None:
     """Classify and train from the file; stop at the first bit that differs from eager code."""
-    expected = np.load(folder / "expected.npz")
+    with np.load(folder / "expected.npz") as arrays:
+        expected = dict(arrays)
     file = tracegraph.load(folder / "digits.tg")
 
     logits = file.classify(expected["images"])
@@ -26,7 +27,7 @@ def replay(folder: Path) -> None:
     print(f"  train_step: {len(losses)} losses equal, {losses[0]:.6f} ... {losses[-1]:.6f}")
 
     state = {name.removeprefix("model."): t for name, t in file.state_dict().items()}
-    names = [name for name in expected.files if name.startswith("state.")]
+    names = [name for name in expected if name.startswith("state.")]
     for name in names:
         array = state[name.removeprefix("state.")].numpy()
         assert (array == expected[name]).all(), f"{name} differs"

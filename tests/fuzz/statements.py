@@ -174,6 +174,9 @@ def shape_view(w: Writer) -> None:
 
 def expansion(w: Writer) -> None:
     v = w.anything()
+    if w.c.chance(30):
+        w.view(v, f"{v.name}.expand({(1, *v.shape)})", (1, *v.shape))
+        return
     if v.ndim and 1 in v.shape:
         shape = tuple(3 if n == 1 else n for n in v.shape)
         w.view(v, f"{v.name}.expand({shape})", shape, spread=True)
@@ -242,7 +245,8 @@ def write_index(w: Writer) -> None:
         return write(w)
     key = _key(w, v.shape)
     value = w.operand(_indexed(v.shape, key))
-    w.line(f"{v.name}[{key}] {w.c.pick(('=', '=', '+=', '*='))} {value}")
+    how = "=" if key == "..." else w.c.pick(("=", "=", "+=", "*="))
+    w.line(f"{v.name}[{key}] {how} {value}")
 
 
 def write_mask(w: Writer) -> None:
@@ -343,7 +347,7 @@ def no_grad(w: Writer) -> None:
     w.no_grad += 1
     with w.block("with T.no_grad():"):
         for _ in range(w.c.integer(1, 2)):
-            w.c.pick((write, unary, write_index, index_view))(w)
+            w.c.pick((write, unary, write_index, binary))(w)
     w.no_grad -= 1
 
 

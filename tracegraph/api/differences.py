@@ -146,6 +146,7 @@ def gradient(
         dims = list(range(input.ndim))
     else:
         dims = [wrap_dim(d, input.ndim) for d in ([dim] if isinstance(dim, int) else dim)]
+    spacing = 1 if spacing is None else spacing
     several = isinstance(spacing, (tuple, list))
     spacings = list(spacing) if several else [spacing] * len(dims)
     if len(spacings) != len(dims):

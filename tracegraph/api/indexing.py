@@ -13,7 +13,7 @@ import numpy as np
 
 from tracegraph import modes
 from tracegraph.api.promotion import cast, scalar_tensor
-from tracegraph.dispatch import assign, check_writable, front, put
+from tracegraph.dispatch import assign, check_writable, front, passed_on, put
 from tracegraph.dtypes import bool_, dtype_of, int64
 from tracegraph.errors import DTypeError, TraceError
 from tracegraph.tensors import Tensor, dtype_of_data, shell, storage_of, type_of, wrap, xp_of
@@ -87,6 +87,10 @@ def _basic(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Any]]:
             shape.append(-(-(span[1] - span[0]) // span[2]))
             left.append(None)
         elif _is_advanced(item):
+            if not _width(item):  # a 0-d mask selects from a new dim of size 1
+                shape.append(1)
+                left.append(item.reshape(1))
+                continue
             for _ in range(_width(item)):
                 index.append((0, sizes[dim], 1))
                 shape.append(sizes[dim])
@@ -288,7 +292,7 @@ def _fill(view: Tensor, value: Any) -> None:
         if have != value._data.shape:
             value = front.reshape(value, shape=have)
         value = front.expand(value, shape=shape)
-    assign(view, value)
+    assign(view, passed_on(value))
 
 
 def _masked_fill(view: Tensor, mask: Tensor, value: Any, left: list[Any]) -> None:

@@ -207,7 +207,7 @@ def _tolerance(x: Tensor, atol: Any, rtol: Any, largest: Tensor) -> Tensor:
 
 
 def _singular_values(x: Tensor, hermitian: bool) -> Tensor:
-    return abs(front.eigvalsh(x)) if hermitian else front.svdvals(x)
+    return abs(front.eigvalsh(x, upper=False)) if hermitian else front.svdvals(x)
 
 
 def matrix_rank(
@@ -229,12 +229,15 @@ def pinv(
     A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None
 ) -> Tensor:
     """Pseudo-inverse; singular values up to max(atol, rtol·largest) count as 0."""
-    x = tril(A) + _both(tril(A, -1)) if hermitian else A
     rtol = rcond if rtol is None else rtol
-    if not isinstance(rtol, Tensor) and not isinstance(atol, Tensor):
-        return _run("pinv", x, rtol=rtol, atol=0.0 if atol is None else float(atol))
+    plain = not isinstance(rtol, Tensor) and not isinstance(atol, Tensor)
+    if plain or 0 in A.shape[-2:]:
+        options = (rtol, 0.0 if atol is None else float(atol)) if plain else (0.0, 0.0)
+        return _run("pinv", A, rtol=options[0], atol=options[1], hermitian=bool(hermitian))
+    x = tril(A) + _both(tril(A, -1)) if hermitian else A
     u, s, vh = svd(x, False)
-    kept = gt(s, unsqueeze(_tolerance(x, atol, rtol, amax(s, -1)), -1))
+    limit = _tolerance(x, atol, rtol, amax(s, -1))
+    kept = gt(s, unsqueeze(limit, -1) if limit.ndim else limit)
     inverse = where(kept, 1 / where(kept, s, 1.0), 0.0)
     return matmul(_both(vh) * unsqueeze(inverse, -2), _both(u))
 
@@ -244,15 +247,15 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     single_dtype("linalg.lstsq", A, B)
     vector = _as_columns(A, B)
     right = unsqueeze(B, -1) if vector else B
-    solution = matmul(_run("pinv", A, rtol=rcond, atol=0.0), right)
+    solution = matmul(_run("pinv", A, rtol=rcond, atol=0.0, hermitian=False), right)
     empty = filled(A, (0,), 0)
     residuals, rank, values = empty, filled(A, (0,), 0, int64), empty
-    if driver in (None, "gelsy", "gelsd", "gelss"):
+    if driver in ("gels", "gelsd", "gelss") and A.shape[-2] > A.shape[-1]:
+        residuals = sum((matmul(A, solution) - right) ** 2, -2)
+    if driver != "gels":
         rank = matrix_rank(A, rtol=rcond)
-        if A.shape[-2] > A.shape[-1] and driver != "gelsy" and driver is not None:
-            residuals = sum((matmul(A, solution) - right) ** 2, -2)
-        if driver in ("gelsd", "gelss"):
-            values = front.svdvals(A)
+    if driver in ("gelsd", "gelss"):
+        values = front.svdvals(A)
     solution = squeeze(solution, -1) if vector else solution
     return return_types.linalg_lstsq(solution, residuals, rank, values)
 
@@ -316,20 +319,20 @@ def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
     return _run("svdvals", A)
 
 
-def _triangle_to_lower(A: Tensor, UPLO: str) -> Tensor:
+def _is_upper(UPLO: str) -> bool:
     if UPLO.upper() not in ("L", "U"):
         raise OpError(f'Expected UPLO argument to be "L" or "U", but got {UPLO}')
-    return A if UPLO.upper() == "L" else _both(A)
+    return UPLO.upper() == "U"
 
 
 def eigh(A: Tensor, UPLO: str = "L") -> Any:
     """Return (eigenvalues ascending, eigenvectors as columns) of symmetric matrices."""
-    return return_types.linalg_eigh(*_run("eigh", _triangle_to_lower(A, UPLO)))
+    return return_types.linalg_eigh(*_run("eigh", A, upper=_is_upper(UPLO)))
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """Eigenvalues of symmetric matrices, ascending."""
-    return _run("eigvalsh", _triangle_to_lower(A, UPLO))
+    return _run("eigvalsh", A, upper=_is_upper(UPLO))
 
 
 # Products.
@@ -344,7 +347,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     if n == 0:
         size = counting(A, A.shape[-1])
         same = cast(front.eq(unsqueeze(size, 1), size), type_of(A).dtype)
-        return expand(same, A.shape).clone()
+        return front.overwrite(A, expand(same, A.shape))
     result: Tensor | None = None
     power = A
     while True:
@@ -375,11 +378,11 @@ def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> T
 
 def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     """Return powers 0 to N − 1 of each element as a new last dim."""
-    size = x.shape[-1] if N is None else N
+    size = (*x.shape, 1)[x.ndim - 1] if N is None else N
     if size < 1:
         raise OpError(f"linalg.vander: N must be greater than 0, but got {size}")
     flat = _vander(reshape(x, (-1,)), size, True)
-    return reshape(flat, (*x.shape, size))
+    return reshape(flat, (*(x.shape or (1,)), size))
 
 
 def tensorinv(A: Tensor, ind: int = 2) -> Tensor:

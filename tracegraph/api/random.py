@@ -373,12 +373,12 @@ def multinomial(
         total = front.cumsum(weights, dim=len(known.shape) - 1)
         where = device_of(input._data)
         u = _draw(generator, where, (*known.shape[:-1], num_samples), float64, "uniform")
-        reached = (u * total[..., -1:]).unsqueeze(-1) >= total.unsqueeze(-2)
-        indices: Tensor = reached.sum(dim=-1)
-        return indices
+        u = u * total[..., -1:]
+        if num_samples > weights.numel() // known.shape[-1]:
+            return front.searchsorted(total, u, right=True)
+        return (u.unsqueeze(-1) >= total.unsqueeze(-2)).sum(dim=-1)
     times = _exponential(weights, generator) / weights
-    out: Tensor = times.argsort(dim=-1)[..., :num_samples].contiguous()
-    return out
+    return times.argsort(dim=-1)[..., :num_samples].contiguous()
 
 
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:

@@ -15,7 +15,9 @@ from tracegraph.api.shape import (
     cat,
     expand,
     permute,
+    requested,
     reshape,
+    select,
     slice_dim,
     stack,
     transpose,
@@ -29,9 +31,9 @@ from tracegraph.tensor_type import wrap_dim, wrap_dims
 from tracegraph.tensors import Size, Tensor, type_of, wrap
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """Return the elements in reverse order along dims."""
-    wanted = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    wanted = requested(args if dims is None else (dims,))
     if not len(wanted) or not input.ndim:
         return input.clone()
     return front.flip(input, dims=wrap_dims(tuple(wanted), input.ndim))
@@ -89,10 +91,9 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     return transpose(flip(input, second if turns == 1 else first), first, second)
 
 
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """Return the tensor copied so often along each dim; more repeats than dims add dims in front."""
-    times = repeats[0] if len(repeats) == 1 and not isinstance(repeats[0], int) else repeats
-    counts = tuple(int(n) for n in times)
+    counts = requested(args if repeats is None else (repeats,))
     if len(counts) < input.ndim:
         raise OpError(
             "Number of dimensions of repeat dims can not be smaller than number of dimensions of "
@@ -105,10 +106,10 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     return front.copy(out) if set(counts) <= {1} else out
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """Return the tensor copied so often along its last dims."""
-    counts = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
-    return repeat(input, (1,) * (input.ndim - len(counts)) + tuple(counts))
+    counts = requested(args if dims is None else (dims,))
+    return repeat(input, (1,) * (input.ndim - len(counts)) + counts)
 
 
 def repeat_interleave(
@@ -258,7 +259,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Return windows of `size` elements every `step` along a dim, as a new last dim (a copy)."""
     if not input.ndim:
-        input = reshape(input, (1,))
+        return select(unfold(reshape(input, (1,)), dimension, size, step), 0, 0)
     place = wrap_dim(dimension, input.ndim)
     total = input.shape[place]
     if size > total or size < 0 or step < 1:

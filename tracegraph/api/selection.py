@@ -9,6 +9,7 @@ from tracegraph.api.indexing import (
     advanced_indices,
     check_index_dtype,
     nonzero_tuple,
+    refuse_data_shape,
     slice_scatter_at,
 )
 from tracegraph.api.pointwise import eq, maximum, where
@@ -224,10 +225,12 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """Return the tensor with one number written in the slices of a dim that are named."""
     place = wrap_dim(dim, input.ndim)
-    source = _single_value("index_fill", input, value)
-    at = _vector("index_fill", index)
-    out = front.index_put(_row(input), source, at, dims=(place,), accumulate=False)
-    return reshape(out, input.shape)
+    filler = _single_value("index_fill", input, value)
+    x, at = _row(input), _vector("index_fill", index)
+    none, true = filled(x, (x.shape[place],), False, bool_), scalar_tensor(True, bool_)
+    hit = front.index_put(none, true, at, dims=(0,), accumulate=False)
+    hit = reshape(hit, tuple(-1 if i == place else 1 for i in range(x.ndim)))
+    return reshape(front.where(hit, filler, x), input.shape)
 
 
 def _single_value(name: str, x: Tensor, value: Any) -> Tensor:
@@ -340,10 +343,8 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """
     if as_tuple:
         return nonzero_tuple(_row(input))
-    columns = nonzero_tuple(input)
-    if not input.ndim:
-        return filled(input, (columns[0].shape[0], 0), 0, int64)
-    return front.cat(*(reshape(c, (-1, 1)) for c in columns), dim=1)
+    refuse_data_shape("nonzero()")
+    return front.nonzero(input)
 
 
 def argwhere(input: Tensor) -> Tensor:

@@ -38,22 +38,22 @@ def infer_shape(size: int, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _requested(size: Sequence[Any]) -> tuple[int, ...]:
+def requested(size: Sequence[Any]) -> tuple[int, ...]:
+    """Return ints that were given as arguments or as one sequence."""
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = size[0]
     return tuple(int(n) for n in size)
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """Return the same elements under another shape (one −1 is inferred); a view if possible."""
-    known = type_of(input)
-    out: Tensor = front.reshape(input, shape=infer_shape(known.size, _requested(shape)))
-    return out
+    wanted = requested(args if shape is None else (shape,))
+    return front.reshape(input, shape=infer_shape(type_of(input).size, wanted))
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """Return dims in another order, as a view."""
-    wanted = _requested(dims)
+    wanted = requested(args if dims is None else (dims,))
     if len(wanted) != input.ndim:
         raise OpError(
             "permute(sparse_coo): number of dimensions in the tensor input does not match the "
@@ -81,9 +81,9 @@ def t(input: Tensor) -> Tensor:
     return transpose(input, 0, 1) if input.ndim == 2 else reshape(input, input.shape)
 
 
-def expand(input: Tensor, *sizes: Any) -> Tensor:
+def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) -> Tensor:
     """Return a view with dims of size 1 repeated; −1 keeps a size."""
-    wanted = _requested(sizes)
+    wanted = requested(args if size is None else (size,))
     have = input.shape
     extra = len(wanted) - len(have)
     if extra < 0:

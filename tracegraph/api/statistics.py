@@ -185,8 +185,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return front.scatter_add(filled(weights, (size,), 0), at, weights, dim=0)
 
 
-def _edges(x: Tensor, low: Any, high: Any) -> tuple[Tensor, Tensor]:
-    """Bounds of a histogram; equal ones mean those of the data, and are moved apart by 1."""
+def _edges(x: Tensor, low: Any, high: Any, apart: float) -> tuple[Tensor, Tensor]:
+    """Bounds of a histogram, of the data if low == high; equal ones are moved apart."""
     if low == high and x._data.size:
         dims = tuple(range(x.ndim))
         first, last = (f(x, dim=dims, keepdim=False) for f in (front.amin, front.amax))
@@ -195,7 +195,7 @@ def _edges(x: Tensor, low: Any, high: Any) -> tuple[Tensor, Tensor]:
     else:
         first, last = filled(x, (), low), filled(x, (), high)
     same = eq(first, last)
-    return where(same, first - 1, first), where(same, last + 1, last)
+    return where(same, first - apart, first), where(same, last + apart, last)
 
 
 def histc(input: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
@@ -205,7 +205,7 @@ def histc(input: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
     if max < min:
         raise OpError("max must be larger than min")
     x = reshape(input, (-1,))
-    first, last = _edges(x, min, max)
+    first, last = _edges(x, min, max, 1)
     inside = logical_and(ge(x, first), le(x, last))
     place = (x - first) * (bins / (last - first))
     place = cast(clamp(where(inside, place, 0.0), 0, bins - 1), int64)
@@ -221,7 +221,7 @@ def histogram(
     if isinstance(bins, Tensor):
         edges = bins
     else:
-        first, last = _edges(x, *(range or (0, 0)))
+        first, last = _edges(x, *(range or (0, 0)), 0.5)
         steps = counting(x, bins + 1, type_of(x).dtype) / bins
         edges = first * (1 - steps) + last * steps
     size = edges.shape[0] - 1

@@ -115,7 +115,7 @@ COMMANDS: Final[_Commands] = {
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = _Parser(prog="tracegraph", description="Works on files of traced graphs.")
     parser.add_argument("--version", action="store_true", help="print the version and stop")

@@ -1,8 +1,8 @@
 """Drawing a graph: SVG with a small layered layout, and text for Graphviz.
 
 Layers are networkx's topological generations; boxes are ordered within a layer by the mean place
-of their neighbours (Sugiyama, Tagawa & Toda 1981). State and constants are named inside the boxes
-that read them, so that the picture shows what is computed.
+of their neighbours (Sugiyama, Tagawa & Toda 1981). State, hyper-parameters and constants are named
+inside the boxes that read them, so that the picture shows what is computed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import networkx as nx
 import numpy as np
 
 from tracegraph.cli.output import printable
-from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, STATE, Graph, Node, Value
+from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, STATE, Graph, Node
 from tracegraph.ir.text import literal
 from tracegraph.ops.core import CONTRACTION, CREATION, ELEMENTWISE, RANDOM, REDUCTION, VIEW
 
@@ -61,7 +61,7 @@ def boxes_of(graph: Graph) -> nx.DiGraph[Box]:
     picture: nx.DiGraph[Box] = nx.DiGraph()
     made: dict[Node, Box] = {}
     for node in graph.order():
-        if node.op in (STATE, CONSTANT):
+        if _source_text(node):
             continue
         made[node] = box = _box_of(node)
         box.is_input = node.op == INPUT
@@ -72,7 +72,7 @@ def boxes_of(graph: Graph) -> nx.DiGraph[Box]:
     ends = [(f"output {i}", v) for i, v in enumerate(graph.outputs)]
     ends += [(f"write {name}", v) for name, v in graph.writes.items()]
     for text, value in ends:
-        box = Box([text, _source_text(value)], "#ffffff", f"{text}: {value.type}")
+        box = Box([text, _source_text(value.node)], "#ffffff", f"{text}: {value.type}")
         picture.add_node(box)
         if value.node in made:
             picture.add_edge(made[value.node], box, type=str(value.type))
@@ -83,7 +83,7 @@ def _box_of(node: Node) -> Box:
     types = ", ".join(map(str, node.types))
     if node.op == INPUT:
         return Box([f"input {node.attrs['name']}", types], "#cfe2f7", "")
-    read = ", ".join(t for v in node.inputs if (t := _source_text(v)))
+    read = ", ".join(t for v in node.inputs if (t := _source_text(v.node)))
     attrs = ", ".join(f"{k}={literal(v)}" for k, v in node.attrs.items())
     color = "#d0d0ff"
     if node.op != KERNEL:
@@ -92,13 +92,13 @@ def _box_of(node: Node) -> Box:
     return Box([node.op, read, attrs, types], color, tip)
 
 
-def _source_text(value: Value) -> str:
-    """The name of a State or the value of a small constant; "" for computed Values."""
-    if value.node.op == STATE:
-        return str(value.node.attrs["name"])
-    if value.node.op == CONSTANT:
-        array: Any = np.asarray(value.node.attrs["value"])
-        return str(array[()]) if array.size == 1 else f"constant {value.type}"
+def _source_text(node: Node) -> str:
+    """How readers name State, a hyper-parameter or a constant; "" for what has its own box."""
+    if node.op == STATE or (node.op == INPUT and "default" in node.attrs):
+        return str(node.attrs["name"])
+    if node.op == CONSTANT:
+        array: Any = np.asarray(node.attrs["value"])
+        return str(array[()]) if array.size == 1 else f"constant {node.types[0]}"
     return ""
 
 

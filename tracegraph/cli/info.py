@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from tracegraph.cli.files import File, tensors_in
 from tracegraph.cli.output import count_text, size_text, write, write_table
@@ -56,13 +55,11 @@ def _write_state(loaded: Loaded) -> None:
             roles[names[id(t)]].append(f"{role} {entry_name}")
     _write_tensors(tensors, {name: ", ".join(found) for name, found in roles.items()},
                    "State tensor")  # fmt: skip
-    parameters = sum(t._data.size for t in model_tensors(tensors).values())
+    parameters = sum(t._data.size for t in model_tensors(loaded).values())
     write(f"model parameters and buffers: {parameters:,} numbers")
 
 
-def _write_tensors(
-    tensors: Mapping[str, Tensor], roles: Mapping[str, str], noun: str
-) -> None:
+def _write_tensors(tensors: Mapping[str, Tensor], roles: Mapping[str, str], noun: str) -> None:
     total = sum(type_of(t).size_bytes for t in tensors.values())
     write(f"\n{count_text(len(tensors), noun)}, {size_text(total)}")
     rows = [
@@ -73,16 +70,22 @@ def _write_tensors(
         write_table(rows, "<<><", indent="  ")
 
 
-def model_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the float State that is no optimizer slot or gradient.
+def model_tensors(loaded: Loaded) -> dict[str, Tensor]:
+    """Return the float State that is no optimizer slot or gradient."""
+    others = {id(t) for entry in loaded.entries.values() for t in _slots_and_gradients(entry)}
+    return {
+        name: t
+        for name, t in loaded.state_dict().items()
+        if type_of(t).dtype.kind == FLOAT_KIND and id(t) not in others
+    }
 
-    A slot's name ends in the name of the parameter it belongs to, a gradient's in `.grad`.
-    """
-    found = {}
-    for name, t in state.items():
+
+def _slots_and_gradients(entry: EntryPoint) -> Iterator[Tensor]:
+    """Yield State named `OPTIMIZER.SLOT.PARAMETER` or `PARAMETER.grad`."""
+    optimizers = {h.name.rpartition(".")[0].split(".param_groups.")[0] for h in entry.hypers}
+    for name, t in entry.state.items():
         parts = name.split(".")
         ends = {".".join(parts[i:]) for i in range(1, len(parts))}
-        slot = bool(ends & state.keys()) or name.removesuffix(".grad") in state.keys() - {name}
-        if type_of(t).dtype.kind == FLOAT_KIND and not slot:
-            found[name] = t
-    return found
+        slot = any(name.startswith(f"{o}.") for o in optimizers) and ends & entry.state.keys()
+        if slot or (parts[-1] == "grad" and ".".join(parts[:-1]) in entry.state):
+            yield t

@@ -85,9 +85,7 @@ class Progress:
         self._next = time.monotonic() + 0.5
         self._shown = False
         self._terminal = (
-            sys.stderr is not None
-            and sys.stderr.isatty()
-            and os.environ.get("TERM", "") != "dumb"
+            sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "") != "dumb"
         )
 
     def advance(self, amount: int = 1) -> None:

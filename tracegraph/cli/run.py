@@ -12,7 +12,6 @@ from tracegraph.cli.files import File, tensors_in
 from tracegraph.cli.inputs import make_call, read_inputs
 from tracegraph.cli.output import (
     TIMING_HEAD,
-    Timing,
     measure,
     time_text,
     write,
@@ -47,8 +46,11 @@ def run(args: argparse.Namespace) -> int:
         write(f"{_output_name(path)}: {type_of(t)} {_summary(t)}")
     if args.output:
         np.savez(args.output, **{_output_name(p): _host(t) for p, t in tensors_in(outputs)})
-    rows = [["", *TIMING_HEAD], ["read", "", time_text(read_s), "", ""],
-            ["compile", "", time_text(compile_s), "", ""], ["first call", *first.cells]]  # fmt: skip
+    rows = [["", *TIMING_HEAD]]
+    rows += [
+        [what, "", time_text(s), "", ""] for what, s in (("read", read_s), ("compile", compile_s))
+    ]
+    rows.append(["first call", *first.cells])
     if again is not None:
         rows.append(["later calls", *again.cells])
     write()

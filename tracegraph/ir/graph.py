@@ -270,7 +270,7 @@ class Graph:
         waiting = dict(graph.in_degree())
         heap = [(n.seq, i, n) for i, (n, d) in enumerate(waiting.items()) if d == 0]
         heapq.heapify(heap)
-        count = len(heap)
+        count = len(waiting)
         ordered: list[Node] = []
         while heap:
             node = heapq.heappop(heap)[2]

@@ -3,6 +3,7 @@
 from tracegraph.nn import attention, functional, init, modules, parallel, parameter, utils
 from tracegraph.nn.modules import *  # noqa: F403
 from tracegraph.nn.modules import __all__ as _layers
+from tracegraph.nn.parallel import DataParallel
 from tracegraph.nn.parameter import (
     Buffer,
     Parameter,
@@ -12,6 +13,7 @@ from tracegraph.nn.parameter import (
 
 __all__ = [
     "Buffer",
+    "DataParallel",
     "Parameter",
     "UninitializedBuffer",
     "UninitializedParameter",

@@ -52,7 +52,7 @@ prelu = define(
     scalar=lambda m, x, weight: m.where(x > 0, x, x * weight),
     vjp=(lambda m, g, x, weight: m.where(x > 0, g, g * weight),
          lambda m, g, x: m.where(x > 0, _zero(m, g), g * x)),
-    sample=reals(-2, 2, 2), doc="x where positive, else weight·x. He et al. 2015, arXiv:1502.01852.",
+    sample=reals(-2, 2, 2), doc="x where positive, else weight·x. arXiv:1502.01852.",
 )  # fmt: skip
 
 
@@ -61,9 +61,7 @@ def _below(m: Any, x: Any) -> Any:
     return m.where(x > 0, _zero(m, x), x)
 
 
-def _elu_vjp(
-    m: Any, g: Any, x: Any, alpha: float, scale: float, input_scale: float
-) -> Any:
+def _elu_vjp(m: Any, g: Any, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
     steep = m.exp(_below(m, x) * input_scale) * (alpha * scale * input_scale)
     return m.where(x > 0, g * scale, g * steep)
 

@@ -38,6 +38,9 @@ def math_over(xp: Any) -> SimpleNamespace:
     m.sigmoid = lambda x: _sigmoid(xp, x)
     m.floor_divide = lambda x, y: _floor_divide(xp, x, y)
     m.trunc_divide = lambda x, y: _trunc_divide(xp, x, y)
+    if xp.__name__ != "numpy":
+        m.fmod = lambda x, y: _fmod(xp, x, y)
+        m.remainder = lambda x, y: _remainder(xp, x, y)
     m.astype = lambda x, dtype: x.astype(dtype.np)
     for name in _SPECIAL:
         if hasattr(special_functions, name):
@@ -60,7 +63,31 @@ def _floor_divide(xp: Any, x: Any, y: Any) -> Any:
         if not xp.all(y):
             raise ZeroDivisionError("integer division or modulo by zero")
         return xp.floor_divide(x, y)
-    return xp.where((y == 0) | xp.isinf(x), x / y, xp.floor_divide(x, y))
+    if xp.__name__ == "numpy":
+        quotient = xp.floor_divide(x, y)
+    else:
+        quotient = xp.rint((x - _remainder(xp, x, y)) / y)
+    return xp.where((y == 0) | xp.isinf(x), x / y, quotient)
+
+
+# CuPy divides, rounds and multiplies back, so that 1 // 0.1 is 10; its integer fmod goes through
+# float64. Only its fmod of floats is exact, as NumPy's.
+
+
+def _fmod(xp: Any, x: Any, y: Any) -> Any:
+    """Remainder with the sign of x."""
+    if x.dtype.kind not in "iu":
+        return xp.fmod(x, y)
+    rest = xp.remainder(x, y)
+    return xp.where((rest != 0) & ((x < 0) != (y < 0)), rest - y, rest)
+
+
+def _remainder(xp: Any, x: Any, y: Any) -> Any:
+    """Remainder with the sign of y."""
+    if x.dtype.kind in "iu":
+        return xp.remainder(x, y)
+    rest = xp.fmod(x, y)
+    return xp.where((rest != 0) & ((rest < 0) != (y < 0)), rest + y, xp.copysign(rest, y))
 
 
 def _trunc_divide(xp: Any, x: Any, y: Any) -> Any:

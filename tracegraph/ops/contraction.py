@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tracegraph.dtypes import NUMBERS
@@ -37,23 +38,17 @@ def _matmul(xp: Any, x: Any, y: Any) -> Any:
     NumPy multiplies a batch matrix by matrix: folded, [512, 64, 64] @ [64, 64] is 5 times faster.
     """
     if y.ndim == 2 and x.ndim > 2:
-        return (x.reshape(-1, x.shape[-1]) @ y).reshape(*x.shape[:-1], y.shape[-1])
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        return (rows @ y).reshape(*x.shape[:-1], y.shape[-1])
     return x @ y
 
 
 def _weight_vjp(m: Any, g: Any, x: Any, y_type: TensorType) -> Any:
     """Gradient of the second operand; a plain matrix is contracted with all leading dims at once."""
     if y_type.ndim == 2 and len(x.shape) > 2:
-        x = m.reshape(x, shape=(_count(x.shape[:-1]), x.shape[-1]))
-        g = m.reshape(g, shape=(_count(g.shape[:-1]), g.shape[-1]))
+        x = m.reshape(x, shape=(math.prod(x.shape[:-1]), x.shape[-1]))
+        g = m.reshape(g, shape=(math.prod(g.shape[:-1]), g.shape[-1]))
     return m.matmul(_swap(m, x), g)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 matmul = define(

@@ -92,9 +92,7 @@ def _layout(channels: int, weight: Shape, groups: int, count: Shape) -> _Layout:
 
 
 def _is_pointwise(layout: _Layout, stride: Shape, padding: Pads) -> bool:
-    return (
-        _product(layout.window) == 1 and _product(stride) == 1 and not any(map(any, padding))
-    )
+    return _product(layout.window) == 1 and _product(stride) == 1 and not any(map(any, padding))
 
 
 def _convolution(
@@ -122,9 +120,7 @@ def _convolution(
     return out.reshape(batch, weight.shape[0], *count)
 
 
-def _depthwise(
-    xp: Any, x: Any, weight: Any, stride: Shape, dilation: Shape, count: Shape
-) -> Any:
+def _depthwise(xp: Any, x: Any, weight: Any, stride: Shape, dilation: Shape, count: Shape) -> Any:
     """Sum over taps of shifted inputs: twice as fast as columns where each channel is alone."""
     scales = weight.reshape(weight.shape[0], -1)
     side = (slice(None), *(None,) * len(count))
@@ -198,9 +194,7 @@ def _scatter_columns(
     channels = groups * layout.inner // max(_product(layout.window), 1)
     wide = tuple(n + a + b for n, (a, b) in zip(size, padding, strict=True))
     out = xp.zeros((batch, channels, *wide), dtype=y.dtype)
-    matrix = xp.ascontiguousarray(
-        weight.reshape(groups, layout.outer, layout.inner).swapaxes(1, 2)
-    )
+    matrix = xp.ascontiguousarray(weight.reshape(groups, layout.outer, layout.inner).swapaxes(1, 2))
     flat = y.reshape(batch, groups, layout.outer, layout.places)
     row = layout.places // count[0]
     for samples, rows in _blocks(layout, batch):

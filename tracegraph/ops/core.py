@@ -118,21 +118,23 @@ class SavePlan(NamedTuple):
     """What the tape keeps when certain operands need gradients, and the rules it will run.
 
     `saves` are (kind, index) with the kinds SAVE_*; `attrs` are names of attributes; `partial`
-    tells that some operand neither needs a gradient nor is kept.
+    tells that some operand neither needs a gradient nor is kept, `holds` that values (not only
+    types) are kept.
     """
 
     saves: tuple[tuple[int, int], ...]
     attrs: tuple[str, ...]
     rules: tuple[Rule, ...]
     partial: bool
+    holds: bool
     run: Callable[..., Any]
 
 
 SAVE_INPUT: Final = 0  # an operand
 SAVE_OUTPUT: Final = 1  # a result
 SAVE_TYPE: Final = 2  # the type of an operand
-SAVE_INPUTS: Final = 3  # all operands (variadic)
-SAVE_TYPES: Final = 4  # the types of all operands
+SAVE_INPUTS: Final = 3  # the operands from a place on (variadic)
+SAVE_TYPES: Final = 4  # the types of these
 
 _KINDS: Final = {
     "input": SAVE_INPUT, "output": SAVE_OUTPUT, "type": SAVE_TYPE, "inputs": SAVE_INPUTS,
@@ -201,7 +203,7 @@ def _sources(op: Op, function: Callable[..., Any]) -> tuple[tuple[str, Any], ...
         if name in ("m", "g", "needs"):
             found.append((name, None))
         elif op.variadic and base == op.operands[-1]:
-            found.append(("types" if name.endswith("_type") else "inputs", -1))
+            found.append(("types" if name.endswith("_type") else "inputs", len(op.operands) - 1))
         elif name in op.operands:
             found.append(("input", op.operands.index(name)))
         elif name in op.results:
@@ -241,7 +243,8 @@ def _make_plan(op: Op, mask: int) -> SavePlan:
     partial = op.variadic or any(
         not mask >> i & 1 and (SAVE_INPUT, i) not in kept for i in range(len(op.operands))
     )
-    return SavePlan(kept, attrs, placed, partial, _runner(op, kept, attrs, placed))
+    holds = any(kind in (SAVE_INPUT, SAVE_OUTPUT, SAVE_INPUTS) for kind, _ in kept)
+    return SavePlan(kept, attrs, placed, partial, holds, _runner(op, kept, attrs, placed))
 
 
 def _runner(

@@ -11,9 +11,7 @@ from tracegraph.ops.core import CONTRACTION, Spec, case, define, in_float32
 from tracegraph.tensor_type import TensorType
 
 
-def _linear_type(
-    x: TensorType, weight: TensorType, bias: TensorType | None = None
-) -> TensorType:
+def _linear_type(x: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
     for other in (weight, bias):
         if other is not None and other.dtype is not x.dtype:
             raise DTypeError(f"mat1 and mat2 must have the same dtype, but got {x.dtype} and "

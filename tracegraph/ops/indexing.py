@@ -67,7 +67,7 @@ def _index_vjp(m: Any, g: Any, x_type: TensorType, indices: Any, dims: Shape) ->
 
 index = define(
     "index(x, *indices) -> y", type=_index_type, kernel=_index, vjp=Joint(
-        lambda m, g, x_type, indices, dims: _index_vjp(m, g, x_type, indices[1:], dims)),
+        lambda m, g, x_type, indices, dims: _index_vjp(m, g, x_type, indices, dims)),
     sample=(case((4, 3), Spec((5,), 0, 4, _I), dims=(0,)),
             case((4, 3, 2), Spec((2, 1), 0, 4, _I), Spec((2,), 0, 2, _I), dims=(0, 2))),
     doc="x with int64 index arrays at some dims (NumPy's advanced indexing).",
@@ -182,8 +182,11 @@ def _index_put_vjp(
 index_put = define(
     "index_put(x, y, *indices) -> z", type=_index_put_type, kernel=_index_put, vjp=Joint(
         lambda m, g, y_type, indices, dims, accumulate, needs: _index_put_vjp(
-            m, g, y_type, indices[2:], dims, accumulate, needs)),
-    sample=(case((4, 3), (2, 3), Spec((2,), 0, 4, _I), dims=(0,), accumulate=True),),
+            m, g, y_type, indices, dims, accumulate, needs)),
+    sample=(case((4, 3), (2, 3), Spec((2,), 0, 4, _I), dims=(0,), accumulate=True),
+            case((4, 3), (2, 1), Spec((2,), 0, 2, _I), Spec((2,), 1, 2, _I), dims=(0, 1),
+                 accumulate=True),
+            case((2, 3), (2, 1), Spec((1,), 0, 3, _I), dims=(1,), accumulate=False)),
     doc="x with y written (or added, repeats counted) at index arrays.",
 )  # fmt: skip
 
@@ -263,7 +266,8 @@ def _scatter_vjp_x(m: Any, g: Any, index: Any, y_type: TensorType, dim: int) -> 
 scatter = define(
     "scatter(x, index, y) -> z", type=_scatter_type, kernel=_scatter,
     vjp=(_scatter_vjp_x, None, lambda m, g, index, dim: m.gather(g, index, dim=dim)),
-    sample=(case((3, 4), Spec((3, 1), 0, 4, _I), (3, 1), dim=1),),
+    sample=(case((3, 4), Spec((3, 1), 0, 4, _I), (3, 1), dim=1),
+            case((3, 4), Spec((1, 2), 0, 3, _I), (1, 2), dim=0)),
     doc="x with y written along a dim; where places repeat the last one wins.",
 )  # fmt: skip
 
@@ -278,7 +282,8 @@ def _scatter_add(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
 scatter_add = define(
     "scatter_add(x, index, y) -> z", type=_scatter_type, kernel=_scatter_add,
     vjp=(lambda g: g, None, lambda m, g, index, dim: m.gather(g, index, dim=dim)),
-    sample=(case((3, 4), Spec((3, 6), 0, 4, _I), (3, 6), dim=1),),
+    sample=(case((3, 4), Spec((3, 6), 0, 4, _I), (3, 6), dim=1),
+            case((3,), Spec((0,), 0, 3, _I), (0,), dim=0)),
     doc="x with y added along a dim; repeats add up.",
 )  # fmt: skip
 

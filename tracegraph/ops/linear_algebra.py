@@ -13,7 +13,7 @@ import numpy as np
 
 from tracegraph.dtypes import FLOATS, int64
 from tracegraph.errors import DTypeError, LinAlgError, OpError
-from tracegraph.ops.core import Joint, Spec, case, define, in_float32
+from tracegraph.ops.core import Case, Joint, Spec, case, define, in_float32
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes
 
 
@@ -316,12 +316,17 @@ qr = define(
 )  # fmt: skip
 
 
-def _eigh_type(x: TensorType) -> tuple[TensorType, TensorType]:
+def _eigh_type(x: TensorType, *, upper: bool) -> tuple[TensorType, TensorType]:
     _square(x)
     return x.with_shape(x.shape[:-1]), x
 
 
 _DIVERGED = "The algorithm failed to converge"
+_SYMMETRIC = tuple(Case(c.inputs, {"upper": upper}) for c in _DEFINITE for upper in (False, True))
+
+
+def _eigen(name: str, xp: Any, x: Any, upper: bool) -> Any:
+    return _lapack(name, _DIVERGED)(xp, x, UPLO="U" if upper else "L")
 
 
 def _gaps(m: Any, w: Any) -> Any:
@@ -333,40 +338,40 @@ def _gaps(m: Any, w: Any) -> Any:
     return m.where(same, one, _row(m, w) - _column(m, w))
 
 
-def _off_diagonal(m: Any, x: Any) -> Any:
-    return m.tril(x, diagonal=-1) + m.triu(x, diagonal=1)
+def _skew(m: Any, x: Any) -> Any:
+    return x - _swap(m, x)
 
 
 def _eigh_vjp(m: Any, g: Any, w: Any, v: Any) -> Any:
     """Giles 2008, section 3.1; eigenvectors of equal eigenvalues have no derivative (inf, NaN)."""
-    turned = _off_diagonal(m, m.matmul(_swap(m, v), g[1]) / _gaps(m, w))
+    turned = _skew(m, m.matmul(_swap(m, v), g[1])) * 0.5 / _gaps(m, w)
     inner = m.matmul(v, turned) + v * _row(m, g[0])
     return m.matmul(inner, _swap(m, v))
 
 
 eigh = define(
     "eigh(x) -> w, v", type=_eigh_type,
-    kernel=in_float32(lambda xp, x: tuple(_lapack("eigh", _DIVERGED)(xp, x))),
-    vjp=(_eigh_vjp,), sample=_DEFINITE,
-    doc="Ascending eigenvalues, eigenvectors as columns, of symmetric matrices (lower triangle).",
+    kernel=in_float32(lambda xp, x, *, upper: tuple(_eigen("eigh", xp, x, upper))),
+    vjp=(_eigh_vjp,), sample=_SYMMETRIC,
+    doc="Ascending eigenvalues, eigenvectors as columns, of symmetric matrices; reads a triangle.",
 )  # fmt: skip
 
 
-def _values_type(x: TensorType) -> TensorType:
+def _values_type(x: TensorType, *, upper: bool) -> TensorType:
     _square(x)
     return x.with_shape(x.shape[:-1])
 
 
-def _eigvalsh_vjp(m: Any, g: Any, x: Any) -> Any:
-    v = m.eigh(x)[1]
+def _eigvalsh_vjp(m: Any, g: Any, x: Any, upper: bool) -> Any:
+    v = m.eigh(x, upper=upper)[1]
     return m.matmul(v * _row(m, g), _swap(m, v))
 
 
 eigvalsh = define(
     "eigvalsh(x) -> w", type=_values_type,
-    kernel=in_float32(lambda xp, x: _lapack("eigvalsh", _DIVERGED)(xp, x)),
-    vjp=(_eigvalsh_vjp,), sample=_DEFINITE,
-    doc="Ascending eigenvalues of symmetric matrices (lower triangle).",
+    kernel=in_float32(lambda xp, x, *, upper: _eigen("eigvalsh", xp, x, upper)),
+    vjp=(_eigvalsh_vjp,), sample=_SYMMETRIC,
+    doc="Ascending eigenvalues of symmetric matrices; reads a triangle.",
 )  # fmt: skip
 
 
@@ -394,10 +399,6 @@ def _svd(xp: Any, x: Any, *, full: bool) -> Any:
 
 def _eyes(xp: Any, shape: Shape, dtype: Any) -> Any:
     return xp.broadcast_to(xp.eye(shape[-2], shape[-1], dtype=dtype), shape).copy()
-
-
-def _skew(m: Any, x: Any) -> Any:
-    return x - _swap(m, x)
 
 
 def _svd_vjp(m: Any, g: Any, u: Any, s: Any, vh: Any, x_type: TensorType, full: bool) -> Any:
@@ -451,12 +452,16 @@ svdvals = define(
 )  # fmt: skip
 
 
-def _pinv_type(x: TensorType, *, rtol: float | None, atol: float) -> TensorType:
+def _pinv_type(
+    x: TensorType, *, rtol: float | None, atol: float, hermitian: bool
+) -> TensorType:
     _matrix(x)
     return x.with_shape((*x.shape[:-2], x.shape[-1], x.shape[-2]))
 
 
-def _pinv(xp: Any, x: Any, *, rtol: float | None, atol: float) -> Any:
+def _pinv(xp: Any, x: Any, *, rtol: float | None, atol: float, hermitian: bool) -> Any:
+    if hermitian:
+        x = xp.tril(x) + xp.swapaxes(xp.tril(x, -1), -1, -2)
     if x.size == 0:
         return xp.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), dtype=x.dtype)
     u, s, vh = _svd(xp, x, full=False)
@@ -489,6 +494,8 @@ def _pinv_vjp(m: Any, g: Any, x: Any, y: Any, x_type: TensorType) -> Any:
 
 pinv = define(
     "pinv(x) -> y", type=_pinv_type, kernel=in_float32(_pinv), vjp=(_pinv_vjp,),
-    sample=(case((4, 3), rtol=None, atol=0.0), case((2, 2, 3), rtol=None, atol=0.0)),
-    doc="Pseudo-inverse; singular values up to max(atol, rtol·largest) count as 0.",
+    sample=(case((4, 3), rtol=None, atol=0.0, hermitian=False),
+            case((2, 2, 3), rtol=None, atol=0.0, hermitian=False)),
+    doc="Pseudo-inverse; singular values up to max(atol, rtol·largest) count as 0. Of a matrix "
+        "said to be hermitian only the lower triangle is read.",
 )  # fmt: skip

@@ -122,8 +122,9 @@ def _rms_type(
 
 
 def _rms_kernel(xp: Any, x: Any, weight: Any = None, *, ndim: int, eps: float) -> Any:
-    rows = x.reshape(math.prod(x.shape[: x.ndim - ndim]), -1)
-    mean = _squares(xp, rows)[:, None] / rows.shape[1]
+    width = math.prod(x.shape[x.ndim - ndim :])
+    rows = x.reshape(math.prod(x.shape[: x.ndim - ndim]), width)
+    mean = _squares(xp, rows)[:, None] / width
     y = rows * (1 / xp.sqrt(mean + x.dtype.type(eps)))
     if weight is not None:
         y *= weight.reshape(-1)
@@ -140,9 +141,7 @@ def _rms_norm(m: Any, x: Any, weight: Any = None, *, ndim: int, eps: float) -> A
     return y if weight is None else y * weight
 
 
-def _rms_vjp(
-    m: Any, g: Any, x: Any, weight: Any, ndim: int, eps: float, needs: Any
-) -> Any:
+def _rms_vjp(m: Any, g: Any, x: Any, weight: Any, ndim: int, eps: float, needs: Any) -> Any:
     scale = _inverse_rms(m, x, ndim, eps)
     z = x * scale
     dx = None
@@ -178,9 +177,7 @@ def _batch_type(
     return x, channel, channel
 
 
-def _batch_kernel(
-    xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float
-) -> Any:
+def _batch_kernel(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float) -> Any:
     batch, channels = x.shape[:2]
     flat = x.reshape(batch, channels, -1)
     count = batch * flat.shape[2]
@@ -203,9 +200,7 @@ def _batch_dims(x: Any) -> Shape:
     return (0, *range(2, len(x.shape)))
 
 
-def _batch_norm(
-    m: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float
-) -> Any:
+def _batch_norm(m: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float) -> Any:
     dims = _batch_dims(x)
     mean = m.mean(x, dim=dims, keepdim=False)
     centred = x - _beside(m, mean, x)

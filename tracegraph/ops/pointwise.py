@@ -185,7 +185,8 @@ copysign = define(
 )  # fmt: skip
 nextafter = define(
     "nextafter(x, y) -> z", type=elementwise_type((float32, float64)),
-    scalar=lambda m, x, y: m.nextafter(x, y), vjp=NOT_DIFFERENTIABLE, sample=_TWO,
+    scalar=lambda m, x, y: m.nextafter(x, y),
+    vjp=(lambda m, g, x, y: _keep(m, g, m.ne(x, y)), None), sample=_TWO,
     doc="The next representable number after x toward y.",
 )  # fmt: skip
 

@@ -99,15 +99,11 @@ def _beside(weight: Any, x: Any, axis: int) -> Any:
     return weight.reshape((-1,) + (1,) * (x.ndim - 1 - axis)).astype(x.dtype, copy=False)
 
 
-def _resize(
-    xp: Any, x: Any, *, size: Shape, mode: str, align_corners: bool, scales: Scales
-) -> Any:
+def _resize(xp: Any, x: Any, *, size: Shape, mode: str, align_corners: bool, scales: Scales) -> Any:
     lead = x.ndim - len(size)
     for i in reversed(range(len(size))):
         axis, total = lead + i, None
-        for index, weight in _taps(
-            xp, x, i, x.shape[axis], size[i], mode, align_corners, scales
-        ):
+        for index, weight in _taps(xp, x, i, x.shape[axis], size[i], mode, align_corners, scales):
             part = x.take(index, axis=axis)
             if weight is not None:
                 part *= _beside(weight, x, axis)
@@ -143,9 +139,7 @@ def _resize_grad(
     for i, n in enumerate(size):
         axis = lead + i
         out = xp.zeros((*g.shape[:axis], n, *g.shape[axis + 1 :]), dtype=g.dtype)
-        for index, weight in _taps(
-            xp, g, i, n, g.shape[axis], mode, align_corners, scales
-        ):
+        for index, weight in _taps(xp, g, i, n, g.shape[axis], mode, align_corners, scales):
             values = g if weight is None else g * _beside(weight, g, axis)
             _add_runs(xp, out, index, values, axis)
         g = out

@@ -72,7 +72,16 @@ def _sum_to(m: Any, g: Any, shape: Shape) -> Any:
     return m.reshape(g, shape=shape) if g.shape != shape else g
 
 
-def _refuse_write(m: Any, base: Any, value: Any, **attrs: Any) -> Any:
+def _expand(xp: Any, x: Any, *, shape: Shape) -> Any:
+    out = xp.broadcast_to(x, shape)
+    if xp is np and out.size == x.size:  # nothing is repeated: it can be written
+        out.flags.writeable = x.flags.writeable
+    return out
+
+
+def _write_expanded(m: Any, base: Any, value: Any, shape: Shape) -> Any:
+    if value.type_.size == base.type_.size:
+        return m.reshape(value, shape=base.shape)
     raise OpError(
         "unsupported operation: more than one element of the written-to tensor refers to a "
         "single memory location. Please clone() the tensor before performing the operation."
@@ -80,9 +89,9 @@ def _refuse_write(m: Any, base: Any, value: Any, **attrs: Any) -> Any:
 
 
 expand = define(
-    "expand(x) -> y", type=_expand_type, kernel=lambda xp, x, *, shape: xp.broadcast_to(x, shape),
+    "expand(x) -> y", type=_expand_type, kernel=_expand,
     vjp=(lambda m, g, x_type: _sum_to(m, g, x_type.shape),), traits=(VIEW,),
-    write_back=_refuse_write,
+    write_back=_write_expanded,
     sample=(case((3, 1), shape=(2, 3, 4)), case((), shape=(2,)), case((1, 2), shape=(0, 2))),
     doc="Dims of size 1 repeated to `shape`, without copying.",
 )  # fmt: skip
@@ -153,13 +162,13 @@ slice_scatter = define(
 
 copy_ = define(
     "copy(x) -> y", type=lambda x: x, kernel=lambda xp, x: x.copy(order="C"), vjp=(lambda g: g,),
-    sample=(case((2, 3)),), doc="x in fresh memory; a trace records no node for it.",
+    sample=(case((2, 3)), case(())), doc="x in fresh memory; a trace records no node for it.",
 )  # fmt: skip
 
 overwrite = define(
     "overwrite(x, y) -> z", type=lambda x, y: y, kernel=lambda xp, x, y: y.copy(),
     vjp=(lambda m, x_type: m.full(shape=x_type.shape, value=0, dtype=x_type.dtype), lambda g: g),
-    sample=(case((2, 3), (2, 3)),),
+    sample=(case((2, 3), (2, 3)), case((), ())),
     doc="y: what x is after all of it was written with y.",
 )  # fmt: skip
 
@@ -282,6 +291,7 @@ diagonal_scatter = define(
     type=lambda x, y, *, offset, dim1, dim2: x, kernel=_diagonal_scatter,
     vjp=(_diagonal_scatter_vjp, lambda m, g, offset, dim1, dim2: m.diagonal(
         g, offset=offset, dim1=dim1, dim2=dim2)),
-    sample=(case((3, 4), (3,), offset=1, dim1=0, dim2=1),),
+    sample=(case((3, 4), (3,), offset=1, dim1=0, dim2=1),
+            case((2, 3, 3), (3, 2), offset=-1, dim1=0, dim2=2)),
     doc="x with y written on a diagonal.",
 )  # fmt: skip

@@ -15,6 +15,7 @@ from tracegraph.ops import (
     dense,
     indexing,
     linear_algebra,
+    loss,
     norm_layers,
     normalisation,
     pointwise,
@@ -49,6 +50,7 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     pooling,
     resampling,
     norm_layers,
+    loss,
     recurrent,
 )
 

@@ -82,9 +82,7 @@ def tap_slices(
         )
 
 
-def tap_range(
-    size: int, count: int, stride: int, offset: int
-) -> tuple[slice, slice]:
+def tap_range(size: int, count: int, stride: int, offset: int) -> tuple[slice, slice]:
     """Return (windows, elements) that a tap at `offset` meets inside an unpadded dim of `size`."""
     low = max(0, -(offset // stride))
     high = max(low, min(count, (size - 1 - offset) // stride + 1))

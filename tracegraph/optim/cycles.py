@@ -267,8 +267,9 @@ class ReduceLROnPlateau(LRScheduler):
 
     def is_better(self, a: float, best: float) -> bool:
         """Whether a metric is better than the best by more than the threshold."""
-        margin = self.threshold * (best if self.threshold_mode == "rel" else 1)
-        return a < best - margin if self.mode == "min" else a > best + margin
+        margin = -self.threshold if self.mode == "min" else self.threshold
+        target = best * (1 + margin) if self.threshold_mode == "rel" else best + margin
+        return a < target if self.mode == "min" else a > target
 
     @property
     def in_cooldown(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from tracegraph import modes
 from tracegraph.autograd import enable_grad
@@ -15,6 +16,10 @@ from tracegraph.tape import HookHandle
 from tracegraph.tensors import Tensor, type_of
 
 Group = dict[str, Any]
+ParamsT = Iterable[Any]
+
+required: Final = object()
+"""A default that every parameter group must replace."""
 
 
 def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,13 +99,19 @@ class Optimizer:
         for p in params:
             if not isinstance(p, Tensor):
                 raise TypeError(f"optimizer can only optimize Tensors, but got {type(p).__name__}")
-            if not self.defaults.get("differentiable") and not (p.is_leaf or p.retains_grad):
+            if not self.defaults.get("differentiable") and not p.is_leaf:
                 raise ValueError("can't optimize a non-leaf Tensor")
             if id(p) in taken:
                 raise ValueError("some parameters appear in more than one parameter group")
         if len({id(p) for p in params}) != len(params):
-            raise ValueError("optimizer contains a parameter group with duplicate parameters")
+            warnings.warn(
+                "optimizer contains a parameter group with duplicate parameters: they are updated "
+                "more than once in a step",
+                stacklevel=3,
+            )
         for name, default in self.defaults.items():
+            if default is required and name not in param_group:
+                raise ValueError(f"parameter group didn't specify a value of required {name}")
             param_group.setdefault(name, default)
         self.param_groups.append(param_group)
 

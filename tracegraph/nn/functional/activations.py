@@ -285,4 +285,3 @@ def gumbel_softmax(
     one = zeros.scatter(dim, place, 1.0)
     out: Tensor = one - soft.detach() + soft
     return out
-

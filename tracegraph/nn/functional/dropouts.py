@@ -6,12 +6,11 @@ a hyper-parameter. Hinton et al. 2012, arXiv:1207.0580.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tracegraph.api import random
-from tracegraph.api.promotion import cast, filled
-from tracegraph.dispatch import check_writable
+from tracegraph.api.promotion import cast
+from tracegraph.devices import device_of
 from tracegraph.errors import OpError
 from tracegraph.methods import in_place
 from tracegraph.nn.functional.activations import SELU_ALPHA, SELU_SCALE
@@ -23,50 +22,49 @@ def _check(p: Any) -> None:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
+def _is(p: Any, value: int) -> bool:
+    """Whether p is this number, and not a traced hyper-parameter."""
+    return isinstance(p, (int, float)) and p == value
+
+
 def _kept(input: Tensor, p: Any, shape: tuple[int, ...]) -> Tensor:
     """1 where kept and 0 where dropped, in a shape that broadcasts against the input."""
-    uniform = random.rand_like(filled(input, shape, 0))
-    return cast(uniform >= p, type_of(input).dtype)
+    dtype = type_of(input).dtype
+    uniform = random.rand(shape, dtype=dtype.compute, device=device_of(input._data))
+    return cast(uniform >= p, dtype)
 
 
 def _drop(input: Tensor, p: Any, shape: tuple[int, ...]) -> Tensor:
-    if isinstance(p, (int, float)) and p == 1:
-        out: Tensor = input * 0
-        return out
-    out = input * (_kept(input, p, shape) * (1 / (1 - p)))
+    if _is(p, 1):
+        return input * 0  # type: ignore[no-any-return]
+    out: Tensor = input * (_kept(input, p, shape) * (1 / (1 - p)))
     return out
 
 
 def _drop_alpha(input: Tensor, p: Any, shape: tuple[int, ...]) -> Tensor:
     """Dropped values become −scale·alpha of SELU; mean and variance stay. arXiv:1706.02515."""
-    if p == 1:
-        out: Tensor = input * 0
-        return out
+    if _is(p, 1):
+        return input * 0  # type: ignore[no-any-return]
     low = -SELU_SCALE * SELU_ALPHA
-    scale = 1 / math.sqrt((1 - p) * (1 + p * low * low))
+    scale = ((1 - p) * (1 + p * low * low)) ** -0.5
     kept = _kept(input, p, shape)
-    out = input * (kept * scale) + ((1 - kept) * (low * scale) - scale * p * low)
+    out: Tensor = input * (kept * scale) + ((1 - kept) * (low * scale) - scale * p * low)
     return out
 
 
 def _apply(drop: Any, input: Tensor, p: Any, inplace: bool, shape: tuple[int, ...]) -> Tensor:
-    if inplace:
-        check_writable(input)
-        return in_place(drop)(input, p, shape)
-    out: Tensor = drop(input, p, shape)
+    out: Tensor = (in_place(drop) if inplace else drop)(input, p, shape)
     return out
 
 
-def dropout(
-    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Return the input with elements dropped with probability p, the rest over 1 − p.
 
     Raises:
         ValueError: p is no probability.
     """
     _check(p)
-    if not training or (isinstance(p, (int, float)) and p == 0):
+    if not training or _is(p, 0):
         return input
     return _apply(_drop, input, p, inplace, tuple(input.shape))
 
@@ -80,7 +78,7 @@ def alpha_dropout(
         ValueError: p is no probability.
     """
     _check(p)
-    if not training or p == 0:
+    if not training or _is(p, 0):
         return input
     return _apply(_drop_alpha, input, p, inplace, tuple(input.shape))
 
@@ -95,7 +93,7 @@ def _drop_channels(
     input: Tensor, p: Any, training: bool, inplace: bool, batched: int, drop: Any = _drop
 ) -> Tensor:
     _check(p)
-    if not training or (isinstance(p, (int, float)) and p == 0):
+    if not training or _is(p, 0):
         return input
     if input.ndim < 2:
         raise OpError("Feature dropout requires at least 2 dimensions in the input")

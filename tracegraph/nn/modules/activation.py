@@ -351,7 +351,7 @@ class Softmax(_Softmax):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Apply along the dim."""
-        return F.softmax(input, self.dim, _stacklevel=5)
+        return F.softmax(input, self.dim)
 
 
 class Softmin(_Softmax):
@@ -359,7 +359,7 @@ class Softmin(_Softmax):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Apply along the dim."""
-        return F.softmin(input, self.dim, _stacklevel=5)
+        return F.softmin(input, self.dim)
 
 
 class LogSoftmax(_Softmax):
@@ -367,7 +367,7 @@ class LogSoftmax(_Softmax):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Apply along the dim."""
-        return F.log_softmax(input, self.dim, _stacklevel=5)
+        return F.log_softmax(input, self.dim)
 
 
 class Softmax2d(Module):
@@ -381,4 +381,4 @@ class Softmax2d(Module):
         """
         if input.ndim not in (3, 4):
             raise ValueError(f"Softmax2d: expected input to be 3D or 4D, got {input.ndim}D instead")
-        return F.softmax(input, -3, _stacklevel=5)
+        return F.softmax(input, -3)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from tracegraph.nn.modules.container import _pairs, _place
 from tracegraph.nn.modules.module import Module
+from tracegraph.nn.modules.tree import typename
 from tracegraph.nn.parameter import Parameter
 from tracegraph.tensors import Tensor
 
@@ -19,7 +20,7 @@ def _registered(value: Any) -> Any:
     return value
 
 
-def _described(name: Any, value: Any) -> str:
+def _described(name: Any, value: Any, dtype: Any) -> str:
     """One line of the text of a list or dict of Parameters."""
     if not isinstance(value, Tensor):
         text = repr(value) if isinstance(value, Module) else type(value).__name__
@@ -29,7 +30,7 @@ def _described(name: Any, value: Any) -> str:
     size = "x".join(map(str, value.shape))
     place = "" if value.device.type == "cpu" else f" (GPU {value.device.index or 0})"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
-    return f"  ({name}): {kind} containing: [{value.dtype} of size {size}{place}]"
+    return f"  ({name}): {kind} containing: [{dtype} of size {size}{place}]"
 
 
 class ParameterList(Module):
@@ -84,7 +85,9 @@ class ParameterList(Module):
 
     def extra_repr(self) -> str:
         """One line for each value."""
-        return "\n".join(_described(i, value) for i, value in enumerate(self))
+        return "\n".join(
+            _described(i, value, getattr(value, "dtype", None)) for i, value in enumerate(self)
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("ParameterList should not be called.")
@@ -204,7 +207,7 @@ class ParameterDict(Module):
 
     def extra_repr(self) -> str:
         """One line for each value."""
-        return "\n".join(_described(key, value) for key, value in self.items())
+        return "\n".join(_described(key, value, typename(value)) for key, value in self.items())
 
     def __call__(self, input: Any) -> Any:  # noqa: A002
         raise RuntimeError("ParameterDict should not be called.")

@@ -278,6 +278,8 @@ class RNNBase(Module):
         self, x: Tensor, states: tuple[Tensor, ...], order: _Order
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run all layers over [time, batch, in]."""
+        if x.shape[0] == 0:
+            raise OpError("Expected sequence length to be larger than 0 in RNN")
         weights = self.all_weights
         directions = 2 if self.bidirectional else 1
         ends: list[tuple[Tensor, ...]] = []

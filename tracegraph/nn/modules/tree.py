@@ -22,9 +22,9 @@ INNER: Final = frozenset(
 
 def typename(value: Any) -> str:
     """Return the name of a value's type as error messages show it."""
+    if isinstance(value, Tensor):
+        return str(value.type())
     kind = type(value)
-    if kind is Tensor:
-        return "tracegraph.FloatTensor" if value.is_floating_point() else "tracegraph.Tensor"
     if kind.__module__ == "builtins":
         return kind.__name__
     return f"{kind.__module__}.{kind.__qualname__}"
@@ -106,7 +106,8 @@ class Tree:
         if hasattr(self, name) and name not in places:
             raise KeyError(f"attribute '{name}' already exists")
         if "." in name:
-            raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
+            got = f", got: {name}" if kind == "module" else ""
+            raise KeyError(f'{kind} name can\'t contain "."{got}')
         if not name:
             raise KeyError(f'{kind} name can\'t be empty string ""')
 

@@ -59,12 +59,13 @@ class RandomSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         size = len(self.data_source)
-        if self.replacement:
-            yield from randint(size, (self.num_samples,), generator=self.generator).tolist()
-            return
         left = self.num_samples
         while left > 0:
-            order = randperm(size, generator=self.generator).tolist()[:left]
+            if self.replacement:
+                drawn = randint(size, (min(left, 1024),), generator=self.generator)
+            else:
+                drawn = randperm(size, generator=self.generator)
+            order = drawn.tolist()[:left]
             yield from order
             left -= len(order)
 

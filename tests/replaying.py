@@ -1,0 +1,53 @@
+"""Run a saved file in a fresh process, as a service would: no source, no modules, no PyTorch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+_SERVICE = """
+import sys
+import numpy as np
+import tracegraph
+path, given, made, calls = sys.argv[1:]
+with np.load(given) as data:
+    inputs = [tracegraph.tensor(data[f"arr_{i}"]) for i in range(len(data.files))]
+program = tracegraph.load(path)
+results = []
+for _ in range(int(calls)):
+    result = program(*inputs)
+    results += result if isinstance(result, (tuple, list)) else [result]
+np.savez(made, *[t.numpy() for t in results])
+unwanted = {"tracegraph.nn", "tracegraph.optim", "torch", "tests"} & set(sys.modules)
+assert not unwanted, f"loading a file imported {unwanted}"
+"""
+
+
+def arrays_of(result: Any) -> list[np.ndarray[Any, Any]]:
+    """Return the tensors of a result (one, or a tuple) as NumPy arrays."""
+    many = result if isinstance(result, (tuple, list)) else (result,)
+    return [t.detach().numpy().copy() for t in many]
+
+
+def in_fresh_process(
+    traced: Any, inputs: Sequence[Any], folder: Path, calls: int = 1
+) -> list[np.ndarray[Any, Any]]:
+    """Save a traced function, load it elsewhere, call it there; returns all results in order."""
+    import tracegraph
+
+    path, given, made = folder / "model.tg", folder / "given.npz", folder / "made.npz"
+    tracegraph.save(traced, path)
+    np.savez(given, *[t.numpy() for t in inputs])
+    command = [sys.executable, "-c", _SERVICE, str(path), str(given), str(made), str(calls)]
+    settings = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=settings, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with np.load(made) as data:
+        return [data[f"arr_{i}"] for i in range(len(data.files))]

@@ -1,0 +1,56 @@
+"""`import tracegraph` stays light: nothing heavy is loaded, and it costs less than NumPy itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# What only some users need: loaded at first use.
+LATE = (
+    "asyncio cupy llvmlite logging networkx onnx scipy sqlite3 tempfile torch "
+    "unittest zipfile tracegraph.archive tracegraph.cli tracegraph.compiler tracegraph.ir.graph "
+    "tracegraph.nn tracegraph.optim tracegraph.recording tracegraph.runtime tracegraph.tracing"
+).split()
+# Our import took 0.4 of NumPy's when this was written; a limit above 1 only stops accidents.
+MOST_OF_NUMPY = 1.5
+
+
+def run(code: str, cache: Path) -> str:
+    """Run code in a fresh interpreter that keeps its bytecode in `cache`."""
+    settings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    settings |= {"PYTHONPYCACHEPREFIX": str(cache), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(command, env=settings, capture_output=True, text=True, check=True).stdout
+
+
+def loaded_by(statement: str, cache: Path) -> set[str]:
+    """Return the modules that a statement loads."""
+    code = f"import json, sys, numpy, ml_dtypes; before = set(sys.modules); {statement}; "
+    return set(json.loads(run(f"{code}print(json.dumps(sorted(set(sys.modules) - before)))", cache)))
+
+
+def test_import_loads_nothing_heavy(tmp_path: Path) -> None:
+    found = loaded_by("import tracegraph", tmp_path)
+    assert "tracegraph" in found
+    assert not sorted(set(LATE) & found)
+
+
+@pytest.mark.parametrize("module", ["nn", "optim", "utils.data"])
+def test_training_needs_no_graph_library(module: str, tmp_path: Path) -> None:
+    found = loaded_by(f"import tracegraph.{module}", tmp_path)
+    assert not {"networkx", "scipy", "llvmlite", "cupy", "torch"} & found
+
+
+def test_import_takes_no_longer_than_numpy(tmp_path: Path) -> None:
+    code = (
+        "from time import process_time as now; start = now(); import numpy; middle = now(); "
+        "import tracegraph; print((now() - middle) / (middle - start))"
+    )
+    ratios = sorted(float(run(code, tmp_path)) for _ in range(5))  # the first compiles bytecode
+    assert ratios[0] < MOST_OF_NUMPY, f"import tracegraph / import numpy: {ratios}"

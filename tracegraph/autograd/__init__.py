@@ -1,0 +1,43 @@
+"""Differentiation: the face of `torch.autograd`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from tracegraph.autograd import function
+from tracegraph.autograd.differentiation import backward, grad
+from tracegraph.autograd.function import Function, FunctionCtx
+from tracegraph.autograd.grad_mode import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from tracegraph.autograd.variable import Variable
+
+__all__ = [
+    "Function",
+    "FunctionCtx",
+    "Variable",
+    "backward",
+    "enable_grad",
+    "function",
+    "grad",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "set_grad_enabled",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is seldom used at first use."""
+    if name in ("gradcheck", "gradgradcheck"):
+        return getattr(importlib.import_module("tracegraph.autograd_check"), name)
+    if name == "functional":
+        return importlib.import_module("tracegraph.autograd.functional")
+    raise AttributeError(f"module 'tracegraph.autograd' has no attribute {name!r}")
