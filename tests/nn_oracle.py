@@ -34,14 +34,18 @@ def copy_weights(theirs: Any, ours: Any) -> None:
     ours.load_state_dict(state)
 
 
-def to_torch(value: Any) -> Any:
-    """Return tensors of ours as PyTorch's; other values as they are."""
+def to_torch(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """Return tensors of ours as PyTorch's (the same for the same); other values as they are."""
     import torch
 
+    known = {} if known is None else known
     if isinstance(value, tg.Tensor):
-        return torch.tensor(value.detach().numpy().copy(), requires_grad=value.requires_grad)
+        if id(value) not in known:
+            values = torch.tensor(value.detach().numpy().copy())
+            known[id(value)] = values.requires_grad_(value.requires_grad)
+        return known[id(value)]
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return type(value)(map(to_torch, value))
+        return type(value)(to_torch(item, known) for item in value)
     return value
 
 

@@ -333,7 +333,7 @@ def rosenbrock(T: Any, line_search: str | None, lr: float) -> tuple[list[float],
 def test_lbfgs_finds_the_minimum() -> None:
     found, loss = rosenbrock(tg, "strong_wolfe", 1.0)
     np.testing.assert_allclose(found, [1.0, 1.0], atol=1e-5)
-    assert loss < 1e-12
+    assert loss < 1e-10
 
 
 @pytest.mark.oracle

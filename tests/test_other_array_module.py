@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests import cupy_stand_in, device_checks
+from tests import cupy_stand_in, device_checks, device_programs
 from tracegraph.ops.core import Op
 
 
@@ -45,3 +46,24 @@ def test_where_array_modules_differ(name: str) -> None:
 
 def test_scatters_with_many_repeats() -> None:
     device_checks.check_repeats("cuda")
+
+
+@pytest.mark.parametrize("program", device_programs.PLAIN, ids=lambda f: f.__name__)
+def test_program(program: Callable[[str], None]) -> None:
+    program("cuda")
+
+
+@pytest.mark.parametrize("program", device_programs.FILES, ids=lambda f: f.__name__)
+def test_program_with_files(program: Callable[[str, Path], None], tmp_path: Path) -> None:
+    program("cuda", tmp_path)
+
+
+@pytest.mark.parametrize("network", device_programs.NETWORKS)
+@pytest.mark.parametrize("optimizer", device_programs.OPTIMIZERS)
+def test_training(network: str, optimizer: str) -> None:
+    device_programs.training(network, optimizer, "cuda")
+
+
+@pytest.mark.parametrize("network", device_programs.NETWORKS)
+def test_replay(network: str, tmp_path: Path) -> None:
+    device_programs.replay(network, "cuda", tmp_path)

@@ -53,8 +53,8 @@ from tracegraph.random import (
     set_rng_state,
 )
 from tracegraph.tensors import Size, Tensor
+from tracegraph.version import __version__ as __version__
 
-__version__ = "0.1.0"
 
 dtype = DType
 bool = _dtypes.bool_  # noqa: A001

@@ -27,10 +27,11 @@ from tracegraph.loaded import Loaded
 from tracegraph.nest import nest_from_data, nest_to_data
 from tracegraph.storage import Storage
 from tracegraph.tensor_type import TensorType
+from tracegraph.version import PACKAGE
 from tracegraph.tensors import Tensor, storage_of, type_of, wrap
 
 FORMAT_VERSION: Final = (1, 0)
-PRODUCER: Final = "tracegraph 0.1.0"
+PRODUCER: Final = f"tracegraph {PACKAGE}"
 
 
 class TensorStore:

@@ -21,6 +21,7 @@ from tracegraph.storage import AbstractArray, Storage
 from tracegraph.tape import AccumulateGrad, record_node
 from tracegraph.tensors import (
     Tensor,
+    count_write,
     lineage_of,
     shell,
     storage_of,
@@ -304,7 +305,7 @@ def _refuse_shared(array: Any) -> None:
 
 def wrote(t: Tensor, new: Tensor) -> Tensor:
     """Note that the memory of `t` now holds `new`: version, history, trace."""
-    storage_of(t).version += 1
+    count_write(t)
     if modes.GRAD.get():
         if t._lineage is not None:
             refresh(t)

@@ -46,7 +46,7 @@ FAMILIES: Final = (
     matrices, selection, sorting, statistics, differences, legacy_linear_algebra, queries,
 )  # fmt: skip
 _INNER: Final = frozenset(
-    """finish note_constant shape_of legacy_tensor infer_shape slice_dim matrix_product requested""".split()
+    """finish note_constant shape_of legacy_tensor infer_shape slice_dim matrix_product requested reshaped""".split()
 )
 _ELSEWHERE: Final = {
     "polygamma": special.polygamma,

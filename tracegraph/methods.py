@@ -28,7 +28,9 @@ from tracegraph.tape import AccumulateGrad, add_hook, make_leaf, set_history
 from tracegraph.tensors import (
     Size,
     Tensor,
+    count_write,
     dtype_of_data,
+    lineage_of,
     shell,
     storage_of,
     type_of,
@@ -83,7 +85,7 @@ def _direct(ufunc: Any, general: Callable[..., Tensor]) -> Callable[..., Tensor]
             return general(self, other, **kwargs)
         with np.errstate(all="ignore"):
             ufunc(data, b if alpha == 1 else b * data.dtype.type(alpha), out=data)
-        storage_of(self).version += 1
+        count_write(self)
         return self
 
     functools.update_wrapper(method, general)
@@ -92,7 +94,9 @@ def _direct(ufunc: Any, general: Callable[..., Tensor]) -> Callable[..., Tensor]
 
 def _without_history(*tensors: Any) -> bool:
     return all(
-        not isinstance(t, Tensor) or (t._node is None and t._lineage is None) for t in tensors
+        not isinstance(t, Tensor)
+        or (t._node is None and (t._lineage is None or t._lineage.node is None))
+        for t in tensors
     )
 
 
@@ -140,6 +144,13 @@ def detach(self: Tensor) -> Tensor:
     out._storage, out._chain = storage, self._chain
     if modes.recording and modes.RECORDER.get() is not None:
         modes.RECORDER.get().value_of(self)
+    return out
+
+
+def _get_data(self: Tensor) -> Tensor:
+    """Return the same memory without history; writes through it escape the version counter."""
+    out = detach(self)
+    lineage_of(out).counted = False
     return out
 
 
@@ -473,10 +484,12 @@ PROPERTIES: dict[str, Any] = {
     "grad": property(_get_grad, _set_grad),
     "grad_fn": property(_grad_fn),
     "is_leaf": property(_is_leaf),
-    "data": property(detach, _set_data),
+    "data": property(_get_data, _set_data),
     "device": property(lambda self: device_of(self._data)),
     "is_cuda": property(lambda self: device_of(self._data).type == "cuda"),
-    "is_sparse": property(lambda self: False),
+    **dict.fromkeys(
+        ("is_sparse", "is_xpu", "is_mps", "is_quantized", "is_meta"), property(lambda self: False)
+    ),
     "itemsize": property(lambda self: self._data.dtype.itemsize),
     "nbytes": property(lambda self: self._data.nbytes),
     "layout": property(lambda self: "strided"),

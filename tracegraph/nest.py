@@ -1,11 +1,13 @@
 """Nested plain values to JSON data and back: state dicts and checkpoints.
 
-Containers: dict (keys of str, int, float, bool or None), list, tuple, set. Leaves: tensors, NumPy
+Containers: dict (keys of str, int, float, bool or None; the `_metadata` of state dicts goes
+along), list, tuple, set. Leaves: tensors, NumPy
 arrays, numbers, strings, None, dtypes, bytes.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +46,11 @@ def nest_to_data(value: Any, store: Callable[[Tensor], int], path: str = "") -> 
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
     if isinstance(value, Mapping):
-        return {"dict": [_pair(k, v, store, path) for k, v in value.items()]}
+        pairs = [_pair(k, v, store, path) for k, v in value.items()]
+        notes = getattr(value, "_metadata", None)
+        if not isinstance(notes, Mapping):
+            return {"dict": pairs}
+        return {"dict": pairs, "metadata": nest_to_data(notes, store, f"{path}._metadata")}
     for kind, name in ((Size, "size"), (tuple, "tuple"), (list, "list"), (set, "set")):
         if isinstance(value, kind):
             items = sorted(value, key=repr) if kind is set else value
@@ -84,7 +90,11 @@ def nest_from_data(data: Any, fetch: Callable[[int], Tensor]) -> Any:
     if kind == "float":
         return decode_value(data)
     if kind == "dict":
-        return {decode_value(k): nest_from_data(v, fetch) for k, v in body}
+        made = OrderedDict((decode_value(k), nest_from_data(v, fetch)) for k, v in body)
+        if "metadata" not in data:
+            return dict(made)
+        made._metadata = nest_from_data(data["metadata"], fetch)  # type: ignore[attr-defined]
+        return made
     makers: dict[str, Any] = {"size": Size, "tuple": tuple, "list": list, "set": set}
     if kind in makers:
         return makers[kind]([nest_from_data(v, fetch) for v in body])

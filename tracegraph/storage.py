@@ -35,15 +35,17 @@ class Lineage:
 
     `node`/`index` give the present history of the base, which is the tensor `depth` view steps
     below the Storage's whole, and whose array is `base`; `version` counts changes of that history.
+    Where `counted` is False (`x.data`), writes do not count as new versions of the Storage.
     """
 
-    __slots__ = ("base", "depth", "index", "node", "version")
+    __slots__ = ("base", "counted", "depth", "index", "node", "version")
 
     def __init__(self, node: Any, index: int, depth: int, base: Any) -> None:
         self.node = node
         self.index = index
         self.depth = depth
         self.base = base
+        self.counted = True
         self.version = 0
 
 

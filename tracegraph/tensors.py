@@ -180,6 +180,12 @@ def storage_of(t: Tensor) -> Storage:
     return storage
 
 
+def count_write(t: Tensor) -> None:
+    """Note that the memory of a Tensor was written; writes through `x.data` go unnoticed."""
+    if t._lineage is None or t._lineage.counted:
+        storage_of(t).version += 1
+
+
 def lineage_of(t: Tensor) -> Lineage:
     """Return the Lineage of a Tensor, made at first need."""
     lineage = t._lineage

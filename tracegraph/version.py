@@ -1,5 +1,15 @@
-"""The version, under PyTorch's names."""
+"""Versions: of this package, and of the PyTorch API that it speaks.
 
-__version__ = "0.1.0"
+Programs branch on `torch.__version__ >= "1.5.0"` and the like. `tracegraph.__version__` therefore
+begins with the PyTorch release whose names and semantics are implemented; the package's own
+version follows as the local part.
+"""
+
+from typing import Final
+
+PACKAGE: Final = "0.1.0"
+API: Final = "2.13.0"
+
+__version__ = f"{API}+tracegraph{PACKAGE}"
 cuda = hip = git_version = None
 debug = False

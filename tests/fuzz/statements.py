@@ -352,9 +352,9 @@ def no_grad(w: Writer) -> None:
 
 
 def hook(w: Writer) -> None:
-    v = w.floats()
     if w.depth:
         return write(w)
+    v = fresh(w)  # PyTorch 2.13 crashes on a hook of a view whose base has got a history since
     with w.block(f"if {v.name}.requires_grad:"):
         w.line(f"{v.name}.register_hook(lambda g: g * 2.0)")
 

@@ -16,7 +16,7 @@ from tracegraph.api.promotion import cast, scalar_tensor
 from tracegraph.dispatch import assign, check_writable, front, passed_on, put
 from tracegraph.dtypes import bool_, dtype_of, int64
 from tracegraph.errors import DTypeError, TraceError
-from tracegraph.tensors import Tensor, dtype_of_data, shell, storage_of, type_of, wrap, xp_of
+from tracegraph.tensors import Tensor, count_write, dtype_of_data, shell, type_of, wrap, xp_of
 
 
 def _is_advanced(item: Any) -> bool:
@@ -280,7 +280,7 @@ def _fill(view: Tensor, value: Any) -> None:
     if not isinstance(value, Tensor):
         if isinstance(value, (int, float, bool)) and not modes.recording and _plain(view):
             put(view._data, np.asarray(value).astype(dtype.np))
-            storage_of(view).version += 1
+            count_write(view)
             return
         value = scalar_tensor(value, dtype)
     value = cast(value, dtype)

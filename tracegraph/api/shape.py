@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracegraph.api.promotion import cast, result_type
-from tracegraph.dispatch import front
+from tracegraph.dispatch import dispatch, front
 from tracegraph.errors import OpError
+from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import broadcast_shapes, wrap_dim
-from tracegraph.tensors import Tensor, type_of
+from tracegraph.tensors import Tensor
 
+_RESHAPE, _PERMUTE, _EXPAND = OPS["reshape"], OPS["permute"], OPS["expand"]
+_CAT, _SLICE = OPS["cat"], OPS["slice"]
 
 def infer_shape(size: int, shape: Sequence[int]) -> tuple[int, ...]:
     """Return `shape` with one −1 replaced so that it has `size` elements.
@@ -42,132 +45,146 @@ def requested(size: Sequence[Any]) -> tuple[int, ...]:
     """Return ints that were given as arguments or as one sequence."""
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = size[0]
-    return tuple(int(n) for n in size)
+    return tuple(map(int, size))
+
+
+def reshaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the same elements under a shape known to fit; a view if possible."""
+    return dispatch(_RESHAPE, (x,), {"shape": shape})
 
 
 def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """Return the same elements under another shape (one −1 is inferred); a view if possible."""
     wanted = requested(args if shape is None else (shape,))
-    return front.reshape(input, shape=infer_shape(type_of(input).size, wanted))
+    if -1 in wanted:
+        wanted = infer_shape(input._data.size, wanted)
+    return dispatch(_RESHAPE, (input,), {"shape": wanted})
 
 
 def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """Return dims in another order, as a view."""
     wanted = requested(args if dims is None else (dims,))
-    if len(wanted) != input.ndim:
+    ndim = len(input._data.shape)
+    if len(wanted) != ndim:
         raise OpError(
             "permute(sparse_coo): number of dimensions in the tensor input does not match the "
-            f"length of the desired ordering of dimensions i.e. input.dim() = {input.ndim} is not "
+            f"length of the desired ordering of dimensions i.e. input.dim() = {ndim} is not "
             f"equal to len(dims) = {len(wanted)}"
         )
-    out: Tensor = front.permute(input, dims=tuple(wrap_dim(d, input.ndim) for d in wanted))
-    return out
+    return dispatch(_PERMUTE, (input,), {"dims": tuple(wrap_dim(d, ndim) for d in wanted)})
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Return a view with two dims swapped."""
-    order = list(range(input.ndim))
-    if not order:
-        return reshape(input, ())
-    a, b = wrap_dim(dim0, input.ndim), wrap_dim(dim1, input.ndim)
-    order[a], order[b] = order[b], order[a]
-    return permute(input, tuple(order))
+    ndim = len(input._data.shape)
+    a, b = wrap_dim(dim0, ndim), wrap_dim(dim1, ndim)
+    order = list(range(ndim))
+    if order:
+        order[a], order[b] = order[b], order[a]
+    return dispatch(_PERMUTE, (input,), {"dims": tuple(order)})
 
 
 def t(input: Tensor) -> Tensor:
     """Return the transpose of a tensor of at most 2 dims."""
-    if input.ndim > 2:
-        raise OpError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
-    return transpose(input, 0, 1) if input.ndim == 2 else reshape(input, input.shape)
+    ndim = len(input._data.shape)
+    if ndim > 2:
+        raise OpError(f"t() expects a tensor with <= 2 dimensions, but self is {ndim}D")
+    return dispatch(_PERMUTE, (input,), {"dims": ((), (0,), (1, 0))[ndim]})
 
 
 def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) -> Tensor:
     """Return a view with dims of size 1 repeated; −1 keeps a size."""
     wanted = requested(args if size is None else (size,))
-    have = input.shape
+    have = input._data.shape
     extra = len(wanted) - len(have)
     if extra < 0:
         raise OpError(
             f"expand: the number of sizes provided ({len(wanted)}) must be greater or equal to the "
             f"number of dimensions in the tensor ({len(have)})"
         )
-    shape = tuple(have[i - extra] if n == -1 and i >= extra else n for i, n in enumerate(wanted))
-    for i, n in enumerate(have):
-        if n not in (1, shape[i + extra]):
+    shape = wanted
+    if -1 in wanted:
+        shape = tuple(
+            have[i - extra] if n == -1 and i >= extra else n for i, n in enumerate(wanted)
+        )
+    if shape == have:
+        return dispatch(_EXPAND, (input,), {"shape": shape})
+    for i, n in enumerate(have, extra):
+        if n not in (1, shape[i]):
             raise OpError(
-                f"The expanded size of the tensor ({shape[i + extra]}) must match the existing "
-                f"size ({n}) at non-singleton dimension {i + extra}.  Target sizes: "
-                f"{list(wanted)}.  Tensor sizes: {list(have)}"
+                f"The expanded size of the tensor ({shape[i]}) must match the existing size ({n}) "
+                f"at non-singleton dimension {i}.  Target sizes: {list(wanted)}.  Tensor sizes: "
+                f"{list(have)}"
             )
-    out: Tensor = front.expand(input, shape=shape)
-    return out
+    return dispatch(_EXPAND, (input,), {"shape": shape})
 
 
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Return a view without the dims of size 1 (all, or those named)."""
-    ndim = input.ndim
+    have = input._data.shape
     if dim is None:
-        dims = set(range(ndim))
-    else:
-        dims = {wrap_dim(d, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
-    shape = tuple(n for i, n in enumerate(input.shape) if n != 1 or i not in dims)
-    return reshape(input, shape)
+        return reshaped(input, tuple(n for n in have if n != 1))
+    named = dim if isinstance(dim, (tuple, list)) else (dim,)
+    dims = [wrap_dim(d, len(have)) for d in named]
+    return reshaped(input, tuple(n for i, n in enumerate(have) if n != 1 or i not in dims))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Return a view with a dim of size 1 put in at `dim`."""
-    place = wrap_dim(dim, input.ndim + 1)
-    return reshape(input, (*input.shape[:place], 1, *input.shape[place:]))
+    have = input._data.shape
+    place = wrap_dim(dim, len(have) + 1)
+    return reshaped(input, (*have[:place], 1, *have[place:]))
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Return the dims start_dim..end_dim as one."""
-    if input.ndim == 0:
-        return reshape(input, (1,))
-    start, end = wrap_dim(start_dim, input.ndim), wrap_dim(end_dim, input.ndim)
+    have = input._data.shape
+    start, end = wrap_dim(start_dim, len(have)), wrap_dim(end_dim, len(have))
     if start > end:
         raise OpError("flatten() has invalid args: start_dim cannot come after end_dim")
-    size = math.prod(input.shape[start : end + 1])
-    return reshape(input, (*input.shape[:start], size, *input.shape[end + 1 :]))
+    size = math.prod(have[start : end + 1])
+    return reshaped(input, (*have[:start], size, *have[end + 1 :]))
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
-    """Return tensors joined along a dim; dtypes are promoted.
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Return tensors joined along a dim; dtypes are promoted. Empty vectors are left out.
 
     Raises:
         OpError: no tensors, or sizes differ in another dim.
     """
-    parts = [x for x in tensors if not (x.ndim == 1 and x.shape[0] == 0)] or list(tensors[:1])
+    parts = [x for x in tensors if x._data.shape != (0,)] or list(tensors[:1])
     if not parts:
         raise OpError("torch.cat(): expected a non-empty list of Tensors")
-    if not parts[0].ndim:
+    ndim = len(parts[0]._data.shape)
+    if not ndim:
         raise OpError("zero-dimensional tensor (at position 0) cannot be concatenated")
-    dtype = result_type(*tensors)
-    place = wrap_dim(dim, parts[0].ndim)
-    joined: Tensor = front.cat(*(cast(x, dtype) for x in parts), dim=place)
-    return joined
+    kind = parts[0]._data.dtype
+    if kind is None or any(x._data.dtype is not kind for x in tensors):
+        dtype = result_type(*tensors)
+        parts = [cast(x, dtype) for x in parts]
+    return dispatch(_CAT, parts, {"dim": wrap_dim(dim, ndim)})
 
 
-def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return tensors of one shape joined along a new dim."""
     if not len(tensors):
         raise OpError("stack expects a non-empty TensorList")
-    for x in tensors:
-        if x.shape != tensors[0].shape:
+    shape = tensors[0]._data.shape
+    for place, x in enumerate(tensors):
+        if x._data.shape != shape:
             raise OpError(
-                f"stack expects each tensor to be equal size, but got {list(tensors[0].shape)} at "
-                f"entry 0 and {list(x.shape)} at another entry"
+                f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
+                f"{list(x.shape)} at entry {place}"
             )
-    return cat([unsqueeze(x, dim) for x in tensors], wrap_dim(dim, tensors[0].ndim + 1))
+    place = wrap_dim(dim, len(shape) + 1)
+    return cat([unsqueeze(x, place) for x in tensors], place)
 
 
 def slice_dim(input: Tensor, dim: int, start: int, stop: int, step: int = 1) -> Tensor:
     """Return the view input[..., start:stop:step, ...] on one dim (bounds already checked)."""
-    index = tuple(
-        (start, stop, step) if i == dim else (0, n, 1) for i, n in enumerate(input._data.shape)
-    )
-    out: Tensor = front.slice(input, index=index)
-    return out
+    index: list[Any] = [(0, n, 1) for n in input._data.shape]
+    index[dim] = (start, stop, step)
+    return dispatch(_SLICE, (input,), {"index": tuple(index)})
 
 
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:

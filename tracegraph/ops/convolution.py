@@ -204,8 +204,8 @@ def _scatter_columns(
         start = (rows.start, *(0,) * (len(count) - 1))
         for tap, places in tap_slices(layout.window, stride, dilation, part, start):
             out[(samples, slice(None), *places)] += columns[(slice(None), slice(None), *tap)]
-    inside = tuple(slice(a, a + n) for n, (a, _) in zip(size, padding, strict=True))
-    return xp.ascontiguousarray(out[(slice(None), slice(None), *inside)])
+    # The adjoint of a border is a cut, and of a cut a border of zeros.
+    return padded(xp, out, tuple((-a, -b) for a, b in padding))
 
 
 def _weight_type(

@@ -184,7 +184,7 @@ index_put = define(
         lambda m, g, y_type, indices, dims, accumulate, needs: _index_put_vjp(
             m, g, y_type, indices, dims, accumulate, needs)),
     sample=(case((4, 3), (2, 3), Spec((2,), 0, 4, _I), dims=(0,), accumulate=True),
-            case((4, 3), (2, 1), Spec((2,), 0, 2, _I), Spec((2,), 1, 2, _I), dims=(0, 1),
+            case((4, 3), (1,), Spec((2,), 0, 2, _I), Spec((2,), 1, 2, _I), dims=(0, 1),
                  accumulate=True),
             case((2, 3), (2, 1), Spec((1,), 0, 3, _I), dims=(1,), accumulate=False)),
     doc="x with y written (or added, repeats counted) at index arrays.",

@@ -493,6 +493,7 @@ fold = define(
     "fold_windows(y) -> x", type=_fold_type, kernel=in_float32(_fold),
     vjp=(lambda m, g, window, stride, padding, dilation: m.unfold_windows(
         g, window=window, stride=stride, padding=padding, dilation=dilation),),
-    sample=(case((2, 2, 2, 4, 2), size=(3, 5), **_UNFOLD),),
+    sample=(case((2, 2, 2, 4, 2), size=(3, 5), **_UNFOLD),
+            case((2, 2, 5, 2), size=(4, 6), **_UNFOLD)),
     doc="The adjoint of unfold_windows: overlapping windows are added.",
 )  # fmt: skip

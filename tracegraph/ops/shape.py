@@ -292,6 +292,6 @@ diagonal_scatter = define(
     vjp=(_diagonal_scatter_vjp, lambda m, g, offset, dim1, dim2: m.diagonal(
         g, offset=offset, dim1=dim1, dim2=dim2)),
     sample=(case((3, 4), (3,), offset=1, dim1=0, dim2=1),
-            case((2, 3, 3), (3, 2), offset=-1, dim1=0, dim2=2)),
+            case((3, 2, 3), (2, 2), offset=-1, dim1=0, dim2=2)),
     doc="x with y written on a diagonal.",
 )  # fmt: skip

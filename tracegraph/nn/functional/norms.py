@@ -104,11 +104,13 @@ def batch_norm(
         ValueError: one value per channel in training.
         OpError: running statistics are missing in evaluation.
     """
+    if input.ndim < 2 and input._data.size == 0:
+        return input.clone()  # type: ignore[no-any-return]
     shift = bias if weight is None else None
     given = _given(weight, bias)
     y: Tensor
     if training:
-        if count(input.shape) == input.shape[1]:
+        if input.shape[0] * count(input.shape[2:]) == 1:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size "
                 f"{input.shape}"

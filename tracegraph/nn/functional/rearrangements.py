@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tracegraph.api.rearrangement import constant_pad_nd
 from tracegraph.api.shape import cat, slice_dim
 from tracegraph.dispatch import front
-from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import count, per_dim
-from tracegraph.tensors import Tensor, type_of
+from tracegraph.tensors import Tensor
 
 
 def _reflected(x: Tensor, dim: int, before: int, after: int) -> list[Tensor]:
@@ -45,26 +45,24 @@ def _wrapped(x: Tensor, dim: int, before: int, after: int) -> list[Tensor]:
 _BORDERS = {"reflect": _reflected, "replicate": _replicated, "circular": _wrapped}
 
 
-def _pad_constant(x: Tensor, pairs: list[tuple[int, int]], value: float | None) -> Tensor:
-    number: Any = 0 if value is None else value
-    kind = type_of(x).dtype.kind
-    number = float(number) if kind == FLOAT_KIND else (bool if kind == 0 else int)(number)
-    lead = x.ndim - len(pairs)
-    pads = ((0, 0),) * lead + tuple((max(a, 0), max(b, 0)) for a, b in pairs)
-    if any(map(any, pads)):
-        x = front.pad(x, pads=pads, value=number)
+def _bordered(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
+    """Add a border along one dim and cut what negative pads cut: first in a circle, else last."""
+    cut = [("cut", max(-before, 0), max(-after, 0))]
+    grow = [(mode, max(before, 0), max(after, 0))]
+    for step, front_width, back_width in cut + grow if mode == "circular" else grow + cut:
+        if front_width == back_width == 0:
+            continue
+        if step != "cut":
+            x = cat(_BORDERS[mode](x, dim, front_width, back_width), dim)
+            continue
+        stop = x.shape[dim] - back_width
+        if stop < front_width:
+            raise OpError(
+                f"The input size {x.shape[dim]}, plus negative padding {-front_width} and "
+                f"{-back_width}, resulted in a negative output size"
+            )
+        x = slice_dim(x, dim, front_width, stop)
     return x
-
-
-def _cut(x: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """What negative pads leave of a dim."""
-    size = x.shape[dim]
-    if before + after > size:
-        raise OpError(
-            f"The input size {size}, plus negative padding {-before} and {-after}, resulted in a "
-            "negative output size"
-        )
-    return slice_dim(x, dim, before, size - after)
 
 
 def pad(
@@ -79,27 +77,18 @@ def pad(
         OpError: an odd number of pads, too many, or a border that the input is too small for.
         NotImplementedError: no such mode.
     """
-    if len(pad) % 2:
-        raise OpError(f"Padding length must be divisible by 2, but got {len(pad)}")
-    if len(pad) // 2 > input.ndim:
-        raise OpError(
-            f"Padding length should be less than or equal to two times the input dimension but got "
-            f"padding length {len(pad)} and input of dimension {input.ndim}"
-        )
-    pairs = [(int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad), 2)][::-1]
-    x, lead = input, input.ndim - len(pairs)
-    if mode != "constant" and mode not in _BORDERS:
-        raise NotImplementedError(f"Unrecognised padding mode {mode}")
-    if mode != "constant" and value not in (None, 0):
-        raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
     if mode == "constant":
-        x = _pad_constant(x, pairs, value)
-    for dim, (before, after) in enumerate(pairs, lead):
-        if mode != "constant" and (before > 0 or after > 0):
-            x = cat(_BORDERS[mode](x, dim, max(before, 0), max(after, 0)), dim)
-        if before < 0 or after < 0:
-            x = _cut(x, dim, max(-before, 0), max(-after, 0))
-    return x.clone() if x is input else x
+        return constant_pad_nd(input, pad, 0 if value is None else value)
+    if len(pad) % 2 or len(pad) > 2 * input.ndim:
+        raise OpError(f"Padding length must be even and at most {2 * input.ndim}, got {len(pad)}")
+    if mode not in _BORDERS:
+        raise NotImplementedError(f"Unrecognised padding mode {mode}")
+    if value not in (None, 0):
+        raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
+    x, last = input, input.ndim - 1
+    for i in reversed(range(len(pad) // 2)):
+        x = _bordered(x, last - i, int(pad[2 * i]), int(pad[2 * i + 1]), mode)
+    return x.clone() if x is input else x  # type: ignore[no-any-return]
 
 
 def unfold(

@@ -98,6 +98,7 @@ class RNNBase(Module):
         self.proj_size = proj_size
         self._check_options(dropout)
         self._all_weights: list[list[str]] = []
+        self._flat_weights_names: list[str] = []
         for layer in range(num_layers):
             for suffix in ("", "_reverse") if bidirectional else ("",):
                 self._add_layer(layer, suffix, device, dtype)
@@ -151,6 +152,7 @@ class RNNBase(Module):
             made = creation.empty(size, device=device, dtype=dtype)
             setattr(self, names[-1], Parameter(made))
         self._all_weights.append(names)
+        self._flat_weights_names += names
 
     @property
     def all_weights(self) -> list[list[Any]]:

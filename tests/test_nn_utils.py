@@ -1,0 +1,154 @@
+"""Gradient clipping, parameter vectors, weight and spectral norm, wrappers, against PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracegraph as tg
+from tests.nn_oracle import compare, copy_weights, draw, pair, same
+
+
+def _with_gradients(scale: float = 3.0) -> tuple[Any, Any]:
+    """Return two equal modules with equal gradients."""
+    import torch
+
+    ours, theirs = pair("Linear", (4, 3))
+    for i, (p, q) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
+        values = np.random.default_rng(i).normal(size=p.shape).astype(np.float32) * scale
+        p.grad, q.grad = tg.tensor(values), torch.tensor(values)
+    return ours, theirs
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", [1, 2.0, 3, float("inf")])
+@pytest.mark.parametrize("limit", [0.5, 1e6])
+def test_clip_grad_norm(kind: float, limit: float) -> None:
+    import torch
+
+    ours, theirs = _with_gradients()
+    before = tg.nn.utils.clip_grad_norm_(ours.parameters(), limit, norm_type=kind)
+    expected = torch.nn.utils.clip_grad_norm_(theirs.parameters(), limit, norm_type=kind)
+    same(before, expected, "norm")
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        same(p.grad, q.grad, "gradient")
+    total = tg.nn.utils.get_total_norm([p.grad for p in ours.parameters()], kind)
+    assert total.item() <= limit * (1 + 1e-5)
+
+
+@pytest.mark.oracle
+def test_clip_grad_value_and_edge_cases() -> None:
+    import torch
+
+    ours, theirs = _with_gradients()
+    tg.nn.utils.clip_grad_value_(ours.parameters(), 0.7)
+    torch.nn.utils.clip_grad_value_(theirs.parameters(), 0.7)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        same(p.grad, q.grad, "gradient")
+    assert tg.nn.utils.clip_grad_norm_([], 1.0).item() == 0.0
+    lone = tg.nn.Parameter(tg.ones(2))
+    assert tg.nn.utils.clip_grad_norm_(lone, 1.0).item() == 0.0
+    lone.grad = tg.tensor([3.0, 4.0])
+    assert tg.nn.utils.clip_grad_norm_(lone, 1.0).item() == 5.0
+    lone.grad = tg.tensor([float("inf"), 4.0])
+    with pytest.raises(RuntimeError, match="non-finite"):
+        tg.nn.utils.clip_grad_norm_(lone, 1.0, error_if_nonfinite=True)
+
+
+def test_clipping_can_be_traced() -> None:
+    w = tg.nn.Parameter(tg.ones(3))
+
+    def step(x: Any) -> Any:
+        w.grad = None
+        (w * x).sum().backward()
+        return tg.nn.utils.clip_grad_norm_([w], 1.0), w.grad
+
+    traced = tg.trace(step, (tg.tensor([1.0, 2.0, 3.0]),))
+    norm, grad = traced(tg.tensor([0.0, 6.0, 8.0]))
+    assert norm.item() == pytest.approx(10.0)
+    assert grad.tolist() == pytest.approx([0.0, 0.6, 0.8])
+
+
+def test_parameters_as_a_vector_and_back() -> None:
+    net = tg.nn.Sequential(tg.nn.Linear(2, 3), tg.nn.Linear(3, 1))
+    vector = tg.nn.utils.parameters_to_vector(net.parameters())
+    assert vector.shape == (13,)
+    assert vector.requires_grad
+    tg.nn.utils.vector_to_parameters(tg.arange(13.0), net.parameters())
+    assert net[0].weight.tolist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    assert net[1].bias.tolist() == [12.0]
+    net(tg.ones(1, 2)).sum().backward()
+    assert net[0].weight.grad is not None
+    with pytest.raises(TypeError):
+        tg.nn.utils.vector_to_parameters([1.0], net.parameters())
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.parametrize("kind", ["Linear", "Conv1d", "ConvTranspose2d"])
+def test_weight_norm(kind: str, dim: int | None) -> None:
+    import torch
+
+    args = (4, 3) if kind == "Linear" else (4, 3, 2)
+    ours, theirs = pair(kind, args)
+    assert tg.nn.utils.weight_norm(ours, dim=dim) is ours
+    torch.nn.utils.weight_norm(theirs, dim=dim)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    copy_weights(theirs, ours)
+    shape = {"Linear": (5, 4), "Conv1d": (2, 4, 6), "ConvTranspose2d": (2, 4, 3, 3)}[kind]
+    compare(ours, theirs, (draw(shape),))
+    tg.nn.utils.remove_weight_norm(ours)
+    torch.nn.utils.remove_weight_norm(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    compare(ours, theirs, (draw(shape),))
+    with pytest.raises(ValueError, match="not found"):
+        tg.nn.utils.remove_weight_norm(ours)
+    tg.nn.utils.weight_norm(ours)
+    with pytest.raises(RuntimeError, match="two weight_norm hooks"):
+        tg.nn.utils.weight_norm(ours)
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", ["Linear", "Conv2d", "ConvTranspose1d"])
+def test_spectral_norm(kind: str) -> None:
+    import torch
+
+    args = (4, 3) if kind == "Linear" else (4, 3, 2)
+    ours, theirs = pair(kind, args)
+    tg.nn.utils.spectral_norm(ours, n_power_iterations=2)
+    torch.nn.utils.spectral_norm(theirs, n_power_iterations=2)
+    assert sorted(ours.state_dict()) == sorted(theirs.state_dict())
+    copy_weights(theirs, ours)
+    shape = {"Linear": (5, 4), "Conv2d": (2, 4, 4, 4), "ConvTranspose1d": (2, 4, 3)}[kind]
+    for training in (True, True, False):
+        ours.train(training)
+        theirs.train(training)
+        ours.zero_grad()
+        theirs.zero_grad()
+        compare(ours, theirs, (draw(shape),))
+    for _ in range(30):
+        ours.train()(draw(shape))
+    matrix = ours.weight.detach().numpy()
+    matrix = np.moveaxis(matrix, 1 if "Transpose" in kind else 0, 0)
+    norm = np.linalg.svd(matrix.reshape(len(matrix), -1), compute_uv=False)[0]
+    assert norm == pytest.approx(1.0, abs=1e-3)
+    tg.nn.utils.remove_spectral_norm(ours)
+    assert sorted(ours.state_dict()) == ["bias", "weight"]
+    with pytest.raises(ValueError, match="not found"):
+        tg.nn.utils.remove_spectral_norm(ours)
+
+
+def test_data_parallel_passes_on_and_names_parameters() -> None:
+    inner = tg.nn.Linear(2, 1)
+    for wrapper in (tg.nn.DataParallel(inner, [0]), tg.nn.parallel.DistributedDataParallel(inner)):
+        assert list(wrapper.state_dict()) == ["module.weight", "module.bias"]
+        x = tg.ones(3, 2)
+        assert wrapper(x).tolist() == inner(x).tolist()
+    with tg.nn.attention.sdpa_kernel(tg.nn.attention.SDPBackend.MATH):
+        pass
+    with pytest.raises(TypeError), tg.nn.attention.sdpa_kernel("fast"):
+        pass
