@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from tracegraph.ir.graph import CONSTANT, KERNEL, SOURCES, Graph, Node, Value
 from tracegraph.ops.core import COMPOSITE, ELEMENTWISE, REDUCTION
 from tracegraph.ops.table import OPS
+from tracegraph.passes.prologue import state_only
 from tracegraph.passes.rewriting import erase_unread
 from tracegraph.tensor_type import Shape
 
@@ -58,12 +59,15 @@ class Rows(NamedTuple):
 class Group:
     """Nodes that will be one kernel; a node that stays outside is a group of its own."""
 
-    __slots__ = ("ceiling", "height", "is_open", "nodes", "rows", "shape")
+    __slots__ = ("ceiling", "height", "is_early", "is_open", "nodes", "rows", "shape")
 
-    def __init__(self, height: int, first: Node, rows: Rows | None, is_open: bool) -> None:
+    def __init__(
+        self, height: int, first: Node, rows: Rows | None, is_open: bool, is_early: bool
+    ) -> None:
         self.height = height
         self.ceiling = _NO_CEILING
         self.is_open = is_open
+        self.is_early = is_early
         self.nodes: dict[Node, None] = {}
         self.shape = first.types[0].shape if rows is None else rows.shape
         self.rows = rows
@@ -74,7 +78,7 @@ def fuse(graph: Graph, accept: Callable[[Node], bool] = lambda node: True) -> in
 
     `accept` may refuse nodes that a runtime cannot compute inside a kernel.
     """
-    groups = _groups(graph, accept)
+    groups = _Grouping(graph, accept).groups
     replaced: dict[Value, Value] = {}
     fused: list[Node] = []
     results = set(graph.results())
@@ -117,72 +121,76 @@ def _row_tags(order: Sequence[Node]) -> dict[Node, Rows]:
     return tags
 
 
-def _groups(graph: Graph, accept: Callable[[Node], bool]) -> list[Group]:
-    """Assign nodes to groups, readers first."""
-    order = graph.order()
-    tags = _row_tags(order)
-    member: dict[Node, Group] = {}
-    groups: list[Group] = []
-    results = {v.node for v in graph.results()}
-    for node in reversed(order):
-        if node.op in SOURCES:
-            continue
-        readers = graph.successors(node)
-        around = dict.fromkeys(member[r] for r in readers)
-        tag = tags.get(node)
-        fits = _can_fuse(node) and accept(node)
+class _Grouping:
+    """The one walk that assigns nodes to groups, readers first."""
+
+    def __init__(self, graph: Graph, accept: Callable[[Node], bool]) -> None:
+        order = graph.order()
+        self.graph = graph
+        self.accept = accept
+        self.tags = _row_tags(order)
+        self.early = state_only(graph)  # a prologue may take these out, so they stay apart
+        self.results = {v.node for v in graph.results()}
+        self.member: dict[Node, Group] = {}
+        self.groups: list[Group] = []
+        for node in reversed(order):
+            if node.op not in SOURCES:
+                self.place(node)
+
+    def place(self, node: Node) -> None:
+        """Put a node into a group of its readers, or start one."""
+        readers = self.graph.successors(node)
+        around = dict.fromkeys(self.member[r] for r in readers)
+        is_glue = node.op in _GLUE
+        fits = _can_fuse(node) and self.accept(node)
         group = None
-        if fits and not (node.op in _GLUE and (node in results or len(around) > 1)):
-            group = _choose(node, tag, readers, around, member)
+        if fits and not (is_glue and (node in self.results or len(around) > 1)):
+            group = self.choose(node, readers, around)
         if group is None:
             height = 1 + max((g.height for g in around), default=-1)
-            group = Group(height, node, tag, fits and node.op not in _GLUE)
-            groups.append(group)
+            is_open = fits and not is_glue
+            group = Group(height, node, self.tags.get(node), is_open, node in self.early)
+            self.groups.append(group)
         group.nodes[node] = None
-        member[node] = group
+        self.member[node] = group
         for other in around:
             if other is not group:
                 other.ceiling = min(other.ceiling, group.height)
-    return groups
 
+    def choose(
+        self, node: Node, readers: Sequence[Node], around: Iterable[Group]
+    ) -> Group | None:  # fmt: skip
+        """The largest group of readers that a node can join, lifted above the other readers."""
+        for group in sorted(around, key=lambda g: -len(g.nodes))[:_MAX_TRIES]:
+            others = max((g.height for g in around if g is not group), default=-1)
+            height = max(group.height, others + 1)
+            if height < group.ceiling and self.joins(group, node, readers):
+                group.height = height
+                return group
+        return None
 
-def _choose(
-    node: Node, tag: Rows | None, readers: Sequence[Node], around: dict[Group, None],
-    member: dict[Node, Group],
-) -> Group | None:  # fmt: skip
-    """The largest group of readers that a node can join, lifted above the other readers."""
-    for group in sorted(around, key=lambda g: -len(g.nodes))[:_MAX_TRIES]:
-        others = max((g.height for g in around if g is not group), default=-1)
-        height = max(group.height, others + 1)
-        if height < group.ceiling and _joins(group, node, tag, readers, member):
-            group.height = height
-            return group
-    return None
-
-
-def _joins(
-    group: Group, node: Node, tag: Rows | None, readers: Iterable[Node], member: dict[Node, Group]
-) -> bool:
-    """Whether a node fits into a group's space; a first row fixes the dims that are folded."""
-    if len(group.nodes) >= _MAX_NODES or not group.is_open:
-        return False
-    shape = node.out.type.shape
-    rows = group.rows
-    if shape == group.shape and not _is_reduction(node):
-        return node.op != "reshape"
-    if rows is None:
-        rows = tag
-    if rows is None or rows.shape != group.shape or not rows.holds(shape):
-        return False
-    if _is_reduction(node) and tag != rows:
-        return False
-    if node.op == "reshape" and not rows.holds(node.inputs[0].type.shape):
-        return False
-    full = [r for r in readers if member[r] is group and r.out.type.shape == group.shape]
-    if full and not rows.lines_up(shape):
-        return False
-    group.rows = rows
-    return True
+    def joins(self, group: Group, node: Node, readers: Sequence[Node]) -> bool:
+        """Whether a node fits into a group's space; a first row fixes the dims it folds."""
+        if not group.is_open or len(group.nodes) >= _MAX_NODES:
+            return False
+        if group.is_early != (node in self.early):
+            return False
+        shape = node.out.type.shape
+        if shape == group.shape and not _is_reduction(node):
+            return node.op != "reshape"
+        tag = self.tags.get(node)
+        rows = tag if group.rows is None else group.rows
+        if rows is None or rows.shape != group.shape or not rows.holds(shape):
+            return False
+        if _is_reduction(node) and tag != rows:
+            return False
+        if node.op == "reshape" and not rows.holds(node.inputs[0].type.shape):
+            return False
+        inside = (r for r in readers if self.member[r] is group)
+        if any(r.out.type.shape == group.shape for r in inside) and not rows.lines_up(shape):
+            return False
+        group.rows = rows
+        return True
 
 
 def _kernels(groups: Iterable[Group]) -> Iterable[tuple[list[Node], str]]:

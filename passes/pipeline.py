@@ -18,6 +18,7 @@ from tracegraph.passes.dead_code import eliminate_dead_code
 from tracegraph.passes.decompose import decompose
 from tracegraph.passes.folding import fold_constants
 from tracegraph.passes.fusion import fuse
+from tracegraph.passes.prologue import fold_batch_norm
 from tracegraph.passes.shapes import simplify_shapes
 
 
@@ -52,6 +53,7 @@ PASSES: Final[tuple[Pass, ...]] = (
     Pass("simplify_shapes", simplify_shapes, True, "simplify"),
     Pass("simplify_algebra", simplify_algebra, True, "simplify"),
     Pass("merge_common", merge_common, True, "simplify"),
+    Pass("fold_batch_norm", fold_batch_norm, False, "specialise"),
     Pass("decompose", decompose, False, "specialise"),
     Pass("fuse", fuse, False, "fuse"),
 )
@@ -69,7 +71,7 @@ _EXACT: Final = Phase(tuple(p.name for p in PASSES if p.exact), 6)
 LEVELS: Final[dict[int, tuple[Phase, ...]]] = {
     0: (),
     1: (_EXACT,),
-    2: (_EXACT, Phase(("decompose",)), _EXACT, Phase(("fuse",))),
+    2: (_EXACT, Phase(("fold_batch_norm", "decompose")), _EXACT, Phase(("fuse",))),
 }
 
 
@@ -108,14 +110,16 @@ def _run_phases(
     graph: Graph, phases: Iterable[Phase], report: list[Any] | None, check: bool
 ) -> int:  # fmt: skip
     total = 0
-    seen: dict[str, int] = {}  # pass -> `total` when it last ran: nothing new, nothing to do
+    idle: dict[str, int] = {}  # pass -> `total` when it found nothing: still so, skip it
     for phase in phases:
         for _ in range(phase.rounds):
             before = total
             for name in phase.names:
-                if seen.get(name) != total:
-                    total += _run(graph, BY_NAME[name], report, check)
-                    seen[name] = total
+                if idle.get(name) != total:
+                    changes = _run(graph, BY_NAME[name], report, check)
+                    total += changes
+                    if not changes:
+                        idle[name] = total
             if total == before:
                 break
     return total

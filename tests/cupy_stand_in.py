@@ -304,7 +304,9 @@ class _Cupy(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("cupy")
-        runtime = SimpleNamespace(getDeviceCount=lambda: 1, deviceSynchronize=lambda: None)
+        runtime = SimpleNamespace(
+            getDeviceCount=lambda: 1, getDevice=lambda: 0, memGetInfo=lambda: (1 << 30, 2 << 30)
+        )
         self.cuda = SimpleNamespace(
             runtime=runtime, Device=_Device, Stream=SimpleNamespace(null=_Device())
         )

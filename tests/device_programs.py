@@ -47,9 +47,21 @@ def transfers(device: str) -> None:
     turned = torch.tensor(numbers(3, 4)).t()
     same(turned.cuda(), turned)
     same(turned.cuda()[1:, ::2], turned[1:, ::2])
-    leaf = torch.tensor(numbers(3), requires_grad=True)
-    (leaf.to(device) * 2).sum().backward()
-    assert leaf.grad.device.type == "cpu" and leaf.grad.tolist() == [2.0, 2.0, 2.0]
+    leaf = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    there = (leaf * leaf).to(device)
+    (slope,) = torch.autograd.grad((there * there).sum(), there, retain_graph=True)
+    assert slope.is_cuda
+    (there * there).sum().backward(create_graph=True)
+    assert leaf.grad.device.type == "cpu" and leaf.grad.tolist() == [4.0, 32.0, 108.0]
+    (curve,) = torch.autograd.grad(leaf.grad.sum(), leaf)
+    assert curve.device.type == "cpu" and curve.tolist() == [12.0, 48.0, 108.0]
+    scale = torch.tensor(2.0, requires_grad=True)
+    (torch.ones(3, device=device) * scale).sum().backward()
+    assert scale.grad.device.type == "cpu" and scale.grad.item() == 3.0
+    table = torch.tensor(numbers(5, 2), requires_grad=True)
+    rows = table[torch.tensor([1, 1, 4])]
+    (rows.to(device)[:, 0] * 2).sum().backward()
+    assert table.grad.device.type == "cpu" and table.grad[:, 0].tolist() == [0, 4, 0, 0, 2]
     assert torch.tensor([1.5], device=device).item() == 1.5
     assert "device='cuda:0'" in repr(torch.ones(2, device=device))
     with pytest.raises(TypeError, match="Tensor.cpu"):
@@ -155,7 +167,7 @@ def perceptron() -> Any:
 def convolutional() -> Any:
     """A small network with convolution, batch norm, pooling and dropout."""
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
         nn.Dropout(0.2), nn.Conv2d(4, 3, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A layer here and the same in PyTorch, with the same weights and inputs, compared in everything."""
+"""A layer here and the same in PyTorch, with the same weights and inputs, compared."""
 
 from __future__ import annotations
 

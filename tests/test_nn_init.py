@@ -47,13 +47,25 @@ def test_gains_are_pytorchs() -> None:
         assert init.calculate_gain("leaky_relu", slope) == expected
     assert init._calculate_fan_in_and_fan_out(tg.ones(3, 4, 5)) == (20, 15)
     assert init._calculate_correct_fan(tg.ones(3, 4), "FAN_OUT") == 3
-    for act in (lambda: init.calculate_gain("sine"), lambda: init.calculate_gain("leaky_relu", "a"),
-                lambda: init.kaiming_normal_(tg.ones(3)), lambda: init.eye_(tg.ones(3)),
-                lambda: init.kaiming_normal_(tg.ones(3, 3), mode="fan"),
-                lambda: init.dirac_(tg.ones(3, 3)), lambda: init.dirac_(tg.ones(3, 3, 3), groups=2),
-                lambda: init.orthogonal_(tg.ones(3)), lambda: init.sparse_(tg.ones(3), 0.1)):  # fmt: skip
-        with pytest.raises(ValueError, match="."):
-            act()
+
+
+REFUSALS: dict[str, Any] = {
+    "nonlinearity": lambda: init.calculate_gain("sine"),
+    "slope": lambda: init.calculate_gain("leaky_relu", "a"),
+    "dims": lambda: init.kaiming_normal_(tg.ones(3)),
+    "mode": lambda: init.kaiming_normal_(tg.ones(3, 3), mode="fan"),
+    "no matrix": lambda: init.eye_(tg.ones(3)),
+    "no convolution": lambda: init.dirac_(tg.ones(3, 3)),
+    "groups": lambda: init.dirac_(tg.ones(3, 3, 3), groups=2),
+    "a vector": lambda: init.orthogonal_(tg.ones(3)),
+    "no columns": lambda: init.sparse_(tg.ones(3), 0.1),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_cannot_be_filled_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"support|valid|can not|divisible"):
+        REFUSALS[name]()
 
 
 SHAPE = (300, 20, 5)  # fan_in 100, fan_out 1500

@@ -41,7 +41,11 @@ def states(kind: str, options: dict[str, Any], *batch: int) -> Any:
 
 
 def ids(value: Any) -> str:
-    return str(value) if not isinstance(value, dict) else ",".join(f"{k}={v}" for k, v in value.items())
+    return (
+        str(value)
+        if not isinstance(value, dict)
+        else ",".join(f"{k}={v}" for k, v in value.items())
+    )
 
 
 @pytest.mark.oracle
@@ -55,7 +59,9 @@ def test_names_text_and_first_weights(kind: str, options: Any) -> None:
     assert [[tuple(w.shape) for w in ws] for ws in ours.all_weights] == [
         [tuple(w.shape) for w in ws] for ws in theirs.all_weights
     ]
-    fresh = getattr(tg.nn, kind)(IN, 200, **{**options, "proj_size": 0} if "proj_size" in options else options)
+    fresh = getattr(tg.nn, kind)(
+        IN, 200, **{**options, "proj_size": 0} if "proj_size" in options else options
+    )
     values = np.concatenate([p.detach().numpy().ravel() for p in fresh.parameters()])
     assert abs(values).max() <= 200**-0.5
     assert abs(values.std() - 200**-0.5 / 3**0.5) < 0.002
@@ -107,7 +113,9 @@ def test_packed_sequences(kind: str, options: Any, lengths: Any, as_tensor: bool
         same(a, b, f"result {i}")
     for values in (mine, yours):
         sum((t * t).sum() for t in values if t.requires_grad).backward()
-    for a, b in zip((x, *flat(hx), *ours.parameters()), (y, *flat(z), *theirs.parameters()), strict=True):
+    for a, b in zip(
+        (x, *flat(hx), *ours.parameters()), (y, *flat(z), *theirs.parameters()), strict=True
+    ):
         same(a.grad, b.grad, "gradient", 1e-4)
 
 
@@ -171,7 +179,7 @@ REFUSALS: dict[str, Any] = {
 def test_refusals_are_pytorchs(name: str) -> None:
     import torch
 
-    with pytest.raises(Exception) as theirs:  # noqa: PT011
+    with pytest.raises(Exception) as theirs:
         REFUSALS[name](torch.nn, torch.ones)
     with pytest.raises(type(theirs.value)) as ours:
         REFUSALS[name](tg.nn, tg.ones)
@@ -236,7 +244,9 @@ def _gradients(function: Any, arrays: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "attrs", "shapes"), OPERANDS, ids=str)
-def test_kernel_and_gradients_agree_with_the_decomposition(name: str, attrs: Any, shapes: Any) -> None:
+def test_kernel_and_gradients_agree_with_the_decomposition(
+    name: str, attrs: Any, shapes: Any
+) -> None:
     op = OPS[name]
     arrays = [np.random.default_rng(i).normal(size=s) for i, s in enumerate(shapes)]
     plain = op.decompose(array_ops(np), *arrays, **attrs)  # type: ignore[misc]
@@ -289,9 +299,7 @@ def test_packed_by_tensor_lengths_in_a_trace(kind: str, bidirectional: bool) -> 
     for lengths in ([5, 3, 4], [1, 5, 2], [2, 2, 2]):
         given = draw((BATCH, TIME, IN), 7).detach(), tg.tensor(lengths)
         for a, b in zip(traced(*given), net(*given), strict=True):
-            np.testing.assert_allclose(
-                a.detach().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-6
-            )
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_packed_by_a_list_in_a_trace_and_the_data_of_masked_ones() -> None:

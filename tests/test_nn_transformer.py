@@ -24,7 +24,11 @@ ATTENTION: list[dict[str, Any]] = [
 
 
 def ids(options: Any) -> str:
-    return ",".join(f"{k}={v}" for k, v in options.items()) if isinstance(options, dict) else str(options)
+    return (
+        ",".join(f"{k}={v}" for k, v in options.items())
+        if isinstance(options, dict)
+        else str(options)
+    )
 
 
 @pytest.mark.oracle
@@ -68,7 +72,9 @@ LAYERS = [
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("kind", "options"), [*itertools.product(["Encoder", "Decoder"], LAYERS)], ids=ids)
+@pytest.mark.parametrize(
+    ("kind", "options"), [*itertools.product(["Encoder", "Decoder"], LAYERS)], ids=ids
+)
 def test_layers_and_stacks(kind: str, options: Any, training: bool) -> None:
     import torch
 
@@ -82,7 +88,10 @@ def test_layers_and_stacks(kind: str, options: Any, training: bool) -> None:
         inputs, masks = (x,), {"src_mask": causal}
         stack = {"mask": causal}
     else:
-        inputs, masks = (x, memory), {"tgt_mask": causal, "memory_key_padding_mask": tg.tensor(ENDED)}
+        inputs, masks = (
+            (x, memory),
+            {"tgt_mask": causal, "memory_key_padding_mask": tg.tensor(ENDED)},
+        )
         stack = masks
     compare(ours.train(training), theirs.train(training), inputs, 1e-4, **masks)
     norm = (tg.nn.LayerNorm(E), torch.nn.LayerNorm(E))
@@ -113,7 +122,9 @@ def test_a_whole_transformer() -> None:
 
 
 def test_a_transformer_can_be_traced() -> None:
-    net = tg.nn.TransformerEncoder(tg.nn.TransformerEncoderLayer(E, 2, 16, batch_first=True), 2).eval()
+    net = tg.nn.TransformerEncoder(
+        tg.nn.TransformerEncoderLayer(E, 2, 16, batch_first=True), 2
+    ).eval()
     mask = tg.nn.Transformer.generate_square_subsequent_mask(T)
     traced = tg.trace(lambda x: net(x, mask), (draw((B, T, E)).detach(),))
     x = draw((B, T, E), 3).detach()

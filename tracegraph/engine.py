@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tracegraph import modes
+from tracegraph.devices import Device, device_of, module_of
 from tracegraph.dispatch import assign, front, refresh
 from tracegraph.errors import AutogradError
 from tracegraph.ops.shape import copy_ as _COPY
-from tracegraph.tape import AccumulateGrad, Node, record_node
+from tracegraph.tape import AccumulateGrad, MoveNode, Node, attach_move, record_node
 from tracegraph.tensors import Tensor, type_of, wrap, xp_of
 
 Root = tuple[Node, int, Tensor]
@@ -41,7 +42,10 @@ def needed_for(roots: Sequence[Root], targets: set[int]) -> set[int]:
 class _Backward:
     """One backward pass: gradients that wait at nodes, and the nodes in order of time."""
 
-    __slots__ = ("captured", "create_graph", "heap", "needed", "pending", "retain_graph", "wanted")
+    __slots__ = (
+        "captured", "create_graph", "crossing", "heap", "needed", "pending", "retain_graph",
+        "wanted",
+    )  # fmt: skip
 
     def __init__(
         self, retain_graph: bool, create_graph: bool, wanted: dict[tuple[int, int], int] | None
@@ -52,6 +56,7 @@ class _Backward:
         self.create_graph = create_graph
         self.wanted = wanted
         self.needed: set[int] | None = None
+        self.crossing = False
         self.captured: dict[int, Tensor] = {}
 
     def arrive(self, node: Node, index: int, grad: Any) -> None:
@@ -77,6 +82,8 @@ class _Backward:
         while heap:
             node = heappop(heap)[1]
             grad = pending.pop(node)
+            if self.crossing:
+                modes.XP.set(_module_of(grad))
             if node.hooks:
                 grad = _run_hooks(node, grad)
             if self.wanted is not None:
@@ -90,7 +97,7 @@ class _Backward:
             if node.__class__ is Node and node.shape is not None and node.saved is not None:
                 grads = node.plan.run(node, front, grad, create_graph)
             else:
-                grads = node.apply(front, grad, create_graph)
+                grads = self._apply(node, grad)
             for edge, grad in zip(node.edges, grads, strict=False):
                 if edge is None or grad is None:
                     continue
@@ -108,6 +115,15 @@ class _Backward:
                 recorder.leave(node.loc)
             if not retain_graph:
                 node.release()
+
+    def _apply(self, node: Node, grad: Any) -> Sequence[Any]:
+        """Run a node that is more than one op; constants of rules are made where its gradient is.
+
+        Only copies between devices change that, and gradients of two devices may then alternate.
+        """
+        if node.__class__ is MoveNode:
+            self.crossing = True
+        return node.apply(front, grad, self.create_graph)
 
     def _route(self, node: Node, target: Node, index: int, grad: Any) -> None:
         """Deliver one gradient: not where it is not needed, summed where it was broadcast."""
@@ -154,6 +170,12 @@ def run(
     return work.captured
 
 
+def _module_of(grad: Any) -> Any:
+    """NumPy or CuPy, for one gradient or those of several results."""
+    grads = grad if isinstance(grad, list) else [grad]
+    return next(module_of(device_of(g._data)) for g in grads if g is not None)
+
+
 def _run_hooks(node: Node, grad: Any) -> Any:
     assert node.hooks is not None
     grads = list(grad) if node.shape is None else [grad]
@@ -190,6 +212,8 @@ def _accumulate(node: AccumulateGrad, grad: Tensor, create_graph: bool) -> None:
         recorder = modes.RECORDER.get()
         if recorder is not None:
             recorder.note_grad_read(leaf)
+    if grad._data.__class__ is not leaf._data.__class__:
+        grad = _at_home(grad, device_of(leaf._data))
     have = leaf._grad
     if have is None:
         owned = grad._storage is None and grad._data.__class__ is np.ndarray
@@ -205,6 +229,11 @@ def _accumulate(node: AccumulateGrad, grad: Tensor, create_graph: bool) -> None:
             hook(leaf)
 
 
+def _at_home(grad: Tensor, device: Device) -> Tensor:
+    """A gradient on the device of its leaf: a 0-d leaf of the CPU may meet a GPU's tensors."""
+    return grad if device_of(grad._data) == device else move(grad, device)
+
+
 def clone(t: Tensor) -> Tensor:
     """Return a copy in fresh memory, on the tape as `t` itself and in a trace as the same Value."""
     data = t._data.copy(order="C") if hasattr(t._data, "copy") else t._data
@@ -213,6 +242,20 @@ def clone(t: Tensor) -> Tensor:
     out = wrap(data)
     if t._node is not None and modes.GRAD.get():
         record_node(_COPY, (t,), {}, (out,))
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.same_value(out, t)
+    return out
+
+
+def move(t: Tensor, device: Device) -> Tensor:
+    """Return a copy on another device; its gradient comes back to where `t` is."""
+    out = wrap(device.place(t._data))
+    refresh(t)
+    if t._node is not None and modes.GRAD.get():
+        home = device_of(t._data)
+        attach_move(_COPY, t, out, lambda grad: move(grad, home))
     if modes.recording:
         recorder = modes.RECORDER.get()
         if recorder is not None:

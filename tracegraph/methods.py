@@ -21,7 +21,7 @@ from tracegraph.autograd.differentiation import backward as _backward
 from tracegraph.devices import device_of, parse_device
 from tracegraph.dispatch import assign, check_writable, passed_on, refresh, set_aside
 from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
-from tracegraph.engine import clone
+from tracegraph.engine import clone, move
 from tracegraph.errors import AutogradError, DTypeError, OpError
 from tracegraph.functions import IN_PLACE, TENSOR_METHODS
 from tracegraph.tape import AccumulateGrad, add_hook, make_leaf, set_history
@@ -320,24 +320,11 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             device = a
     out = self
     if device is not None and parse_device(device) != device_of(self._data):
-        out = _move(self, parse_device(device))
+        out = move(self, parse_device(device))
     if dtype is not None:
         out = cast(out, dtype_of(dtype))
     if kwargs.get("copy") and out is self:
         out = clone(self)
-    return out
-
-
-def _move(t: Tensor, device: Any) -> Tensor:
-    from tracegraph.ops.shape import copy_
-    from tracegraph.tape import record_node
-
-    out = wrap(device.place(t._data))
-    refresh(t)
-    if t._node is not None and modes.GRAD.get():
-        record_node(copy_, (t,), {}, (out,))
-    if modes.recording and modes.RECORDER.get() is not None:
-        modes.RECORDER.get().same_value(out, t)
     return out
 
 
@@ -414,7 +401,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         src = creation.tensor(src)
     new = cast(src, type_of(self).dtype)
     if device_of(new._data) != device_of(self._data):
-        new = _move(new, device_of(self._data))
+        new = move(new, device_of(self._data))
     if new._data.shape != self._data.shape:
         new = shape.expand(new, self._data.shape)
     return assign(self, passed_on(new) if new is src else new)

@@ -182,6 +182,21 @@ class AccumulateGrad(Node):
         """Nothing is kept."""
 
 
+class MoveNode(Node):
+    """A copy to another device: its gradient goes back to where the operand is."""
+
+    __slots__ = ("back",)
+
+    back: Callable[[Tensor], Tensor]
+
+    def apply(self, m: Any, g: Any, create_graph: bool) -> Sequence[Any]:
+        """Return the gradient on the operand's device."""
+        return (self.back(g),)
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+
 def add_hook(node: Node, index: int, hook: Callable[..., Any]) -> HookHandle:
     """Register `hook(grad) -> grad | None` on one result of a node."""
     if node.hooks is None:
@@ -301,6 +316,18 @@ def attach(
     node.shape = out._data.shape
     out._node = node
     out._index = 0
+
+
+def attach_move(op: Op, t: Tensor, out: Tensor, back: Callable[[Tensor], Tensor]) -> None:
+    """Give `out`, a copy of `t` on another device, a MoveNode; `op` is how a graph names a copy."""
+    assert t._node is not None
+    node = _allocate(MoveNode)
+    node.op, node.attrs, node.plan = op, {}, op.save_plan(1)
+    node.edges, node.order = ((t._node, t._index),), next(_count)
+    node.saved, node.versions, node.rest = (), None, None
+    node.hooks = node.loc = None
+    node.shape, node.back = out._data.shape, back
+    out._node, out._index = node, 0
 
 
 def record_node(

@@ -93,7 +93,8 @@ def wrap_dims(dims: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     if dims is None:
         return tuple(range(ndim))
     if isinstance(dims, int):
-        dims = (dims,)
+        place = wrap_dim(dims, ndim)
+        return (place,) if ndim else ()
     if len(dims) == 0:
         return tuple(range(ndim))
     wrapped = sorted(wrap_dim(int(d), ndim) for d in dims)

@@ -19,7 +19,7 @@ from tracegraph import nn
 
 HERE = Path(__file__).resolve().parent
 BATCH = 64
-EPOCHS = 15
+EPOCHS = 10
 LATER_STEPS = 10
 TEST_IMAGES = 360
 
@@ -131,31 +131,18 @@ def write_expected(
     np.savez(folder / "expected.npz", **arrays)
 
 
-def median_ms(call: Callable[[], Any], repeat: int = 30) -> float:
-    """Return the median time of a call in milliseconds."""
-    seconds = []
-    for _ in range(repeat):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return 1000 * float(np.median(seconds))
-
-
 def print_times(
-    model: nn.Module, step: Callable[..., Any], classify: Any, train_step: Any,
-    images: torch.Tensor, batch: tuple[Any, Any],
-) -> None:  # fmt: skip
-    """Print a table of eager calls against replays."""
-    model.eval()
-    rows = [("classify 360", lambda: classify_eagerly(model, images), lambda: classify(images))]
-    times = [(name, median_ms(eager), median_ms(replay)) for name, eager, replay in rows]
-    model.train()
-    times.append(
-        ("train_step 64", median_ms(lambda: step(*batch)), median_ms(lambda: train_step(*batch)))
-    )
-    print(f"  {'':14}{'eager':>10}{'replay':>10}")
-    for name, eager, replay in times:
-        print(f"  {name:14}{eager:7.2f} ms{replay:7.2f} ms")
+    name: str, eager: Callable[[], Any], replay: Callable[[], Any], repeat: int = 20
+) -> None:
+    """Print the median times of two calls, taken in turn."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeat):
+        for call, found in zip((eager, replay), seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            found.append(time.perf_counter() - started)
+    shown = [f"{1000 * np.median(found):7.2f} ms" for found in seconds]
+    print(f"  {name:14} eager {shown[0]}   replay {shown[1]}")
 
 
 def run_command(*arguments: str) -> None:
@@ -202,8 +189,12 @@ def main() -> None:
         drawing = str(folder / f"{entry}.svg")
         run_command("-m", "tracegraph", "show", str(file), entry, "--svg", drawing)
 
-    print("6. times (median)")
-    print_times(model, step, classify, train_step, test_images, later[0])
+    print("6. times (median of 20)")
+    model.eval()
+    print_times("classify", lambda: classify_eagerly(model, test_images),
+                lambda: classify(test_images))  # fmt: skip
+    model.train()
+    print_times("train_step", lambda: step(*later[0]), lambda: train_step(*later[0]))
 
 
 if __name__ == "__main__":

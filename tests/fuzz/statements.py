@@ -24,7 +24,8 @@ TENSOR_BINARY = ("T.maximum({}, {})", "T.minimum({}, {})", "T.where({0} > 0.3, {
 
 def unary(w: Writer) -> None:
     v = w.floats()
-    w.new(w.c.pick(UNARY).format(v.name), v.shape)
+    text = w.c.pick(UNARY).format(v.name)
+    w.new(text, v.shape, **({"root": v.root} if "contiguous" in text else {}))
 
 
 def binary(w: Writer) -> None:
@@ -72,7 +73,7 @@ def comparison(w: Writer) -> None:
 
 def conversion(w: Writer) -> None:
     v = w.anything()
-    w.new(f"{v.name}.to(D)" if v.kind != "f" else f"({v.name} > 0).to(D)", v.shape)
+    w.new(f"{v.name}.to(D)" if v.kind != "f" else f"({v.name} > 0.1).to(D)", v.shape)
 
 
 def creation(w: Writer) -> None:
@@ -197,7 +198,7 @@ def splitting(w: Writer) -> None:
 
 def detached(w: Writer) -> None:
     v = w.floats()
-    w.new(f"{v.name}.{w.c.pick(('detach()', 'data'))}", v.shape, spread=v.spread)
+    w.new(f"{v.name}.{w.c.pick(('detach()', 'data'))}", v.shape, spread=v.spread, root=v.root)
 
 
 # Gathers.
@@ -229,14 +230,14 @@ def write(w: Writer) -> None:
         text = w.c.pick(WRITES)
         if "[:]" in text and not v.ndim:
             text = WRITES[0]
-        other = w.operand(v.shape)
+        other = w.operand(v.shape, v)
         if v.name.startswith("c") and "=" in text and "[" not in text:
             text = WRITES[0]
         w.line(text.format(v.name, other))
     elif form < 7:
         w.line(w.c.pick(PLAIN_WRITES).format(v.name))
     else:
-        w.line(f"{v.name}.copy_({w.tensor_operand(v.shape)})")
+        w.line(f"{v.name}.copy_({w.tensor_operand(v.shape, v)})")
 
 
 def write_index(w: Writer) -> None:
@@ -244,7 +245,7 @@ def write_index(w: Writer) -> None:
     if v is None or not v.ndim:
         return write(w)
     key = _key(w, v.shape)
-    value = w.operand(_indexed(v.shape, key))
+    value = w.operand(_indexed(v.shape, key), v)
     how = "=" if key == "..." else w.c.pick(("=", "=", "+=", "*="))
     w.line(f"{v.name}[{key}] {how} {value}")
 
@@ -263,7 +264,7 @@ def write_gathered(w: Writer) -> None:
     if v is None or not v.ndim or not v.shape[0]:
         return write(w)
     picks = sorted({w.c.integer(0, v.shape[0] - 1) for _ in range(w.c.integer(1, 3))})
-    value = w.operand((len(picks), *v.shape[1:]))
+    value = w.operand((len(picks), *v.shape[1:]), v)
     w.line(f"{v.name}[{picks}] = {value}")
 
 
@@ -284,13 +285,17 @@ def rebind(w: Writer) -> None:
     if not names:
         return write(w)
     v = w.c.pick(names)
-    others = [o.name for o in w.vars if o.kind == "f" and o.shape == v.shape]
+    others = [o for o in w.vars if o.kind == "f" and o.shape == v.shape]
     form = w.c.integer(0, 9)
     if form == 8:
-        w.line(f"{v.name} = {w.c.pick(others)}{w.c.pick(('', '.clone()', '.detach()'))}")
+        other, how = w.c.pick(others), w.c.pick(("", ".clone()", ".detach()"))
+        w.line(f"{v.name} = {other.name}{how}")
+        if how != ".clone()":
+            w.share(v, other)
     elif form == 9:
-        other = w.c.pick([o.name for o in names if o.shape == v.shape])
-        w.line(f"{v.name}, {other} = {other}, {v.name}")
+        other = w.c.pick([o for o in names if o.shape == v.shape])
+        w.line(f"{v.name}, {other.name} = {other.name}, {v.name}")
+        w.share(v, other)
     else:
         w.line(f"{v.name} = {v.name} * 0.5 + {w.operand(v.shape)}")
 

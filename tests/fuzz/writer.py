@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,8 @@ SCALARS = ("2.0", "0.5", "-1.5", "3", "-1", "0.25", "1.0", "0.0")
 class Var:
     """A tensor that a program can name. `kind` is f, i or b.
 
-    `locked`: a leaf that requires a gradient, or a view of one; `spread`: expanded memory.
+    `locked`: a leaf that requires a gradient, or a view of one; `spread`: expanded memory; `root`:
+    the memory that it may share with others of the same root.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Var:
     kind: str = "f"
     locked: bool = False
     spread: bool = False
+    root: int = -1
 
     @property
     def ndim(self) -> int:
@@ -80,8 +83,9 @@ class Writer:
             self.depth -= 1
             del self.vars[known + 100 :]
 
-    def new(self, value: str, shape: Shape, kind: str = "f", **flags: bool) -> Var:
+    def new(self, value: str, shape: Shape, kind: str = "f", **flags: Any) -> Var:
         """Write `v7 = value` and return the variable."""
+        flags.setdefault("root", self.count)
         made = Var(f"v{self.count}", tuple(shape), kind, **flags)
         self.count += 1
         self.line(f"{made.name} = {value}")
@@ -90,7 +94,15 @@ class Writer:
 
     def view(self, of: Var, value: str, shape: Shape, spread: bool = False) -> Var:
         """As `new`, for a value that shares memory with `of`."""
-        return self.new(value, shape, of.kind, locked=of.locked, spread=of.spread or spread)
+        return self.new(value, shape, of.kind, locked=of.locked, spread=of.spread or spread,
+                        root=of.root)  # fmt: skip
+
+    def share(self, v: Var, other: Var) -> None:
+        """Note that two variables may be one memory from now on."""
+        self.vars = [
+            dataclasses.replace(x, root=other.root) if x.root == v.root else x for x in self.vars
+        ]
+        self.state = [next(x for x in self.vars if x.name == s.name) for s in self.state]
 
     # Choosing operands.
 
@@ -125,18 +137,20 @@ class Writer:
             and (risky or ((not v.locked or bool(self.no_grad)) and not v.spread))
         )
 
-    def operand(self, shape: Shape, exact: bool = False) -> str:
-        """An expression that broadcasts to `shape` without enlarging it."""
+    def operand(self, shape: Shape, target: Var | None = None) -> str:
+        """An expression that broadcasts to `shape`, and shares no memory with a target of writes."""
         if self.c.chance(35):
             return self.scalar()
-        fits = [v for v in self.vars if v.kind == "f" and _fits(v.shape, shape, exact)]
+        fits = [v for v in self.vars if v.kind == "f" and _fits(v.shape, shape)]
         if not fits:
             return self.scalar()
-        return fits[len(fits) - 1 - self.c.integer(0, len(fits) - 1)].name
+        found = fits[len(fits) - 1 - self.c.integer(0, len(fits) - 1)]
+        shared = target is not None and target is not found and target.root == found.root
+        return found.name + ".clone()" if shared else found.name
 
-    def tensor_operand(self, shape: Shape) -> str:
+    def tensor_operand(self, shape: Shape, target: Var | None = None) -> str:
         """As `operand`, always a tensor."""
-        found = self.operand(shape)
+        found = self.operand(shape, target)
         return found if found.startswith(("v", "x", "box", "c")) else f"T.full((), {found}, dtype=D)"
 
     def scalar(self) -> str:
@@ -158,7 +172,7 @@ class Writer:
             base = self.c.pick(self.state)
             if base.ndim and base.shape[0]:
                 self.setup.append(f"box.view = {base.name}.detach()[0]")
-                self._known("box.view", base.shape[1:], False)
+                self._known("box.view", base.shape[1:], False, base.root)
         if self.c.chance(15):
             self.setup.append("box.items = [tensor(31, 2), {'a': tensor(32, 3)}]")
             self._known("box.items[0]", (2,), False)
@@ -172,8 +186,9 @@ class Writer:
         self.setup.append(f"{name} = tensor({seed}{sizes}){tail}")
         self._known(name, shape, trained)
 
-    def _known(self, name: str, shape: Shape, trained: bool) -> None:
-        v = Var(name, shape, locked=trained)
+    def _known(self, name: str, shape: Shape, trained: bool, root: int | None = None) -> None:
+        self.count += 1
+        v = Var(name, shape, locked=trained, root=self.count - 1 if root is None else root)
         self.state.append(v)
         self.vars.append(v)
         if trained:
@@ -183,13 +198,14 @@ class Writer:
         """Write the inputs."""
         for i in range(self.c.integer(1, 3)):
             name = f"x{i}"
-            if i and self.c.chance(4):
-                self.inputs.append((name, self.inputs[0][0]))
-                self.vars.append(dataclasses.replace(
-                    next(v for v in self.vars if v.name == "x0"), name=name))  # fmt: skip
+            first = next((v for v in self.vars if v.name == "x0" and not v.locked), None)
+            if first is not None and self.c.chance(4):
+                self.inputs.append((name, "x0"))
+                self.vars.append(dataclasses.replace(first, name=name))
                 continue
             shape = self.c.pick(SHAPES)
             sizes = "".join(f", {n}" for n in shape)
+            self.count += 1
             if self.c.chance(10):
                 self.inputs.append((name, f"integers(call + {40 + i}, 3{sizes})"))
                 self.vars.append(Var(name, shape, "i"))
@@ -197,7 +213,7 @@ class Writer:
             trained = self.c.chance(8)
             tail = ".requires_grad_()" if trained else ""
             self.inputs.append((name, f"tensor(10 * call + {50 + i}{sizes}){tail}"))
-            self.vars.append(Var(name, shape, locked=trained))
+            self.vars.append(Var(name, shape, locked=trained, root=self.count))
 
     def make_body(self, most: int) -> None:
         """Write statements, at least one."""
@@ -237,9 +253,7 @@ class Writer:
         return Program(tuple(self.setup), tuple(self.inputs), tuple(self.body), result)
 
 
-def _fits(shape: Shape, into: Shape, exact: bool) -> bool:
-    if exact:
-        return shape == into
+def _fits(shape: Shape, into: Shape) -> bool:
     try:
         return np.broadcast_shapes(shape, into) == into
     except ValueError:

@@ -10,11 +10,15 @@ import numpy as np
 
 from tracegraph import modes
 from tracegraph.devices import device_of, module_of, parse_device
-from tracegraph.dispatch import front
+from tracegraph.dispatch import dispatch, front
 from tracegraph.dtypes import BY_NUMPY, DType, bool_, dtype_of, float64, get_default_dtype, int64
 from tracegraph.errors import DTypeError, OpError
+from tracegraph.ops.core import Op
+from tracegraph.ops.table import OPS
 from tracegraph.tape import make_leaf
 from tracegraph.tensors import Tensor, type_of, wrap
+
+_FULL, _IOTA = OPS["full"], OPS["iota"]
 
 
 def finish(t: Tensor, requires_grad: bool) -> Tensor:
@@ -142,7 +146,7 @@ def legacy_tensor(*args: Any, **kwargs: Any) -> Tensor:
 
 def full(
     size: Any, fill_value: Any, *, dtype: DType | None = None, device: Any = None,
-    requires_grad: bool = False, layout: Any = None, out: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return a tensor of one value; the dtype defaults to that of `fill_value`."""
     shape = shape_of((size,))
@@ -156,16 +160,12 @@ def full(
     dtype = dtype_of(dtype)
     if dtype is bool_:
         fill_value = bool(fill_value)
-    elif not dtype.is_floating_point:
-        fill_value = int(np.asarray(int(fill_value)).astype(dtype.np))
-    else:
+    elif dtype.is_floating_point:
         fill_value = float(fill_value)
-    token = modes.XP.set(module_of(parse_device(device)))
-    try:
-        t: Tensor = front.full(shape=shape, value=fill_value, dtype=dtype)
-    finally:
-        modes.XP.reset(token)
-    return finish(t, requires_grad)
+    elif fill_value.__class__ is not int or not 0 <= fill_value < 128:
+        fill_value = int(np.asarray(int(fill_value)).astype(dtype.np))
+    t = _made(_FULL, {"shape": shape, "value": fill_value, "dtype": dtype}, device)
+    return finish(t, requires_grad) if requires_grad else t
 
 
 def zeros(*size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
@@ -218,18 +218,22 @@ def full_like(
     return _like(input, fill_value, dtype, options)
 
 
-def _iota(size: int, start: Any, step: Any, dtype: DType, device: Any) -> Tensor:
-    token = modes.XP.set(module_of(parse_device(device)))
+def _made(op: Op, attrs: dict[str, Any], device: Any) -> Tensor:
+    """Run a creation op on a device."""
+    token = modes.XP.set(np if device is None else module_of(parse_device(device)))
     try:
-        t: Tensor = front.iota(size=size, start=start, step=step, dtype=dtype)
-        return t
+        return dispatch(op, (), attrs)
     finally:
         modes.XP.reset(token)
 
 
+def _iota(size: int, start: Any, step: Any, dtype: DType, device: Any) -> Tensor:
+    return _made(_IOTA, {"size": size, "start": start, "step": step, "dtype": dtype}, device)
+
+
 def arange(
     start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None, device: Any = None,
-    requires_grad: bool = False, layout: Any = None, out: Any = None,
+    requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return start, start+step, ... below `end`: ceil((end − start) / step) values.
 
@@ -249,7 +253,7 @@ def arange(
 
 def linspace(
     start: Any, end: Any, steps: int, *, dtype: DType | None = None, device: Any = None,
-    requires_grad: bool = False, layout: Any = None, out: Any = None,
+    requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return `steps` evenly spaced values from start to end, both included."""
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
@@ -274,7 +278,7 @@ def eye(n: int, m: int | None = None, *, dtype: DType | None = None, **options: 
 
 def logspace(
     start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: DType | None = None,
-    device: Any = None, requires_grad: bool = False, layout: Any = None, out: Any = None,
+    device: Any = None, requires_grad: bool = False, layout: Any = None,
 ) -> Tensor:  # fmt: skip
     """Return base to the powers of `steps` evenly spaced exponents, both ends included."""
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
@@ -287,7 +291,7 @@ def logspace(
 
 def range(
     start: Any = 0, end: Any = None, step: Any = 1, *, dtype: DType | None = None,
-    device: Any = None, requires_grad: bool = False, layout: Any = None, out: Any = None,
+    device: Any = None, requires_grad: bool = False, layout: Any = None,
 ) -> Tensor:  # fmt: skip
     """Return start, start+step, ... up to and with `end`, as floats by default."""
     size = math.floor((end - start) / step) + 1

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from tracegraph.api.contraction import matrix_product
-from tracegraph.api.shape import diagonal, permute, reshape
+from tracegraph.api.shape import diagonal, permute, reshape, reshaped
 from tracegraph.dispatch import front
 from tracegraph.errors import OpError
 from tracegraph.tensors import Tensor
 
 
-def _parse(equation: str, ranks: list[int]) -> tuple[list[list[Any]], list[Any]]:
+@lru_cache(maxsize=1024)
+def _parse(equation: str, ranks: tuple[int, ...]) -> tuple[list[list[Any]], list[Any]]:
     """Return the labels of each operand's dims and of the result; `...` become negative ints.
 
     Raises:
@@ -115,13 +117,21 @@ def _pair(
         order = [labels.index(label) for g in groups for label in g]
         lead = tuple(sizes[label] for label in batch)
         ends = tuple(math.prod(sizes[label] for label in g) for g in groups[1:])
-        return reshape(permute(t, tuple(order)), (*lead, *ends))
+        return _shaped(_ordered(t, order), (*lead, *ends))
 
     if summed:
         out = matrix_product(group(x, lx, batch, only_x, summed), group(y, ly, batch, summed, only_y))
     else:
         out = group(x, lx, batch, only_x, []) * group(y, ly, batch, [], only_y)
-    return reshape(out, shape), result
+    return _shaped(out, shape), result
+
+
+def _ordered(x: Tensor, order: list[int]) -> Tensor:
+    return x if order == sorted(order) else permute(x, tuple(order))
+
+
+def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return x if x._data.shape == shape else reshaped(x, shape)
 
 
 def einsum(equation: Any, *operands: Any) -> Tensor:
@@ -138,7 +148,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
         tensors = list(operands[0])
     else:
         tensors = list(operands)
-    terms, wanted = _parse(equation, [x.ndim for x in tensors])
+    terms, wanted = _parse(equation, tuple(len(x._data.shape) for x in tensors))
     known = {label for term in terms for label in term}
     if len(set(wanted)) != len(wanted) or not set(wanted) <= known:
         raise OpError(f"einsum(): the output of {equation!r} repeats or invents a subscript")
@@ -148,4 +158,4 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
         later = {label for _, rest in pending[place:] for label in rest}
         x, labels = _pair(x, labels, y, more, later | set(wanted))
     x, labels = _sum_out(x, labels, set(wanted))
-    return permute(x, tuple(labels.index(label) for label in wanted))
+    return _ordered(x, [labels.index(label) for label in wanted])

@@ -15,7 +15,7 @@ from tracegraph import modes
 from tracegraph.api.promotion import cast, scalar_tensor
 from tracegraph.dispatch import assign, check_writable, front, passed_on, put
 from tracegraph.dtypes import bool_, dtype_of, int64
-from tracegraph.errors import DTypeError, TraceError
+from tracegraph.errors import DTypeError
 from tracegraph.tensors import Tensor, count_write, dtype_of_data, shell, type_of, wrap, xp_of
 
 
@@ -136,24 +136,20 @@ def _as_index(item: Any, like: Tensor) -> Tensor:
     return cast(t, int64)
 
 
-def refuse_data_shape(what: str) -> None:
-    """Refuse, in a trace, a result whose size depends on data.
+def nonzero_rows(mask: Tensor) -> Tensor:
+    """Return the indices of nonzero elements, one row each.
 
-    Raises:
-        TraceError: a trace is running.
+    In a trace their number is fixed: a replay with another number raises GuardError.
     """
-    recorder = modes.RECORDER.get() if modes.recording else None
-    if recorder is not None:
-        raise TraceError(
-            f"the size of {what} at {recorder.here()} depends on data and cannot be traced yet; "
-            "use where(), masked_fill or x[mask] = scalar, whose shapes are fixed"
-        )
+    traced = modes.recording and modes.RECORDER.get() is not None
+    count = int((mask._data != 0).sum()) if traced else -1
+    rows: Tensor = front.nonzero(mask, count=count)
+    return rows
 
 
 def nonzero_tuple(mask: Tensor) -> tuple[Tensor, ...]:
     """Return one int64[count] tensor of indices per dim of a mask (data-dependent size)."""
-    refuse_data_shape("a mask's selection")
-    rows = front.nonzero(mask)
+    rows = nonzero_rows(mask)
     return tuple(front.slice(rows, index=((0, rows._data.shape[0], 1), i))
                  for i in range(max(1, len(mask._data.shape))))  # fmt: skip
 

@@ -214,8 +214,11 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         from tracegraph.api.indexing import nonzero_tuple
 
         return nonzero_tuple(condition)
+    tensors = isinstance(input, Tensor), isinstance(other, Tensor)
+    if all(tensors) and input._data.dtype is other._data.dtype is not None:
+        return front.where(cast(condition, bool_), input, other)
     dtype = result_type(input, other)
-    if not isinstance(input, Tensor) and not isinstance(other, Tensor) and dtype.kind == FLOAT_KIND:
+    if not any(tensors) and dtype.kind == FLOAT_KIND:
         dtype = get_default_dtype()
     x, y = (
         cast(v, dtype) if isinstance(v, Tensor) else scalar_tensor(v, dtype) for v in (input, other)

@@ -8,13 +8,15 @@ from typing import Any
 from tracegraph import return_types
 from tracegraph.api.pointwise import isnan, maximum, minimum, where
 from tracegraph.api.promotion import cast, float_operand
-from tracegraph.api.shape import reshape, squeeze, unsqueeze
-from tracegraph.dispatch import front
+from tracegraph.api.shape import reshape, unsqueeze
+from tracegraph.dispatch import dispatch, front
 from tracegraph.dtypes import FLOAT_KIND, DType, bool_, dtype_of, int64, uint8
-from tracegraph.errors import OpError
+from tracegraph.errors import DTypeError, OpError
+from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import wrap_dim, wrap_dims
-from tracegraph.tensors import Tensor, type_of
+from tracegraph.tensors import Tensor, dtype_of_data, type_of
 
+_SUM, _MEAN = OPS["sum"], OPS["mean"]
 Dims = int | tuple[int, ...] | list[int] | None
 
 
@@ -22,7 +24,7 @@ def _accumulate_dtype(x: Tensor, dtype: DType | None) -> Tensor:
     """Return x in the dtype that sums of it have: integers widen to int64."""
     if dtype is not None:
         return cast(x, dtype_of(dtype))
-    return x if type_of(x).dtype.kind == FLOAT_KIND else cast(x, int64)
+    return x if dtype_of_data(x._data).kind == FLOAT_KIND else cast(x, int64)
 
 
 def sum(
@@ -30,7 +32,8 @@ def sum(
 ) -> Tensor:
     """Sum over dims (all by default); integers and bools sum to int64."""
     x = _accumulate_dtype(input, dtype)
-    return front.sum(x, dim=wrap_dims(dim, x.ndim), keepdim=bool(keepdim))
+    dims = wrap_dims(dim, len(x._data.shape))
+    return dispatch(_SUM, (x,), {"dim": dims, "keepdim": bool(keepdim)})
 
 
 def nansum(
@@ -49,7 +52,13 @@ def mean(
         DTypeError: an integer tensor without `dtype`.
     """
     x = input if dtype is None else cast(input, dtype_of(dtype))
-    return front.mean(x, dim=wrap_dims(dim, x.ndim), keepdim=bool(keepdim))
+    if dtype_of_data(x._data).kind != FLOAT_KIND:
+        raise DTypeError(
+            "mean(): could not infer output dtype. Input dtype must be either a floating point or "
+            f"complex dtype. Got: {type_of(x).dtype.name.capitalize()}"
+        )
+    dims = wrap_dims(dim, len(x._data.shape))
+    return dispatch(_MEAN, (x,), {"dim": dims, "keepdim": bool(keepdim)})
 
 
 def nanmean(
@@ -143,11 +152,8 @@ def _extreme_at(name: str, x: Tensor, dim: int, keepdim: bool) -> Any:
     place = wrap_dim(dim, x.ndim)
     _check_extreme(name, x, place)
     row = x if x.ndim else reshape(x, (1,))
-    indices = getattr(front, "arg" + name)(row, dim=place, keepdim=True)
-    values = front.gather(row, indices, dim=place)
-    if not keepdim or not x.ndim:
-        values, indices = squeeze(values, place), squeeze(indices, place)
-    return getattr(return_types, name)(values, indices)
+    keep = bool(keepdim) and x.ndim > 0
+    return getattr(return_types, name)(*getattr(front, name + "_at")(row, dim=place, keepdim=keep))
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:

@@ -9,7 +9,7 @@ from tracegraph.api.indexing import (
     advanced_indices,
     check_index_dtype,
     nonzero_tuple,
-    refuse_data_shape,
+    nonzero_rows,
     slice_scatter_at,
 )
 from tracegraph.api.pointwise import eq, maximum, where
@@ -57,7 +57,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         IndexError: an index is out of range.
     """
     x, place, at = _along("gather", input, dim, index)
-    return reshape(front.gather(x, at, dim=place), index.shape)
+    out = front.gather(x, at, dim=place)
+    return out if out._data.shape == index._data.shape else reshape(out, index.shape)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
@@ -310,8 +311,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """Return the elements where the mask holds, as a vector.
 
-    Raises:
-        TraceError: a trace is running: the size of the result is data.
+    A trace fixes the size: a replay where data gives another raises GuardError.
     """
     shape = broadcast_shapes([tuple(input.shape), tuple(mask.shape)])
     x, known = _row(expand(input, shape)), _row(expand(_mask("masked_select", mask), shape))
@@ -338,13 +338,11 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Return the indices of elements that are not 0: one row each, or one vector per dim.
 
-    Raises:
-        TraceError: a trace is running: the size of the result is data.
+    A trace fixes the size: a replay where data gives another raises GuardError.
     """
     if as_tuple:
         return nonzero_tuple(_row(input))
-    refuse_data_shape("nonzero()")
-    return front.nonzero(input)
+    return nonzero_rows(input)
 
 
 def argwhere(input: Tensor) -> Tensor:

@@ -177,7 +177,9 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"{list(x.shape)} at entry {place}"
             )
     place = wrap_dim(dim, len(shape) + 1)
-    return cat([unsqueeze(x, place) for x in tensors], place)
+    if place == len(shape):
+        return cat([unsqueeze(x, place) for x in tensors], place)
+    return reshaped(cat(tensors, place), (*shape[:place], len(tensors), *shape[place:]))
 
 
 def slice_dim(input: Tensor, dim: int, start: int, stop: int, step: int = 1) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegraph import return_types
-from tracegraph.api.indexing import refuse_data_shape
+from tracegraph import modes, return_types
+from tracegraph.api.indexing import nonzero_rows
 from tracegraph.api.pointwise import eq, isnan, where
 from tracegraph.api.promotion import cast, counting, filled, result_type, scalar_tensor
 from tracegraph.api.shape import cat, flatten, movedim, narrow, reshape, select, squeeze
@@ -188,13 +188,23 @@ def unique(
 ) -> Any:  # fmt: skip
     """Return the distinct elements in order (or slices of a dim), where each went, and counts.
 
-    Raises:
-        TraceError: a trace is running: the size of the result is data.
+    A trace fixes the size: a replay where data gives another raises GuardError.
     """
-    refuse_data_shape("unique()")
     place = None if dim is None else wrap_dim(dim, input.ndim)
-    values, inverse, counts = front.unique(input, dim=place)
+    values, inverse, counts = front.unique(input, dim=place, count=_distinct(input, place))
     return _chosen(values, inverse, counts, return_inverse, return_counts)
+
+
+def _distinct(x: Tensor, dim: int | None) -> int:
+    """How many distinct elements there are, where a trace must fix that; −1 elsewhere."""
+    if not modes.recording or modes.RECORDER.get() is None:
+        return -1
+    token = modes.push_recorder(None)
+    try:
+        count: int = front.unique(x, dim=dim, count=-1)[2].shape[0]
+        return count
+    finally:
+        modes.pop_recorder(token)
 
 
 def _chosen(values: Any, inverse: Any, counts: Any, with_inverse: bool, with_counts: bool) -> Any:
@@ -208,10 +218,8 @@ def unique_consecutive(
 ) -> Any:  # fmt: skip
     """Return the elements (or slices of a dim) that differ from the one before, and so on.
 
-    Raises:
-        TraceError: a trace is running: the size of the result is data.
+    A trace fixes the size: a replay where data gives another raises GuardError.
     """
-    refuse_data_shape("unique_consecutive()")
     place = 0 if dim is None else wrap_dim(dim, input.ndim)
     x = reshape(input, (-1,)) if dim is None else input
     size = x.shape[place]
@@ -219,7 +227,7 @@ def unique_consecutive(
     differs = front.ne(narrow(flat, 0, 1, max(size - 1, 0)), narrow(flat, 0, 0, max(size - 1, 0)))
     first = filled(x, (min(size, 1),), True, bool_)
     starts = cat([first, front.any(differs, dim=(1,), keepdim=False)], 0)
-    where_new = select(front.nonzero(starts), 1, 0)
+    where_new = select(nonzero_rows(starts), 1, 0)
     values = front.index(x, where_new, dims=(place,))
     inverse = front.cumsum(cast(starts, int64), dim=0) - 1
     ends = cat([narrow(where_new, 0, min(1, size), max(where_new.shape[0] - 1, 0)),

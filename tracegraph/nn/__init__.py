@@ -17,6 +17,12 @@ __all__ = [
     "Parameter",
     "UninitializedBuffer",
     "UninitializedParameter",
-    *("attention", "functional", "init", "modules", "parallel", "parameter", "utils"),
+    "attention",
+    "functional",
+    "init",
+    "modules",
+    "parallel",
+    "parameter",
+    "utils",
 ]
 __all__ += _layers

@@ -1,4 +1,4 @@
-"""Initial values of Parameters: every `f_` fills its tensor in place, without history, and returns it."""
+"""Initial values of Parameters: every `f_` fills its tensor in place, off the tape, and returns it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def calculate_gain(nonlinearity: str, param: Any = None) -> float:
 
 
 def _filler(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function that fills its first argument one that runs without history and returns it."""
+    """Make a function that fills its first argument run off the tape and return that argument."""
 
     @functools.wraps(function)
     def fill(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -68,7 +68,7 @@ def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
     generator: Any = None,
 ) -> None:  # fmt: skip
-    """Fill from the normal distribution cut to [a, b], by the inverse of its distribution function."""
+    """Fill from the normal distribution cut to [a, b], by the inverse of its integral."""
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "

@@ -32,7 +32,7 @@ def _over(cls: type[Tensor], data: Any) -> Any:
 
 
 def _rebuild(cls: type[Tensor], array: Any, options: tuple[Any, ...], extra: Any) -> Tensor:
-    made = cls(wrap(array), *options)  # type: ignore[call-arg]
+    made = cls(wrap(array), *options)
     made.__dict__.update(extra)
     return made
 
@@ -48,6 +48,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __new__(cls, data: Any = None, requires_grad: bool = True) -> Any:
+        """Return a leaf over the memory of `data`."""
         made = _over(cls, data)
         if requires_grad:
             made.requires_grad_()
@@ -80,6 +81,7 @@ class Buffer(Tensor):
     persistent: bool
 
     def __new__(cls, data: Any = None, *, persistent: bool = True) -> Any:
+        """Return a tensor over the memory of `data`."""
         made = _over(cls, data)
         made.persistent = persistent
         return made
@@ -142,6 +144,7 @@ class UninitializedParameter(_Uninitialized, Parameter):
     def __new__(
         cls, requires_grad: bool = True, device: Any = None, dtype: Any = None
     ) -> UninitializedParameter:
+        """Return a Parameter without a shape."""
         made: UninitializedParameter = Parameter.__new__(cls, _empty(device, dtype), requires_grad)
         return made
 
@@ -165,6 +168,7 @@ class UninitializedBuffer(_Uninitialized, Buffer):
         cls, requires_grad: bool = False, device: Any = None, dtype: Any = None,
         persistent: bool = True,
     ) -> UninitializedBuffer:  # fmt: skip
+        """Return a buffer without a shape."""
         made: UninitializedBuffer = Buffer.__new__(
             cls, _empty(device, dtype), persistent=persistent
         )

@@ -9,7 +9,7 @@ import math
 from typing import Any, Final
 
 from tracegraph.dtypes import int64
-from tracegraph.errors import DTypeError, OpError
+from tracegraph.errors import DTypeError, GuardError, OpError
 from tracegraph.ops.core import NOT_DIFFERENTIABLE, Joint, Spec, case, define, in_float32
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes
 
@@ -376,16 +376,24 @@ scatter_reduce = define(
 )  # fmt: skip
 
 
-def _nonzero_type(x: TensorType) -> TensorType:
-    raise OpError("the shape of nonzero depends on data and has no static type")
+def _nonzero_type(x: TensorType, *, count: int) -> TensorType:
+    if count < 0:
+        raise OpError("the shape of nonzero depends on data and has no static type")
+    return TensorType(int64, (count, x.ndim))
 
 
-def _nonzero(xp: Any, x: Any) -> Any:
+def _nonzero(xp: Any, x: Any, *, count: int) -> Any:
     places = xp.stack(xp.nonzero(xp.atleast_1d(x)), axis=1)
+    if count not in (-1, len(places)):
+        raise GuardError(
+            f"{len(places)} elements are not zero, and the trace was made where {count} were: "
+            "sizes that follow from data are fixed in a graph"
+        )
     return places[:, : x.ndim].astype(xp.int64)
 
 
 nonzero = define(
-    "nonzero(x) -> y", type=_nonzero_type,
-    kernel=_nonzero, vjp=NOT_DIFFERENTIABLE, sample=(), doc="Indices of nonzero elements, one row each.",
+    "nonzero(x) -> y", type=_nonzero_type, kernel=_nonzero, vjp=NOT_DIFFERENTIABLE,
+    sample=(case((2, 3), count=6), case((0, 2), count=0)),
+    doc="Indices of nonzero elements, one row each; another `count` than that is an error.",
 )  # fmt: skip

@@ -196,9 +196,7 @@ def _lstm_steps(m: Any, x: Any, h: Any, c: Any, w: Any, w_hr: Any = None) -> Any
     return _stack(m, ys), _stack(m, cs)
 
 
-def _lstm_vjp(
-    m: Any, g: Any, x: Any, h: Any, c: Any, w: Any, w_hr: Any, ys: Any, cs: Any
-) -> Any:
+def _lstm_vjp(m: Any, g: Any, x: Any, h: Any, c: Any, w: Any, w_hr: Any, ys: Any, cs: Any) -> Any:
     g_ys, g_cs = g
     size = cs.shape[2]
     h_before, c_before = _before(m, h, ys), _before(m, c, cs)
@@ -298,9 +296,7 @@ def _gru_vjp(m: Any, g: Any, x: Any, h: Any, w: Any, b: Any, ys: Any) -> Any:
     size = ys.shape[2]
     before = _before(m, h, ys)
     hidden = m.linear(before, w) if b is None else m.linear(before, w, b)
-    r, z = (
-        m.sigmoid(_part(m, x, place, size) + _part(m, hidden, place, size)) for place in (0, 1)
-    )
+    r, z = (m.sigmoid(_part(m, x, place, size) + _part(m, hidden, place, size)) for place in (0, 1))
     from_new = _part(m, hidden, 2, size)
     new = m.tanh(_part(m, x, 2, size) + r * from_new)
     to_new = (1 - z) * (1 - new * new)

@@ -337,3 +337,51 @@ argmin = define(
     "argmin(x) -> y", type=_arg_type, kernel=_arg("argmin"), vjp=NOT_DIFFERENTIABLE,
     traits=(REDUCTION,), sample=_ARG, doc="Index of the first smallest element along a dim.",
 )  # fmt: skip
+
+
+def _extreme_type(x: TensorType, *, dim: int, keepdim: bool) -> tuple[TensorType, TensorType]:
+    shape = reduced_shape(x.shape, (dim,), keepdim)
+    return x.with_shape(shape), TensorType(int64, shape)
+
+
+def _extreme_at(name: str) -> tuple[Any, Any]:
+    """Kernel and decomposition of an extreme and where it is."""
+
+    def kernel(xp: Any, x: Any, *, dim: int, keepdim: bool) -> tuple[Any, Any]:
+        _non_empty(xp, x, (dim,))
+        places = xp.expand_dims(getattr(x, name)(axis=dim), dim)
+        values = xp.take_along_axis(x, places, axis=dim)
+        if not keepdim:
+            values, places = values.squeeze(dim), places.squeeze(dim)
+        return values, places.astype(xp.int64, copy=False)
+
+    def decompose(m: Any, x: Any, *, dim: int, keepdim: bool) -> tuple[Any, Any]:
+        places = getattr(m, name)(x, dim=dim, keepdim=True)
+        values = m.gather(x, places, dim=dim)
+        if keepdim:
+            return values, places
+        shape = reduced_shape(tuple(x.shape), (dim,), False)
+        return m.reshape(values, shape=shape), m.reshape(places, shape=shape)
+
+    return in_float32(kernel), decompose
+
+
+def _extreme_at_vjp(m: Any, g: Any, indices: Any, x_type: TensorType, dim: int) -> Any:
+    """All of it to the chosen element."""
+    zeros = m.full(shape=x_type.shape, value=0, dtype=x_type.dtype)
+    places = laid_against(m, indices, x_type, (dim,))
+    return m.scatter(zeros, places, laid_against(m, g[0], x_type, (dim,)), dim=dim)
+
+
+_kernel, _decompose = _extreme_at("argmax")
+max_at = define(
+    "max_at(x) -> values, indices", type=_extreme_type, kernel=_kernel, decompose=_decompose,
+    vjp=(_extreme_at_vjp,), traits=(REDUCTION,), sample=_ARG,
+    doc="Largest element along a dim and where it first stands; NaN wins.",
+)  # fmt: skip
+_kernel, _decompose = _extreme_at("argmin")
+min_at = define(
+    "min_at(x) -> values, indices", type=_extreme_type, kernel=_kernel, decompose=_decompose,
+    vjp=(_extreme_at_vjp,), traits=(REDUCTION,), sample=_ARG,
+    doc="Smallest element along a dim and where it first stands; NaN wins.",
+)  # fmt: skip

@@ -131,21 +131,33 @@ searchsorted = define(
 )  # fmt: skip
 
 
-def _unique_type(x: TensorType, *, dim: int | None) -> tuple[TensorType, ...]:
-    raise OpError("the shape of unique depends on data and has no static type")
+def _unique_type(x: TensorType, *, dim: int | None, count: int) -> tuple[TensorType, ...]:
+    if count < 0:
+        raise OpError("the shape of unique depends on data and has no static type")
+    counts = TensorType(int64, (count,))
+    if dim is None:
+        return x.with_shape((count,)), TensorType(int64, x.shape), counts
+    shape = (*x.shape[:dim], count, *x.shape[dim + 1 :])
+    return x.with_shape(shape), TensorType(int64, (x.shape[dim],)), counts
 
 
-def _unique(xp: Any, x: Any, *, dim: int | None) -> tuple[Any, Any, Any]:
+def _unique(xp: Any, x: Any, *, dim: int | None, count: int) -> tuple[Any, Any, Any]:
     options = {"return_inverse": True, "return_counts": True, "axis": dim}
     if dim is None or x.ndim == 1:
         options["equal_nan"] = False
     values, inverse, counts = xp.unique(x, **options)
+    if count not in (-1, len(counts)):
+        raise GuardError(
+            f"there are {len(counts)} distinct elements, and the trace was made where there were "
+            f"{count}: sizes that follow from data are fixed in a graph"
+        )
     shape = x.shape if dim is None else (x.shape[dim],)
     return values, inverse.reshape(shape).astype(xp.int64), counts.astype(xp.int64)
 
 
 unique = define(
     "unique(x) -> values, inverse, counts", type=_unique_type, kernel=in_float32(_unique),
-    vjp=NOT_DIFFERENTIABLE, sample=(),
+    vjp=NOT_DIFFERENTIABLE,
+    sample=(case((2, 3), dim=None, count=6), case((4, 2), dim=0, count=4)),
     doc="Sorted distinct elements (or slices of a dim), where each went, how often each stands.",
 )  # fmt: skip

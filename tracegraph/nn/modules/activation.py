@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tracegraph.api import creation
 from tracegraph.nn import functional as F
@@ -27,7 +27,7 @@ class _InPlace(Module):
 class _Shown(Module):
     """An activation whose constructor arguments are shown as they are named in `shown`."""
 
-    shown: tuple[str, ...] = ()
+    shown: ClassVar[tuple[str, ...]] = ()
     inplace = False
 
     def extra_repr(self) -> str:
@@ -39,7 +39,7 @@ class _Shown(Module):
 class ReLU(_InPlace):
     """max(x, 0)."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.relu(input, inplace=self.inplace)
 
@@ -47,7 +47,7 @@ class ReLU(_InPlace):
 class SiLU(_InPlace):
     """x σ(x). Hendrycks & Gimpel 2016, arXiv:1606.08415."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.silu(input, inplace=self.inplace)
 
@@ -55,7 +55,7 @@ class SiLU(_InPlace):
 class Mish(_InPlace):
     """x tanh(softplus(x)). Misra 2019, arXiv:1908.08681."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.mish(input, inplace=self.inplace)
 
@@ -63,7 +63,7 @@ class Mish(_InPlace):
 class Hardswish(_InPlace):
     """x relu6(x + 3) / 6. Howard et al. 2019, arXiv:1905.02244."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.hardswish(input, self.inplace)
 
@@ -71,7 +71,7 @@ class Hardswish(_InPlace):
 class Hardsigmoid(_InPlace):
     """relu6(x + 3) / 6."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.hardsigmoid(input, self.inplace)
 
@@ -79,7 +79,7 @@ class Hardsigmoid(_InPlace):
 class SELU(_InPlace):
     """Scaled exponential linear unit. Klambauer et al. 2017, arXiv:1706.02515."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.selu(input, self.inplace)
 
@@ -87,7 +87,7 @@ class SELU(_InPlace):
 class Sigmoid(Module):
     """1 / (1 + e⁻ˣ)."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         out: Tensor = input.sigmoid()
         return out
@@ -96,7 +96,7 @@ class Sigmoid(Module):
 class Tanh(Module):
     """tanh(x)."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         out: Tensor = input.tanh()
         return out
@@ -105,7 +105,7 @@ class Tanh(Module):
 class LogSigmoid(Module):
     """log σ(x)."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.logsigmoid(input)
 
@@ -113,7 +113,7 @@ class LogSigmoid(Module):
 class Softsign(Module):
     """x / (1 + |x|)."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.softsign(input)
 
@@ -121,7 +121,7 @@ class Softsign(Module):
 class Tanhshrink(Module):
     """x − tanh(x)."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.tanhshrink(input)
 
@@ -133,7 +133,7 @@ class GELU(_Shown):
         super().__init__()
         self.approximate = approximate
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.gelu(input, approximate=self.approximate)
 
@@ -145,14 +145,14 @@ class GELU(_Shown):
 class ELU(_Shown):
     """x, or α (eˣ − 1) below 0. Clevert et al. 2015, arXiv:1511.07289."""
 
-    shown = ("alpha",)
+    shown: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.alpha = alpha
         self.inplace = inplace
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.elu(input, self.alpha, self.inplace)
 
@@ -160,14 +160,14 @@ class ELU(_Shown):
 class CELU(_Shown):
     """x, or α (eˣᐟᵅ − 1) below 0. Barron 2017, arXiv:1704.07483."""
 
-    shown = ("alpha",)
+    shown: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.alpha = alpha
         self.inplace = inplace
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.celu(input, self.alpha, self.inplace)
 
@@ -175,22 +175,22 @@ class CELU(_Shown):
 class LeakyReLU(_Shown):
     """x, or `negative_slope` x below 0."""
 
-    shown = ("negative_slope",)
+    shown: ClassVar[tuple[str, ...]] = ("negative_slope",)
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
         self.negative_slope = negative_slope
         self.inplace = inplace
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.leaky_relu(input, self.negative_slope, self.inplace)
 
 
 class RReLU(_Shown):
-    """LeakyReLU with a slope drawn from [lower, upper) in training. Xu et al. 2015, arXiv:1505.00853."""
+    """LeakyReLU whose slope is drawn from [lower, upper) in training. Xu et al. 2015."""
 
-    shown = ("lower", "upper")
+    shown: ClassVar[tuple[str, ...]] = ("lower", "upper")
 
     def __init__(
         self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False
@@ -200,7 +200,7 @@ class RReLU(_Shown):
         self.upper = upper
         self.inplace = inplace
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
 
@@ -208,7 +208,7 @@ class RReLU(_Shown):
 class Hardtanh(_Shown):
     """x clamped to [min_val, max_val]."""
 
-    shown = ("min_val", "max_val")
+    shown: ClassVar[tuple[str, ...]] = ("min_val", "max_val")
 
     def __init__(
         self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False,
@@ -221,7 +221,7 @@ class Hardtanh(_Shown):
         if self.max_val <= self.min_val:
             raise AssertionError("max_val must be larger than min_val")
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
 
@@ -229,7 +229,7 @@ class Hardtanh(_Shown):
 class ReLU6(Hardtanh):
     """x clamped to [0, 6]."""
 
-    shown = ()
+    shown: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(0.0, 6.0, inplace)
@@ -238,7 +238,7 @@ class ReLU6(Hardtanh):
 class Threshold(_Shown):
     """x where it is above `threshold`, else `value`."""
 
-    shown = ("threshold", "value")
+    shown: ClassVar[tuple[str, ...]] = ("threshold", "value")
 
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class Threshold(_Shown):
         self.value = value
         self.inplace = inplace
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.threshold(input, self.threshold, self.value, self.inplace)
 
@@ -254,14 +254,14 @@ class Threshold(_Shown):
 class Softplus(_Shown):
     """log(1 + eᵝˣ) / β; x itself where βx is above `threshold`."""
 
-    shown = ("beta", "threshold")
+    shown: ClassVar[tuple[str, ...]] = ("beta", "threshold")
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
         self.beta = beta
         self.threshold = threshold
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.softplus(input, self.beta, self.threshold)
 
@@ -273,7 +273,7 @@ class Hardshrink(Module):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.hardshrink(input, self.lambd)
 
@@ -289,7 +289,7 @@ class Softshrink(Module):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element."""
         return F.softshrink(input, self.lambd)
 
@@ -301,7 +301,7 @@ class Softshrink(Module):
 class PReLU(_Shown):
     """x, or a learnt slope times x below 0: one slope, or one per channel. He et al. 2015."""
 
-    shown = ("num_parameters",)
+    shown: ClassVar[tuple[str, ...]] = ("num_parameters",)
     weight: Any
 
     def __init__(
@@ -317,7 +317,7 @@ class PReLU(_Shown):
         """Set every slope to its first value."""
         init.constant_(self.weight, self.init)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to every element of `input`: f[batch, channels, ...]."""
         return F.prelu(input, self.weight)
 
@@ -325,13 +325,13 @@ class PReLU(_Shown):
 class GLU(_Shown):
     """The first half along a dim times the sigmoid of the second. Dauphin et al. 2016."""
 
-    shown = ("dim",)
+    shown: ClassVar[tuple[str, ...]] = ("dim",)
 
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
         self.dim = dim
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Gate `input`, whose size along `dim` is even."""
         return F.glu(input, self.dim)
 
@@ -339,7 +339,7 @@ class GLU(_Shown):
 class _Softmax(_Shown):
     """Something over the softmax of a dim."""
 
-    shown = ("dim",)
+    shown: ClassVar[tuple[str, ...]] = ("dim",)
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
@@ -349,7 +349,7 @@ class _Softmax(_Shown):
 class Softmax(_Softmax):
     """eˣ / Σ eˣ over a dim."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply along the dim."""
         return F.softmax(input, self.dim)
 
@@ -357,7 +357,7 @@ class Softmax(_Softmax):
 class Softmin(_Softmax):
     """e⁻ˣ / Σ e⁻ˣ over a dim."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply along the dim."""
         return F.softmin(input, self.dim)
 
@@ -365,7 +365,7 @@ class Softmin(_Softmax):
 class LogSoftmax(_Softmax):
     """x − log Σ eˣ over a dim."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply along the dim."""
         return F.log_softmax(input, self.dim)
 
@@ -373,7 +373,7 @@ class LogSoftmax(_Softmax):
 class Softmax2d(Module):
     """Softmax over the channels of f[batch, channels, height, width]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Apply along the channels (the batch may be left out).
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tracegraph.api import shape
@@ -36,7 +37,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         cutoffs = list(cutoffs)
         if not cutoffs:
             raise ValueError("cutoffs should be a sequence of length larger than 0")
-        rising = all(a < b for a, b in zip(cutoffs, cutoffs[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(cutoffs))
         if not rising or cutoffs[0] <= 0 or cutoffs[-1] > n_classes - 1 or any(
             int(c) != c for c in cutoffs
         ):  # fmt: skip
@@ -90,7 +91,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         loss = (-out).mean()
         return _ASMoutput(out.squeeze(0) if single else out, loss)
 
-    def log_prob(self, input: Tensor) -> Tensor:  # noqa: A002
+    def log_prob(self, input: Tensor) -> Tensor:
         """Return log p of all classes: f[batch, n_classes]."""
         head = F.log_softmax(self.head(input), dim=1)
         parts = [head[:, : self.shortlist_size]]
@@ -99,7 +100,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
             parts.append(F.log_softmax(cluster(input), dim=1) + chosen.unsqueeze(1))
         return shape.cat(parts, 1)
 
-    def predict(self, input: Tensor) -> Tensor:  # noqa: A002
+    def predict(self, input: Tensor) -> Tensor:
         """Return the likeliest class of each row: i64[batch]."""
         out: Tensor = self.log_prob(input).argmax(1)
         return out

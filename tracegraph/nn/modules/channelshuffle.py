@@ -14,7 +14,7 @@ class ChannelShuffle(Module):
         super().__init__()
         self.groups = groups
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Reorder the channels of `input`: f[batch, channels, ...]."""
         return F.channel_shuffle(input, self.groups)
 

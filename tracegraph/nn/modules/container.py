@@ -136,10 +136,10 @@ class Sequential(_Sequence):
             self.extend(modules)
         return self
 
-    def forward(self, input: Any) -> Any:  # noqa: A002
+    def forward(self, input: Any) -> Any:
         """Pass `input` through every module."""
         for module in self._modules.values():
-            input = module(input)  # noqa: A001
+            input = module(input)
         return input
 
 

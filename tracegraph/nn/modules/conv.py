@@ -70,8 +70,7 @@ class _ConvNd(Module):
         if isinstance(self.padding, str):
             if self.padding not in ("same", "valid"):
                 raise ValueError(
-                    f"Invalid padding string {self.padding!r}, should be one of "
-                    "{'same', 'valid'}"
+                    f"Invalid padding string {self.padding!r}, should be one of {{'same', 'valid'}}"
                 )
             if self.padding == "same" and any(s != 1 for s in self.stride):
                 raise ValueError("padding='same' is not supported for strided convolutions")
@@ -92,19 +91,19 @@ class _ConvNd(Module):
         if self.bias is not None:
             init.uniform_bias_(self.bias, self.weight)
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Any) -> Tensor:  # noqa: A002
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Any) -> Tensor:
         """Convolve with a weight that may be another than the module's own."""
         convolve = getattr(F, f"conv{self.dims}d")
         padding: Any = self.padding
         if self.padding_mode != "zeros":
-            input = F.pad(input, self._edges, mode=self.padding_mode)  # noqa: A001
+            input = F.pad(input, self._edges, mode=self.padding_mode)
             padding = 0
         out: Tensor = convolve(
             input, weight, bias, self.stride, padding, self.dilation, self.groups
         )
         return out
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve `input`: f[batch, in_channels, *size] (the batch may be left out)."""
         return self._conv_forward(input, self.weight, self.bias)
 
@@ -182,9 +181,7 @@ class _ConvTransposeNd(_ConvNd):
         dilation: Any = 1, padding_mode: str = "zeros", device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         if padding_mode != "zeros":
-            raise ValueError(
-                f'Only "zeros" padding mode is supported for {type(self).__name__}'
-            )
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, output_padding,
             groups, bias, padding_mode, device, dtype,
@@ -220,7 +217,7 @@ class _ConvTransposeNd(_ConvNd):
             )
         return tuple(n - least for n, least in zip(wanted, low, strict=True))
 
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """Spread `input`: f[batch, in_channels, *size]; `output_size` picks among fitting sizes."""
         spread = getattr(F, f"conv_transpose{self.dims}d")
         out: Tensor = spread(
@@ -266,7 +263,7 @@ class _LazyConv(LazyModule, _ConvNd):
         if bias:
             self.bias = UninitializedParameter(device=device, dtype=dtype)
 
-    def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: A002
+    def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
         """Give the parameters their shapes."""
         if input.ndim not in (self.dims + 1, self.dims + 2):
             raise RuntimeError(

@@ -25,7 +25,7 @@ class _DropoutNd(Module):
 class Dropout(_DropoutNd):
     """Zeroes elements, and scales the rest by 1 / (1 − p). Hinton et al. 2012, arXiv:1207.0580."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Drop elements of `input`."""
         return F.dropout(input, self.p, self.training, self.inplace)
 
@@ -33,7 +33,7 @@ class Dropout(_DropoutNd):
 class Dropout1d(_DropoutNd):
     """Zeroes whole channels of f[batch, channels, length]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Drop channels of `input`."""
         return F.dropout1d(input, self.p, self.training, self.inplace)
 
@@ -41,7 +41,7 @@ class Dropout1d(_DropoutNd):
 class Dropout2d(_DropoutNd):
     """Zeroes whole channels of f[batch, channels, height, width]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Drop channels of `input`."""
         return F.dropout2d(input, self.p, self.training, self.inplace)
 
@@ -49,7 +49,7 @@ class Dropout2d(_DropoutNd):
 class Dropout3d(_DropoutNd):
     """Zeroes whole channels of f[batch, channels, depth, height, width]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Drop channels of `input`."""
         return F.dropout3d(input, self.p, self.training, self.inplace)
 
@@ -57,7 +57,7 @@ class Dropout3d(_DropoutNd):
 class AlphaDropout(_DropoutNd):
     """Dropout that keeps mean and variance after SELU. Klambauer et al. 2017, arXiv:1706.02515."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Drop elements of `input`."""
         return F.alpha_dropout(input, self.p, self.training)
 
@@ -65,6 +65,6 @@ class AlphaDropout(_DropoutNd):
 class FeatureAlphaDropout(_DropoutNd):
     """AlphaDropout of whole channels."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Drop channels of `input`."""
         return F.feature_alpha_dropout(input, self.p, self.training)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tracegraph.nn.modules.module import Module
 from tracegraph.tensors import Tensor
@@ -17,7 +16,7 @@ class Flatten(Module):
         self.start_dim = start_dim
         self.end_dim = end_dim
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Join dims of `input`."""
         out: Tensor = input.flatten(self.start_dim, self.end_dim)
         return out
@@ -52,7 +51,7 @@ class Unflatten(Module):
         self.dim = dim
         self.unflattened_size = unflattened_size
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Split a dim of `input`."""
         out: Tensor = input.unflatten(self.dim, self.unflattened_size)
         return out

@@ -30,9 +30,9 @@ class _Windows(Module):
 
 
 class Unfold(_Windows):
-    """Every window of f[batch, channels, *size] as a column: f[batch, channels · window, windows]."""
+    """Every window of f[batch, channels, *size] as a column: f[batch, channels · size, windows]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Take the windows of `input`."""
         return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
@@ -47,7 +47,7 @@ class Fold(_Windows):
         super().__init__(kernel_size, dilation, padding, stride)
         self.output_size = output_size
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Sum the columns of `input`."""
         return F.fold(
             input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride

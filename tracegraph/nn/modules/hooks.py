@@ -1,4 +1,4 @@
-"""Hooks around a Module's call: before and after forward, and where gradients leave and enter it."""
+"""Hooks around a Module's call: before and after forward, and where gradients pass its edges."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ class Boundary:
         places = [i for i, t in enumerate(items) if isinstance(t, Tensor)]
         if not places:
             return result
-        for place, t in zip(
-            places, _Exit.apply(self, *(items[i] for i in places)), strict=True
-        ):
+        for place, t in zip(places, _Exit.apply(self, *(items[i] for i in places)), strict=True):
             items[place] = t
         if not several:
             return items[0]
@@ -191,9 +189,7 @@ class Hooked(Stateful):
 
         `with_kwargs`: `hook(module, args, kwargs)`, which returns None or (args, kwargs).
         """
-        handle = _add(
-            self._forward_pre_hooks, hook, prepend, self._forward_pre_hooks_with_kwargs
-        )
+        handle = _add(self._forward_pre_hooks, hook, prepend, self._forward_pre_hooks_with_kwargs)
         if with_kwargs:
             self._forward_pre_hooks_with_kwargs[handle.id] = True
         return handle

@@ -20,7 +20,7 @@ class Identity(Module):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Return the input."""
         return input
 
@@ -58,7 +58,7 @@ class Linear(Module):
         if self.bias is not None:
             init.uniform_bias_(self.bias, self.weight)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Return the map of `input`: f[..., in_features]."""
         return F.linear(input, self.weight, self.bias)
 
@@ -134,7 +134,7 @@ class LazyLinear(LazyModule, Linear):
         if bias:
             self.bias = UninitializedParameter(device=device, dtype=dtype)
 
-    def initialize_parameters(self, input: Tensor) -> None:  # noqa: A002
+    def initialize_parameters(self, input: Tensor) -> None:
         """Give the parameters their shapes."""
         self.in_features = input.shape[-1]
         self.weight.materialize((self.out_features, self.in_features))

@@ -244,7 +244,7 @@ class Module(Hooked):
         yield self._modules
 
 
-def _replace(t: Tensor, new: Tensor) -> None:
+def _replace(t: Any, new: Tensor) -> None:
     """Let `t` stand for the memory of `new`."""
     if new is not t:
         t.data = new

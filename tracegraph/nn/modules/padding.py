@@ -20,7 +20,7 @@ class _PadNd(Module):
         super().__init__()
         self.padding = _ntuple(2 * self.dims)(padding)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pad `input`."""
         return F.pad(input, self.padding, self.mode)
 
@@ -38,7 +38,7 @@ class _ConstantPadNd(_PadNd):
         super().__init__(padding)
         self.value = value
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pad `input`."""
         return F.pad(input, self.padding, self.mode, self.value)
 

@@ -24,9 +24,7 @@ def _described(name: Any, value: Any, dtype: Any) -> str:
     """One line of the text of a list or dict of Parameters."""
     if not isinstance(value, Tensor):
         text = repr(value) if isinstance(value, Module) else type(value).__name__
-        return f"  ({name}): " + (
-            text if isinstance(value, Module) else f"Object of type: {text}"
-        )
+        return f"  ({name}): " + (text if isinstance(value, Module) else f"Object of type: {text}")
     size = "x".join(map(str, value.shape))
     place = "" if value.device.type == "cpu" else f" (GPU {value.device.index or 0})"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
@@ -178,7 +176,7 @@ class ParameterDict(Module):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or `default`."""
-        return self[key] if key in self else default
+        return getattr(self, key) if key in self._keys else default
 
     def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
         """Return a dict of one value under each of the keys."""
@@ -209,5 +207,5 @@ class ParameterDict(Module):
         """One line for each value."""
         return "\n".join(_described(key, value, typename(value)) for key, value in self.items())
 
-    def __call__(self, input: Any) -> Any:  # noqa: A002
+    def __call__(self, input: Any) -> Any:
         raise RuntimeError("ParameterDict should not be called.")

@@ -14,7 +14,7 @@ class PixelShuffle(Module):
         super().__init__()
         self.upscale_factor = upscale_factor
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Spread channels of `input` over pixels."""
         return F.pixel_shuffle(input, self.upscale_factor)
 
@@ -30,7 +30,7 @@ class PixelUnshuffle(Module):
         super().__init__()
         self.downscale_factor = downscale_factor
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Gather pixels of `input` in channels."""
         return F.pixel_unshuffle(input, self.downscale_factor)
 

@@ -42,7 +42,7 @@ class _MaxPoolNd(Module):
 class MaxPool1d(_MaxPoolNd):
     """Maxima over windows of f[batch, channels, length]."""
 
-    def forward(self, input: Tensor) -> Any:  # noqa: A002
+    def forward(self, input: Tensor) -> Any:
         """Pool `input`."""
         return F.max_pool1d(
             input, self.kernel_size, self.stride, self.padding, self.dilation, **self._options()
@@ -52,7 +52,7 @@ class MaxPool1d(_MaxPoolNd):
 class MaxPool2d(_MaxPoolNd):
     """Maxima over windows of f[batch, channels, height, width]."""
 
-    def forward(self, input: Tensor) -> Any:  # noqa: A002
+    def forward(self, input: Tensor) -> Any:
         """Pool `input`."""
         return F.max_pool2d(
             input, self.kernel_size, self.stride, self.padding, self.dilation, **self._options()
@@ -62,7 +62,7 @@ class MaxPool2d(_MaxPoolNd):
 class MaxPool3d(_MaxPoolNd):
     """Maxima over windows of f[batch, channels, depth, height, width]."""
 
-    def forward(self, input: Tensor) -> Any:  # noqa: A002
+    def forward(self, input: Tensor) -> Any:
         """Pool `input`."""
         return F.max_pool3d(
             input, self.kernel_size, self.stride, self.padding, self.dilation, **self._options()
@@ -90,7 +90,7 @@ class MaxUnpool1d(_Window):
         self.stride = _single(kernel_size if stride is None else stride)
         self.padding = _single(padding)
 
-    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
         """Put `input` at `indices`."""
         return F.max_unpool1d(
             input, indices, self.kernel_size, self.stride, self.padding, output_size
@@ -106,7 +106,7 @@ class MaxUnpool2d(_Window):
         self.stride = _pair(kernel_size if stride is None else stride)
         self.padding = _pair(padding)
 
-    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
         """Put `input` at `indices`."""
         return F.max_unpool2d(
             input, indices, self.kernel_size, self.stride, self.padding, output_size
@@ -122,7 +122,7 @@ class MaxUnpool3d(_Window):
         self.stride = _triple(kernel_size if stride is None else stride)
         self.padding = _triple(padding)
 
-    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
         """Put `input` at `indices`."""
         return F.max_unpool3d(
             input, indices, self.kernel_size, self.stride, self.padding, output_size
@@ -143,7 +143,7 @@ class AvgPool1d(_Window):
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.avg_pool1d(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
@@ -170,7 +170,7 @@ class _AvgPoolNd(_Window):
 class AvgPool2d(_AvgPoolNd):
     """Means over windows of f[batch, channels, height, width]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.avg_pool2d(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
@@ -181,7 +181,7 @@ class AvgPool2d(_AvgPoolNd):
 class AvgPool3d(_AvgPoolNd):
     """Means over windows of f[batch, channels, depth, height, width]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.avg_pool3d(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
@@ -221,7 +221,7 @@ class FractionalMaxPool2d(_FractionalMaxPoolNd):
 
     dims = 2
 
-    def forward(self, input: Tensor) -> Any:  # noqa: A002
+    def forward(self, input: Tensor) -> Any:
         """Pool `input`."""
         return F.fractional_max_pool2d(
             input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
@@ -234,7 +234,7 @@ class FractionalMaxPool3d(_FractionalMaxPoolNd):
 
     dims = 3
 
-    def forward(self, input: Tensor) -> Any:  # noqa: A002
+    def forward(self, input: Tensor) -> Any:
         """Pool `input`."""
         return F.fractional_max_pool3d(
             input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
@@ -265,7 +265,7 @@ class _LPPoolNd(Module):
 class LPPool1d(_LPPoolNd):
     """p-norms over windows of f[batch, channels, length]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.lp_pool1d(
             input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
@@ -275,7 +275,7 @@ class LPPool1d(_LPPoolNd):
 class LPPool2d(_LPPoolNd):
     """p-norms over windows of f[batch, channels, height, width]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.lp_pool2d(
             input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
@@ -285,7 +285,7 @@ class LPPool2d(_LPPoolNd):
 class LPPool3d(_LPPoolNd):
     """p-norms over windows of f[batch, channels, depth, height, width]."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.lp_pool3d(
             input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
@@ -314,7 +314,7 @@ class _AdaptiveMaxPoolNd(_AdaptivePoolNd):
 class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
     """Maxima of f[batch, channels, length] to a length."""
 
-    def forward(self, input: Tensor) -> Any:  # noqa: A002
+    def forward(self, input: Tensor) -> Any:
         """Pool `input`."""
         return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
@@ -322,7 +322,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
 class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
     """Maxima of f[batch, channels, height, width] to a size."""
 
-    def forward(self, input: Tensor) -> Any:  # noqa: A002
+    def forward(self, input: Tensor) -> Any:
         """Pool `input`."""
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
@@ -330,7 +330,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
 class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
     """Maxima of f[batch, channels, depth, height, width] to a size."""
 
-    def forward(self, input: Tensor) -> Any:  # noqa: A002
+    def forward(self, input: Tensor) -> Any:
         """Pool `input`."""
         return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
 
@@ -346,7 +346,7 @@ class _AdaptiveAvgPoolNd(_AdaptivePoolNd):
 class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     """Means of f[batch, channels, length] to a length."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.adaptive_avg_pool1d(input, self.output_size)
 
@@ -354,7 +354,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
 class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     """Means of f[batch, channels, height, width] to a size."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.adaptive_avg_pool2d(input, self.output_size)
 
@@ -362,6 +362,6 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
 class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     """Means of f[batch, channels, depth, height, width] to a size."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Pool `input`."""
         return F.adaptive_avg_pool3d(input, self.output_size)

@@ -185,7 +185,7 @@ class RNNBase(Module):
 
     # Forward.
 
-    def _check_input(self, input: Any) -> None:  # noqa: A002
+    def _check_input(self, input: Any) -> None:
         weight = getattr(self, self._all_weights[0][0])
         if input.dtype is not weight.dtype:
             raise ValueError(
@@ -226,7 +226,7 @@ class RNNBase(Module):
                 raise OpError(f"Expected {which} size {expected}, got {list(h.shape)}")
         return given
 
-    def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002
+    def forward(self, input: Any, hx: Any = None) -> Any:
         """Return (outputs, last states).
 
         Args:
@@ -376,7 +376,7 @@ class RNNCellBase(Module):
         nonlinearity = getattr(self, "nonlinearity", "tanh")
         return shown + (f", nonlinearity={nonlinearity}" if nonlinearity != "tanh" else "")
 
-    def _step(self, mode: str, input: Tensor, hx: tuple[Tensor, ...] | None) -> Any:  # noqa: A002
+    def _step(self, mode: str, input: Tensor, hx: tuple[Tensor, ...] | None) -> Any:
         """Return the next states for f[batch, input_size] or f[input_size]."""
         name = type(self).__name__
         if input.ndim not in (1, 2):
@@ -392,9 +392,7 @@ class RNNCellBase(Module):
         x = input if batched else shape.unsqueeze(input, 0)
         if hx is None:
             count = 2 if mode == "LSTM" else 1
-            zeros = creation.zeros(
-                (x.shape[0], self.hidden_size), dtype=x.dtype, device=x.device
-            )
+            zeros = creation.zeros((x.shape[0], self.hidden_size), dtype=x.dtype, device=x.device)
             states: tuple[Tensor, ...] = (zeros,) * count
         else:
             states = tuple(h if batched else shape.unsqueeze(h, 0) for h in hx)
@@ -416,7 +414,7 @@ class RNNCell(RNNCellBase):
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity = nonlinearity
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return the next state f[batch, hidden_size]."""
         if self.nonlinearity not in ("tanh", "relu"):
             raise OpError(f"Unknown nonlinearity: {self.nonlinearity}")
@@ -436,7 +434,9 @@ class LSTMCell(RNNCellBase):
         super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
     def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None  # noqa: A002
+        self,
+        input: Tensor,
+        hx: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the next (hidden, cell), each f[batch, hidden_size]."""
         both: tuple[Tensor, Tensor] = self._step("LSTM", input, None if hx is None else tuple(hx))
@@ -452,7 +452,7 @@ class GRUCell(RNNCellBase):
     ) -> None:  # fmt: skip
         super().__init__(input_size, hidden_size, bias, 3, device, dtype)
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return the next state f[batch, hidden_size]."""
         (h,) = self._step("GRU", input, None if hx is None else (hx,))
         out: Tensor = h

@@ -37,9 +37,7 @@ class _Table(Module):
             self.reset_parameters()
             return
         if tuple(given.shape) != shape:
-            raise AssertionError(
-                "Shape of weight does not match num_embeddings and embedding_dim"
-            )
+            raise AssertionError("Shape of weight does not match num_embeddings and embedding_dim")
         self.weight = Parameter(given, requires_grad=not freeze)
 
     def reset_parameters(self) -> None:
@@ -89,7 +87,7 @@ class Embedding(_Table):
         self.sparse = sparse
         self._fill(_weight, _freeze, device, dtype)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Look up `input`."""
         return F.embedding(
             input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
@@ -134,7 +132,10 @@ class EmbeddingBag(_Table):
         self._fill(_weight, False, device, dtype)
 
     def forward(
-        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None  # noqa: A002
+        self,
+        input: Tensor,
+        offsets: Tensor | None = None,
+        per_sample_weights: Tensor | None = None,
     ) -> Tensor:
         """Look up i64[bags, n], or i64[n] with the offset at which each bag starts."""
         return F.embedding_bag(

@@ -270,7 +270,9 @@ class Stateful(Tree):
             errors.insert(0, f"Missing key(s) in state_dict: {_quoted(keys.missing)}. ")
         if errors:
             lines = "\n\t".join(errors)
-            raise StateError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{lines}")
+            raise StateError(
+                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{lines}"
+            )
         return IncompatibleKeys(keys.missing, keys.unexpected)
 
 

@@ -114,9 +114,7 @@ class TransformerDecoderLayer(_Layer):
         """Return the layer's output for f[time, batch, d_model] and a memory."""
 
         def attend(x: Tensor) -> Tensor:
-            return self._attend(
-                self.self_attn, x, x, tgt_mask, tgt_key_padding_mask, tgt_is_causal
-            )
+            return self._attend(self.self_attn, x, x, tgt_mask, tgt_key_padding_mask, tgt_is_causal)
 
         def look(x: Tensor) -> Tensor:
             return self._attend(

@@ -27,7 +27,7 @@ class Upsample(Module):
         self.align_corners = align_corners
         self.recompute_scale_factor = recompute_scale_factor
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         """Interpolate `input`."""
         return F.interpolate(
             input, self.size, self.scale_factor, self.mode, self.align_corners,
@@ -49,7 +49,7 @@ class UpsamplingNearest2d(Upsample):
 
 
 class UpsamplingBilinear2d(Upsample):
-    """f[batch, channels, height, width] at another size, linear in both dims, corners on corners."""
+    """f[batch, channels, height, width] at another size, bilinear, corners on corners."""
 
     def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
         super().__init__(size, scale_factor, mode="bilinear", align_corners=True)

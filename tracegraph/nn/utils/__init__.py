@@ -13,7 +13,16 @@ from tracegraph.nn.utils.spectral_norm import remove_spectral_norm, spectral_nor
 from tracegraph.nn.utils.weight_norm import remove_weight_norm, weight_norm
 
 __all__ = [
-    *("clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_"),
-    *("get_total_norm", "parameters_to_vector", "vector_to_parameters", "rnn"),
-    *("remove_spectral_norm", "spectral_norm", "remove_weight_norm", "weight_norm"),
+    "clip_grad_norm",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
+    "parameters_to_vector",
+    "remove_spectral_norm",
+    "remove_weight_norm",
+    "rnn",
+    "spectral_norm",
+    "vector_to_parameters",
+    "weight_norm",
 ]

@@ -7,6 +7,7 @@ lengths beside it (`MaskedSequence`), whose shapes do not depend on them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tracegraph import modes
@@ -35,6 +36,7 @@ class PackedSequence(_Fields):
         cls, data: Any, batch_sizes: Any = None, sorted_indices: Any = None,
         unsorted_indices: Any = None,
     ) -> PackedSequence:  # fmt: skip
+        """Fill in the order that undoes `sorted_indices` if it is not given."""
         if unsorted_indices is None:
             unsorted_indices = invert_permutation(sorted_indices)
         return super().__new__(cls, data, batch_sizes, sorted_indices, unsorted_indices)
@@ -103,11 +105,11 @@ class MaskedSequence(PackedSequence):
     _lengths: Tensor
 
     @classmethod
-    def over(cls, padded: Tensor, lengths: Tensor) -> MaskedSequence:
+    def over(cls, padded: Tensor, lengths: Tensor) -> Any:
         """Return the sequences of `padded`: [time, batch, ...] with lengths i64[batch]."""
-        made: Any = cls(None)
+        made = cls(None)
         made._padded, made._lengths = padded, lengths
-        return made  # type: ignore[no-any-return]
+        return made
 
     @property
     def data(self) -> Any:
@@ -187,9 +189,7 @@ class Steps:
 def before(lengths: Tensor, time: int) -> Tensor:
     """Return bool[time, batch]: whether a step belongs to a sequence of that length."""
     steps = creation.arange(time, device=lengths.device)
-    out: Tensor = front.lt(
-        front.reshape(steps, shape=(time, 1)), front.cast(lengths, dtype=int64)
-    )
+    out: Tensor = front.lt(front.reshape(steps, shape=(time, 1)), front.cast(lengths, dtype=int64))
     return out
 
 
@@ -205,8 +205,8 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
 
 
 def _traced(lengths: Any) -> bool:
-    return isinstance(lengths, Tensor) and bool(modes.recording) and (
-        modes.RECORDER.get() is not None
+    return (
+        isinstance(lengths, Tensor) and bool(modes.recording) and (modes.RECORDER.get() is not None)
     )
 
 
@@ -231,7 +231,10 @@ def _checked(lengths: Any, batch: int) -> list[int]:
 
 
 def pack_padded_sequence(
-    input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True  # noqa: A002
+    input: Tensor,
+    lengths: Any,
+    batch_first: bool = False,
+    enforce_sorted: bool = True,
 ) -> PackedSequence:
     """Return the steps of padded sequences that belong to them, without the padding.
 
@@ -251,7 +254,7 @@ def pack_padded_sequence(
     counts = _checked(lengths, padded.shape[1])
     order = None
     if enforce_sorted:
-        if any(a < b for a, b in zip(counts, counts[1:], strict=False)):
+        if any(a < b for a, b in pairwise(counts)):
             raise OpError(
                 "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True. "
                 "You can pass `enforce_sorted=False` to pack_padded_sequence and/or pack_sequence "

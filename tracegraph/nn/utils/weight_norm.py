@@ -40,6 +40,7 @@ class WeightNorm:
         setattr(module, self.name, Parameter(weight.data))
 
     def __call__(self, module: Any, inputs: Any) -> None:
+        """Compute the weight."""
         setattr(module, self.name, self.compute_weight(module))
 
 

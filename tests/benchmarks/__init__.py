@@ -1,0 +1,1 @@
+"""Times of the programs in tests/workloads.py: `make bench`."""
