@@ -41,7 +41,7 @@ def _module_list(torch: Any) -> Any:
     items += [nn.Tanh(), nn.Tanh()]
     items.insert(1, nn.ELU())
     items.insert(2, nn.SELU())
-    yield items, len(items), items[0], items[-2], items[1:3], items + (nn.GELU(),)
+    yield items, len(items), items[0], items[-2], items[1:3], items.__add__([nn.GELU()])
     del items[0], items[1:3]
     items[0] = nn.Linear(1, 1)
     yield items, items.pop(0), items, list(items.state_dict())

@@ -1,4 +1,4 @@
-"""Initial values of Parameters: every `f_` fills its tensor in place, off the tape, and returns it."""
+"""Initial values of Parameters: every `f_` fills its tensor in place and off the tape."""
 
 from __future__ import annotations
 

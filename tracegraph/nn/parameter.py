@@ -99,6 +99,11 @@ class Buffer(Tensor):
         return (_rebuild, (type(self), self._data, (), dict(self.__dict__)))
 
 
+def _hold(t: Tensor, array: Any) -> None:
+    """Let a tensor stand for fresh memory."""
+    t._data, t._storage, t._chain = array, None, ()
+
+
 class _Uninitialized:
     """What a tensor whose shape is not known yet can do: become known, and move."""
 
@@ -110,8 +115,7 @@ class _Uninitialized:
         """Take a shape, and become an ordinary Parameter (or Buffer) of zeros."""
         wanted = self._data.dtype if dtype is None else dtype_of(dtype).np
         xp = np if device is None else module_of(parse_device(device))
-        self._data = xp.zeros(shape, dtype=wanted)
-        self._storage, self._chain = None, ()
+        _hold(self, xp.zeros(shape, dtype=wanted))
         self.__class__ = self._final
         if self._node is not None:
             make_leaf(self)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tracegraph.dtypes import ALL, int64
-from tracegraph.errors import DTypeError, OpError
+from tracegraph.errors import DTypeError, GuardError, OpError
 from tracegraph.ops.core import (
     NOT_DIFFERENTIABLE,
     REDUCTION,

@@ -1,4 +1,4 @@
-"""Losses. `reduction` is "mean", "sum" or "none"; `size_average` and `reduce` say it the old way."""
+"""Losses. `reduction` is "mean", "sum" or "none"; `size_average`, `reduce` say it the old way."""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ class ParameterList(Module):
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: a list of Parameters computes nothing."""
         raise RuntimeError("ParameterList should not be called.")
 
 
@@ -208,4 +209,5 @@ class ParameterDict(Module):
         return "\n".join(_described(key, value, typename(value)) for key, value in self.items())
 
     def __call__(self, input: Any) -> Any:
+        """Refused: a dict of Parameters computes nothing."""
         raise RuntimeError("ParameterDict should not be called.")
