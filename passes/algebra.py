@@ -24,6 +24,11 @@ def simplify_algebra(graph: Graph) -> int:
     return rewrite(graph, _RULES)
 
 
+def reduce_strength(graph: Graph) -> int:
+    """Write small whole powers as products, and x⁻¹ as a reciprocal: within rounding of `pow`."""
+    return rewrite(graph, _STRENGTH)
+
+
 def _is(value: Value, number: float) -> bool:
     """Whether every element is this constant; tells 0.0 from −0.0."""
     found = uniform_of(value)
@@ -223,3 +228,21 @@ _RULES: Final = table(
         ELEMENTWISE: (_drop_expand, _hoist_expand),
     }
 )
+
+
+def _power(make: Maker, node: Node) -> Value | None:
+    """x to the power 1, 2, 3 or −1; other powers differ from roots at −0.0 and −inf."""
+    x, y = node.inputs
+    if x.type != node.out.type:
+        return None
+    if _is(y, 1):
+        return x
+    if _is(y, 2):
+        return make.op("mul", x, x)
+    if _is(y, 3):
+        return make.op("mul", make.op("mul", x, x), x)
+    fraction = x.type.dtype.kind == FLOAT_KIND
+    return make.op("reciprocal", x) if fraction and _is(y, -1) else None
+
+
+_STRENGTH: Final = table({"pow": _power})

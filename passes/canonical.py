@@ -20,13 +20,13 @@ _MIRRORED: Final = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 
 def canonicalise(graph: Graph) -> int:
-    """Order operands, constants to the right, and write arrays of one value as an expand."""
+    """Order operands: constants last, larger first; write arrays of one value as an expand."""
     places: dict[Node, int] = {}
 
-    def rank(value: Value) -> tuple[bool, int, int]:
+    def rank(value: Value) -> tuple[bool, int, int, int]:
         node = value.node
         fixed = node.op == CONSTANT or uniform_of(value) is not None
-        return fixed, places.setdefault(node, len(places)), value.index
+        return fixed, -value.type.size, places.setdefault(node, len(places)), value.index
 
     def reorder(make: Maker, node: Node) -> Value | None:
         x, y, *rest = node.inputs

@@ -8,7 +8,7 @@ import numpy as np
 
 from tracegraph.errors import TraceGraphError
 from tracegraph.ir.graph import CONSTANT, SOURCES, Graph, Node, Value
-from tracegraph.ops.core import RANDOM
+from tracegraph.ops.core import ELEMENTWISE, RANDOM, VIEW
 from tracegraph.ops.table import OPS, run_op
 from tracegraph.passes.rewriting import erase_unread, follow
 
@@ -20,7 +20,8 @@ def fold_constants(graph: Graph) -> int:
     """Replace nodes whose operands are all constants by their value, up to a bounded size.
 
     State is never folded: it can be replaced after the trace. A node that raises stays, and
-    raises when the graph runs. `expand` stays: other passes see the one value behind it.
+    raises when the graph runs. `expand` stays, and what other rules move in front of it: views
+    and elementwise ops.
     """
     replaced: dict[Value, Value] = {}
     folded: list[Node] = []
@@ -42,14 +43,26 @@ def fold_constants(graph: Graph) -> int:
 def _is_foldable(node: Node) -> bool:
     if node.op in SOURCES or node.op == "expand" or node.op not in OPS or node.regions:
         return False
-    if RANDOM in node.row.traits or any(v.node.op != CONSTANT for v in node.inputs):
+    traits = node.row.traits
+    if RANDOM in traits or any(t.size > _MAX_ELEMENTS for t in node.types):
         return False
-    return all(t.size <= _MAX_ELEMENTS for t in node.types)
+    return all(
+        _array_of(v, VIEW in traits or ELEMENTWISE in traits) is not None for v in node.inputs
+    )
+
+
+def _array_of(value: Value, plain: bool = False) -> Any:
+    """The array of a constant, or (not `plain`) of a small constant that is repeated."""
+    node = value.node
+    if node.op == "expand" and not plain and value.type.size <= _MAX_ELEMENTS:
+        origin = _array_of(node.inputs[0], True)
+        return None if origin is None else np.broadcast_to(origin, value.type.shape)
+    return node.attrs["value"] if node.op == CONSTANT else None
 
 
 def _compute(node: Node) -> list[Any] | None:
     """The results as fresh arrays of the declared types, or None where the op raises."""
-    operands = [v.node.attrs["value"] for v in node.inputs]
+    operands = [_array_of(v) for v in node.inputs]
     try:
         with np.errstate(all="ignore"):
             results = run_op(node.row, np, *operands, **node.attrs)

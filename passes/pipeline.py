@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from tracegraph.errors import GraphError
 from tracegraph.ir.graph import Graph
 from tracegraph.ir.verify import verify
-from tracegraph.passes.algebra import simplify_algebra
+from tracegraph.passes.algebra import reduce_strength, simplify_algebra
 from tracegraph.passes.canonical import canonicalise
 from tracegraph.passes.common import merge_common
 from tracegraph.passes.dead_code import eliminate_dead_code
@@ -54,6 +54,7 @@ PASSES: Final[tuple[Pass, ...]] = (
     Pass("simplify_algebra", simplify_algebra, True, "simplify"),
     Pass("merge_common", merge_common, True, "simplify"),
     Pass("fold_batch_norm", fold_batch_norm, False, "specialise"),
+    Pass("reduce_strength", reduce_strength, False, "specialise"),
     Pass("decompose", decompose, False, "specialise"),
     Pass("fuse", fuse, False, "fuse"),
 )
@@ -71,7 +72,12 @@ _EXACT: Final = Phase(tuple(p.name for p in PASSES if p.exact), 6)
 LEVELS: Final[dict[int, tuple[Phase, ...]]] = {
     0: (),
     1: (_EXACT,),
-    2: (_EXACT, Phase(("fold_batch_norm", "decompose")), _EXACT, Phase(("fuse",))),
+    2: (
+        _EXACT,
+        Phase(("fold_batch_norm", "decompose", "reduce_strength")),
+        _EXACT,
+        Phase(("fuse",)),
+    ),
 }
 
 

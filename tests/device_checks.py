@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,12 +69,12 @@ def cases(op: Op) -> tuple[Case, ...]:
     return op.sample or EXTRA.get(op.name, ())
 
 
-def accepted(op: Op, case: Case) -> Iterator[DType]:
+def accepted(op: Op, case: Case, among: Sequence[DType] = ALL) -> Iterator[DType]:
     """Yield the dtypes that a row takes for the floats of a case."""
     if op.name in EXTRA or all(spec.kind not in "fp" for spec in case.inputs):
         yield float32
         return
-    for dtype in ALL:
+    for dtype in among:
         if any(s.kind == "p" for s in case.inputs) and dtype not in FLOATS:
             continue
         types = [
@@ -109,11 +109,11 @@ def close(found: Any, expected: Any, dtype: DType, what: str, signless: bool = F
     np.testing.assert_allclose(found, expected, tolerance, tolerance * scale, err_msg=what)
 
 
-def check_row(op: Op, device: str) -> int:
+def check_row(op: Op, device: str, among: Sequence[DType] = ALL) -> int:
     """Run every sample of a row in every dtype on a device and on the CPU; returns how many."""
     xp, count = module_of(parse_device(device)), 0
     for case in cases(op):
-        for dtype in accepted(op, case):
+        for dtype in accepted(op, case, among):
             arrays = draw(case, dtype)
             with np.errstate(all="ignore"):
                 expected = run_op(op, np, *arrays, **case.attrs)

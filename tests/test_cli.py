@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import xml.etree.ElementTree
@@ -43,7 +44,7 @@ def make_step() -> Callable[..., Any]:
 
     def step(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         w.grad = None
-        loss = ((torch.matmul(x, w) - y) ** 2).mean()
+        loss = ((x @ w - y) ** 2).mean()
         loss.backward()
         with torch.no_grad():
             momentum.mul_(0.9).add_(w.grad)
@@ -54,9 +55,9 @@ def make_step() -> Callable[..., Any]:
 
 
 def trace_layer(function: Callable[..., Any], name: str = "forward") -> Any:
-    """Trace `function(x @ w, x, w)` with a fixed w."""
+    """Trace `function(x @ w)` with a fixed w."""
     w = weight()
-    return torch.trace(lambda x: function(torch.matmul(x, w)), (torch.ones(5, 3),), name=name)
+    return torch.trace(lambda x: function(x @ w), (torch.ones(5, 3),), name=name)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_optimizer_slots_and_gradients_are_not_counted_as_the_model(tmp_path: Pa
     optimizer = torch.optim.SGD([w, layer["w"]], lr=0.1, momentum=0.9)
 
     def step(x: torch.Tensor) -> None:
-        torch.matmul(x, w + layer["w"]).sum().backward()
+        (x @ (w + layer["w"])).sum().backward()
         optimizer.step()
 
     torch.save({"step": torch.trace(step, (torch.ones(5, 3),))}, tmp_path / "step.tg")
@@ -183,6 +184,20 @@ def test_run_takes_bfloat16_arrays_which_npy_files_hold_as_bytes(run: Run, tmp_p
     np.save(tmp_path / "x.npy", x.numpy())
     given = f"x={tmp_path / 'x.npy'}"
     assert run("run", tmp_path / "half.tg", "--input", given)[1].startswith("output: bf16[3] [2.0")
+
+
+@dataclasses.dataclass
+class Batch:
+    x: Any
+    y: Any
+
+
+def test_run_stands_in_for_dataclasses_whose_source_is_not_there(run: Run, tmp_path: Path) -> None:
+    made = Batch(torch.ones(2), (torch.ones(3),))
+    torch.save(torch.trace(lambda batch: batch.x.sum() + batch.y[0], (made,)), tmp_path / "a.tg")
+    status, out, _ = run("run", tmp_path / "a.tg")
+    assert (status, "output: f32[3]" in out) == (0, True)
+    assert "input batch.y.0: f32[3]" in run("info", tmp_path / "a.tg")[1]
 
 
 def test_verify_passes_good_files_and_names_the_damaged_member(

@@ -299,6 +299,55 @@ def test_names_of_state_and_hyper_parameters_in_a_trace() -> None:
     assert any("exp_avg_sq" in name for name in traced.graph.states)
 
 
+@pytest.mark.parametrize("options", [{}, {"nesterov": False, "adjust_lr_fn": "match_rms_adamw"}])
+@pytest.mark.parametrize("shape", [(6, 4), (3, 8)])
+def test_muon(shape: tuple[int, int], options: dict[str, Any]) -> None:
+    """Near PyTorch's bfloat16 iteration, near an orthogonal matrix, and the same in a trace."""
+    rng = np.random.default_rng(0)
+    start, gradient = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+
+    def made() -> tuple[Any, Callable[[], None]]:
+        p = tg.tensor(start, requires_grad=True)
+        optimizer = tg.optim.Muon([p], lr=0.1, weight_decay=0.0, **options)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            (p * tg.tensor(gradient)).sum().backward()
+            optimizer.step()
+
+        return p, step
+
+    p, step = made()
+    step()
+    size = 0.2 * max(shape) ** 0.5 if options else max(1, shape[0] / shape[1]) ** 0.5
+    moved = np.linalg.svd((start - p.detach().numpy()) / (0.1 * size))[1]
+    assert (moved > 0.6).all() and (moved < 1.3).all()
+    q, other = made()
+    traced = trace(other, ())
+    traced()
+    np.testing.assert_array_equal(q.detach().numpy(), p.detach().numpy())
+    with pytest.raises(ValueError, match="2D"):
+        tg.optim.Muon([tg.ones(2)])
+
+
+@pytest.mark.oracle
+def test_muon_is_near_pytorch() -> None:
+    import torch
+
+    rng = np.random.default_rng(0)
+    start, gradient = (rng.standard_normal((6, 4)).astype(np.float32) for _ in range(2))
+    found = []
+    for T in (tg, torch):
+        p = T.tensor(start, requires_grad=True)
+        optimizer = T.optim.Muon([p], lr=0.1)
+        for _ in range(3):
+            p.grad = T.tensor(gradient)
+            optimizer.step()
+        found.append(p.detach().numpy())
+    # PyTorch's bfloat16 has 8 bits; three steps of 0.1 each.
+    np.testing.assert_allclose(found[0], found[1], atol=0.3 * 2**-5)
+
+
 def test_lbfgs_does_not_trace() -> None:
     problem = Problem(tg, "LBFGS", {})
 

@@ -13,6 +13,10 @@ class OpError(TraceGraphError, RuntimeError):
     """An op was given operands that its type rule refuses. A `RuntimeError`, as in PyTorch."""
 
 
+class OpIndexError(OpError, IndexError):
+    """An index array names an element that does not exist."""
+
+
 class DTypeError(OpError):
     """An op was given operands of a dtype that it does not accept."""
 

@@ -279,9 +279,7 @@ class _Attempt:
         """
         recorder = self.recorder
         moved = self.rebound(self.found)
-        places = {path for path, _, _ in moved}
-        held = {storage_of(t): path for path, t in walk(self.function).tensors.items()
-                if path not in places}  # fmt: skip
+        self._check_sharing({path: now for path, _, now in moved})
         values = []
         for path, t, now in moved:
             if type_of(now) != type_of(t):
@@ -289,16 +287,32 @@ class _Attempt:
                     f"{path} is {type_of(t)} before the traced call and {type_of(now)} after it; "
                     "State must keep its type"
                 )
-            if storage_of(t) in held:
-                raise TraceError(
-                    f"{path} holds another tensor after the traced call, but "
-                    f"{held[storage_of(t)]} still shares the memory that {path} had: write to "
-                    f"{path} in place (copy_), or clone() where they came to share"
-                )
             values.append((t, recorder.value_of(now)))
         with recorder:
             for t, value in values:
                 recorder.write(t, recorder.abstract(value, type_of(t)))
+
+    def _check_sharing(self, moved: Mapping[str, Tensor]) -> None:
+        """Refuse places that come to share memory, or cease to, where a replay could not follow."""
+        remedy = "write to it in place (copy_), or clone() what should not be shared"
+        homes: dict[Storage, tuple[str, Storage]] = {}
+        origins: dict[Storage, tuple[str, Storage]] = {}
+        for path, t in self.found.tensors.items():
+            before, after = storage_of(t), storage_of(moved.get(path, t))
+            other, home = homes.setdefault(before, (path, after))
+            if home is not after:
+                path, other = (path, other) if path in moved else (other, path)
+                raise TraceError(
+                    f"{path} holds another tensor after the traced call, but {other} does not: "
+                    f"they shared memory; {remedy}"
+                )
+            other, origin = origins.setdefault(after, (path, before))
+            entries = map(self.recorder.states.get, (before, origin))
+            if origin is not before and any(e is not None and e.written for e in entries):
+                raise TraceError(
+                    f"{path} and {other} share memory after the traced call, which they did not "
+                    f"before it, and it is written in place; {remedy}"
+                )
 
     def finish(self, name: str) -> Traced:
         """Return the Traced."""

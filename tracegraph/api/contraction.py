@@ -138,7 +138,12 @@ ger = outer
 
 
 def _plus(input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
-    """Return beta·input + alpha·product; with beta 0 nothing of `input` remains, NaN neither."""
+    """Return beta·input + alpha·product; with beta 0 nothing of `input` remains, NaN neither.
+
+    The factors take the category of the tensors.
+    """
+    kind = (bool, int, float)[type_of(product).dtype.kind]
+    beta, alpha = kind(beta), kind(alpha)
     if alpha != 1:
         product = product * alpha
     if beta == 0:

@@ -245,6 +245,8 @@ def arange(
     start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
     if step == 0 or (end - start) * step < 0:
         raise OpError("upper bound and lower bound inconsistent with step sign or step is 0")
+    if not all(math.isfinite(x) for x in (start, end, step)):
+        raise OpError(f"unsupported range: {start} -> {end}")
     floating = any(isinstance(x, float) for x in (start, end, step))
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype() if floating else int64
     size = math.ceil((end - start) / step)
@@ -256,6 +258,8 @@ def linspace(
     requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return `steps` evenly spaced values from start to end, both included."""
+    if steps < 0:
+        raise OpError("number of steps must be non-negative")
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
     start, end = (float(x) for x in (start, end))
     step = (end - start) / (steps - 1) if steps > 1 else 0.0
@@ -268,6 +272,8 @@ def linspace(
 
 def eye(n: int, m: int | None = None, *, dtype: DType | None = None, **options: Any) -> Tensor:
     """Return the identity matrix [n, m]."""
+    if n < 0 or (m is not None and m < 0):
+        raise OpError(f"n and m must be greater or equal to 0, got {n} and {m}")
     device = options.pop("device", None)
     rows = _iota(n, 0, 1, int64, device)
     columns = _iota(n if m is None else m, 0, 1, int64, device)

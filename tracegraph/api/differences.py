@@ -48,27 +48,23 @@ def diff(
 # Trapezoids.
 
 
-def _mean_heights(y: Tensor, dim: int) -> Tensor:
-    later, before = _neighbours(y, dim)
-    return (later + before) / 2
-
-
-def _areas(y: Tensor, x: Tensor | None, dx: Any, dim: int) -> Tensor:
+def _twice_areas(y: Tensor, x: Tensor | None, dx: Any, dim: int) -> Tensor:
     place = wrap_dim(dim, y.ndim)
+    right, left = _neighbours(y, place)
     if x is None:
-        return _mean_heights(y, place) * dx
+        return (left + right) * dx
     if x.ndim == 1:
         if x.shape[0] != y.shape[place]:
             raise OpError("trapezoid: There must be one `x` value for each sample point")
         x = reshape(x, tuple(-1 if i == place else 1 for i in range(y.ndim)))
     axis = place - y.ndim + x.ndim if x.ndim < y.ndim else place
     later, before = _neighbours(x, axis)
-    return _mean_heights(y, place) * (later - before)
+    return (left + right) * (later - before)
 
 
 def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = 1, dim: int = -1) -> Tensor:
     """Sum the trapezoids under y along a dim, at places x or `dx` apart."""
-    return sum(_areas(y, x, dx, dim), dim)
+    return sum(_twice_areas(y, x, dx, dim), dim) / 2
 
 
 trapz = trapezoid
@@ -78,7 +74,7 @@ def cumulative_trapezoid(
     y: Tensor, x: Tensor | None = None, *, dx: Any = 1, dim: int = -1
 ) -> Tensor:
     """Running sums of the trapezoids under y along a dim."""
-    return cumsum(_areas(y, x, dx, dim), dim)
+    return cumsum(_twice_areas(y, x, dx, dim), dim) / 2
 
 
 # Gradients.
@@ -146,6 +142,8 @@ def gradient(
         dims = list(range(input.ndim))
     else:
         dims = [wrap_dim(d, input.ndim) for d in ([dim] if isinstance(dim, int) else dim)]
+        if len(set(dims)) != len(dims):
+            raise OpError(f"a dim of {dims} appears multiple times in the list of dims")
     spacing = 1 if spacing is None else spacing
     several = isinstance(spacing, (tuple, list))
     spacings = list(spacing) if several else [spacing] * len(dims)

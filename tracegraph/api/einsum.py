@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from tracegraph.api.contraction import matrix_product
+from tracegraph.api.promotion import cast, result_type
+from tracegraph.api.reduction import sum as total
 from tracegraph.api.shape import diagonal, permute, reshape, reshaped
-from tracegraph.dispatch import front
 from tracegraph.errors import OpError
 from tracegraph.tensors import Tensor
 
@@ -79,7 +80,7 @@ def _sum_out(x: Tensor, labels: list[Any], keep: set[Any]) -> tuple[Tensor, list
     """Sum the dims whose label nothing else names; dims of size 1 that only broadcast go too."""
     gone = tuple(i for i, label in enumerate(labels) if label not in keep)
     if gone:
-        x = front.sum(x, dim=gone, keepdim=False)
+        x = total(x, gone)
     return x, [label for label in labels if label in keep]
 
 
@@ -104,6 +105,9 @@ def _pair(
                 )
     x, lx = _sum_out(x, lx, keep | set(ly))
     y, ly = _sum_out(y, ly, keep | set(lx))
+    if x._data.dtype is not y._data.dtype:
+        dtype = result_type(x, y)
+        x, y = cast(x, dtype), cast(y, dtype)
     both = [label for label in lx if label in ly]
     batch = [label for label in both if label in keep]
     summed = [label for label in both if label not in keep]

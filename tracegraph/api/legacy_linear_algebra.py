@@ -53,6 +53,8 @@ def cdist(
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Scale each slice along a dim whose norm of order p exceeds `maxnorm` down to it."""
+    if input.ndim < 2:
+        raise OpError(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions")
     rest = tuple(d for d in range(input.ndim) if d != wrap_dim(dim, input.ndim))
     size = linalg.vector_norm(input, p, rest, True)
     factor = where(size > maxnorm, maxnorm / (size + 1e-7), 1.0)

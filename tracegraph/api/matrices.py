@@ -47,13 +47,20 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
     return diag_embed(reshape(input, (-1,)), offset)
 
 
+def _check_matrix(name: str, x: Tensor) -> None:
+    if x.ndim < 2:
+        raise OpError(f"{name}: input tensor must have at least 2 dimensions")
+
+
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """Return the matrices with zeros above a diagonal."""
+    _check_matrix("tril", input)
     return front.tril(input, diagonal=diagonal)
 
 
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """Return the matrices with zeros below a diagonal."""
+    _check_matrix("triu", input)
     return front.triu(input, diagonal=diagonal)
 
 

@@ -82,6 +82,8 @@ def reshape_as(self: Tensor, other: Tensor) -> Tensor:
 def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     """Sum the dims that broadcasting would have added to a shape."""
     shape = creation.shape_of(size)
+    if not shape:
+        return sum(self)
     extra = self.ndim - len(shape)
     if extra < 0 or any(n not in (1, self.shape[i + extra]) for i, n in enumerate(shape)):
         raise OpError(f"size {list(shape)} is not expandable to size {list(self.shape)}.")
@@ -177,7 +179,6 @@ METHODS: dict[str, Callable[..., Any]] = {
     "sum_to_size": sum_to_size,
     "where": lambda self, condition, other: where(condition, self, other),
     "polygamma": lambda self, n: special.polygamma(n, self),
-    "mvlgamma": special.multigammaln,
     "transpose_": _in_place_view(transpose),
     "swapaxes_": _in_place_view(transpose),
     "swapdims_": _in_place_view(transpose),

@@ -15,7 +15,7 @@ from tracegraph.api.promotion import (
     single_dtype,
 )
 from tracegraph.dispatch import front
-from tracegraph.dtypes import FLOAT_KIND, bool_, finfo, float64, get_default_dtype
+from tracegraph.dtypes import FLOAT_KIND, bool_, finfo, float64, get_default_dtype, int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.operators import unary_method
 from tracegraph.ops.table import OPS
@@ -182,8 +182,9 @@ signbit = unary_method(OPS["signbit"], floating=False)
 
 
 def square(input: Tensor) -> Tensor:
-    """Return input²."""
-    return input * input
+    """Return input²; of bools, as int64."""
+    x = cast(input, int64) if type_of(input).dtype is bool_ else input
+    return x * x
 
 
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
@@ -327,9 +328,13 @@ def isclose(
 ) -> Tensor:
     """Whether |input − other| <= atol + rtol·|other|; infinities only equal themselves."""
     single_dtype("isclose", input, other)
+    if rtol < 0 or atol < 0:
+        raise OpError(f"rtol and atol must be greater than or equal to zero: {rtol}, {atol}")
     same = eq(input, other)
     if equal_nan:
         same = logical_or(same, logical_and(isnan(input), isnan(other)))
+    if type_of(input).dtype is bool_:
+        return same
     gap = abs(input - other)
     near = logical_and(isfinite(gap), le(gap, abs(other * rtol) + atol))
     return logical_or(same, near)

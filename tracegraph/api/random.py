@@ -324,7 +324,9 @@ def bernoulli(
     """Return 1 with probability `input` (or `p`, in the shape of `input`) and 0 else."""
     if p is None:
         _need_float(input, "bernoulli")
-    return _bernoulli(input, input if p is None else p, generator, "bernoulli")
+    drawn = _bernoulli(input, input if p is None else p, generator, "bernoulli")
+    # The gradient is zero, not missing: a straight-through estimator adds its own to it.
+    return drawn + input * 0 if p is None and input.requires_grad else drawn
 
 
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:

@@ -80,6 +80,8 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Return a plane turned by k·90 degrees, from the first of two dims towards the second."""
     if len(dims) != 2:
         raise OpError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    if input.ndim < 2:
+        raise OpError(f"expected total dims >= 2, but got total dims = {input.ndim}")
     first, second = (wrap_dim(d, input.ndim) for d in dims)
     if first == second:
         raise OpError(f"expected rotation dims to be different, but got {dims}")
@@ -241,6 +243,16 @@ def cartesian_prod(*tensors: Any) -> Tensor:
     if len(vectors) == 1:
         return vectors[0]
     return stack([reshape(x, (-1,)) for x in meshgrid(*vectors)], 1)
+
+
+def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
+    """Return the coordinates of flat indices in a shape: one tensor per dim."""
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    found, rest = [], cast(indices, int64)
+    for size in reversed(sizes):
+        found.append(front.remainder(rest, filled(rest, (), size)))
+        rest = front.floor_divide(rest, filled(rest, (), size))
+    return tuple(reversed(found))
 
 
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:

@@ -44,6 +44,13 @@ def _along(name: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, 
                 f"{name}(): Index tensor must have the same number of dimensions as self tensor"
             )
         index = reshape(index, (0,) * x.ndim)
+    for d, (n, have) in enumerate(zip(index._data.shape, x._data.shape, strict=True)):
+        if n > have and d != place:
+            raise OpError(
+                f"{name}(): Size does not match at dimension {d} expected index "
+                f"{list(index.shape)} to be no larger than self {list(x.shape)} apart from "
+                f"dimension {place}"
+            )
     return x, place, index
 
 
@@ -89,6 +96,8 @@ def _source(x: Tensor, at: Tensor, src: Any) -> Tensor:
         return expand(value, at.shape)
     single_dtype("scatter", x, src)
     src = _row(src)
+    if src.ndim != at.ndim:
+        raise OpError("Index tensor must have the same number of dimensions as src tensor")
     for dim, (n, have) in enumerate(zip(at.shape, src.shape, strict=True)):
         if n > have:
             raise OpError(

@@ -137,11 +137,13 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Return the dims start_dim..end_dim as one."""
+    """Return the dims start_dim..end_dim as one; the tensor itself if that is one dim."""
     have = input._data.shape
     start, end = wrap_dim(start_dim, len(have)), wrap_dim(end_dim, len(have))
     if start > end:
         raise OpError("flatten() has invalid args: start_dim cannot come after end_dim")
+    if have and start == end:
+        return input
     size = math.prod(have[start : end + 1])
     return reshaped(input, (*have[:start], size, *have[end + 1 :]))
 
@@ -150,11 +152,12 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return tensors joined along a dim; dtypes are promoted. Empty vectors are left out.
 
     Raises:
-        OpError: no tensors, or sizes differ in another dim.
+        ValueError: no tensors.
+        OpError: sizes differ in another dim.
     """
     parts = [x for x in tensors if x._data.shape != (0,)] or list(tensors[:1])
     if not parts:
-        raise OpError("torch.cat(): expected a non-empty list of Tensors")
+        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
     ndim = len(parts[0]._data.shape)
     if not ndim:
         raise OpError("zero-dimensional tensor (at position 0) cannot be concatenated")
@@ -257,12 +260,13 @@ def _split_along(name: str, least: int, dim: int) -> Callable[..., tuple[Tensor,
             )
         place = 0 if input.ndim == 1 else dim
         size = input.shape[place]
-        if isinstance(indices_or_sections, int) and size % indices_or_sections:
+        parts = indices_or_sections
+        if isinstance(parts, int) and (not parts or size % parts):
             raise OpError(
                 f"torch.{name} attempted to split along dimension {place}, but the size of the "
-                f"dimension {size} is not divisible by the split_size {indices_or_sections}!"
+                f"dimension {size} is not divisible by the split_size {parts}!"
             )
-        return tensor_split(input, indices_or_sections, place)
+        return tensor_split(input, parts, place)
 
     function.__name__ = name
     function.__doc__ = f"Return pieces as `tensor_split` does, along dim {dim}."
@@ -312,7 +316,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Return views of all slices along a dim."""
     place = wrap_dim(dim, input.ndim)
     if not input.ndim:
-        raise OpError("Dimension specified as 0 but tensor has no dimensions")
+        raise IndexError("Dimension specified as 0 but tensor has no dimensions")
     return tuple(select(input, place, i) for i in range(input.shape[place]))
 
 

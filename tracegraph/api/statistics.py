@@ -22,7 +22,7 @@ from tracegraph.api.pointwise import (
     sqrt,
     where,
 )
-from tracegraph.api.promotion import cast, counting, filled, result_type, single_dtype
+from tracegraph.api.promotion import cast, counting, filled, float_operand, result_type, single_dtype
 from tracegraph.api.reduction import Dims, mean, sum
 from tracegraph.api.shape import flatten, movedim, reshape, squeeze, unsqueeze
 from tracegraph.dispatch import front
@@ -252,9 +252,11 @@ def cov(
     """Covariances of variables (rows), observed (columns) with frequencies and weights."""
     if input.ndim > 2:
         raise OpError(f"cov(): expected input to have two or fewer dimensions but got {input.ndim}")
-    x = reshape(input, (1, -1)) if input.ndim < 2 else input
+    x = float_operand(reshape(input, (1, -1)) if input.ndim < 2 else input)
     count = x.shape[1]
     _weights("fweights", fweights, count)
+    if fweights is not None and type_of(fweights).dtype.is_floating_point:
+        raise OpError("cov(): expected fweights to have integral dtype")
     _weights("aweights", aweights, count)
     weight = fweights
     if aweights is not None:

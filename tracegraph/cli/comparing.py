@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from tracegraph.cli.drawing import source_text
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Node, Value
 from tracegraph.ir.text import literal
 
@@ -159,8 +160,7 @@ def _operand_text(value: Value) -> str:
     if node.op in (INPUT, STATE):
         return str(node.attrs["name"])
     if node.op == CONSTANT:
-        array: Any = np.asarray(node.attrs["value"])
-        return str(array[()]) if array.size == 1 else f"constant {value.type}"
+        return source_text(node)
     place = f".{value.index}" if len(node.outs) > 1 else ""
     return f"{node.op}(...){place}"
 

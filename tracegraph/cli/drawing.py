@@ -61,7 +61,7 @@ def boxes_of(graph: Graph) -> nx.DiGraph[Box]:
     picture: nx.DiGraph[Box] = nx.DiGraph()
     made: dict[Node, Box] = {}
     for node in graph.order():
-        if _source_text(node):
+        if source_text(node):
             continue
         made[node] = box = _box_of(node)
         box.is_input = node.op == INPUT
@@ -72,7 +72,7 @@ def boxes_of(graph: Graph) -> nx.DiGraph[Box]:
     ends = [(f"output {i}", v) for i, v in enumerate(graph.outputs)]
     ends += [(f"write {name}", v) for name, v in graph.writes.items()]
     for text, value in ends:
-        box = Box([text, _source_text(value.node)], "#ffffff", f"{text}: {value.type}")
+        box = Box([text, source_text(value.node)], "#ffffff", f"{text}: {value.type}")
         picture.add_node(box)
         if value.node in made:
             picture.add_edge(made[value.node], box, type=str(value.type))
@@ -83,7 +83,7 @@ def _box_of(node: Node) -> Box:
     types = ", ".join(map(str, node.types))
     if node.op == INPUT:
         return Box([f"input {node.attrs['name']}", types], "#cfe2f7", "")
-    read = ", ".join(t for v in node.inputs if (t := _source_text(v.node)))
+    read = ", ".join(t for v in node.inputs if (t := source_text(v.node)))
     attrs = ", ".join(f"{k}={literal(v)}" for k, v in node.attrs.items())
     color = "#d0d0ff"
     if node.op != KERNEL:
@@ -92,7 +92,7 @@ def _box_of(node: Node) -> Box:
     return Box([node.op, read, attrs, types], color, tip)
 
 
-def _source_text(node: Node) -> str:
+def source_text(node: Node) -> str:
     """How readers name State, a hyper-parameter or a constant; "" for what has its own box."""
     if node.op == STATE or (node.op == INPUT and "default" in node.attrs):
         return str(node.attrs["name"])

@@ -12,7 +12,6 @@ from tracegraph.archive import load
 from tracegraph.container import Container, read_json
 from tracegraph.entry import EntryPoint
 from tracegraph.errors import FileFormatError, SignatureError
-from tracegraph.ir.graph import Graph
 from tracegraph.loaded import Loaded
 from tracegraph.tensors import Tensor, wrap
 
@@ -70,11 +69,3 @@ def tensors_in(nest: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
         items = nest.items() if isinstance(nest, dict) else enumerate(nest)
         for key, value in items:
             yield from tensors_in(value, f"{path}.{key}" if path else str(key))
-
-
-def graphs_in(graph: Graph) -> Iterator[Graph]:
-    """Yield a graph and the regions inside it."""
-    yield graph
-    for node in graph.order():
-        for region in node.regions.values():
-            yield from graphs_in(region)

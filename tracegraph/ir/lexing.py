@@ -12,8 +12,8 @@ from tracegraph.errors import ParseError
 _T = TypeVar("_T")
 
 _TOKEN: Final = re.compile(
-    r"""[ \t\r\n]+
-    | ^[ \t]*\#[^\n]*                                       # a comment on a line of its own
+    r"""(?:\A|\n)[ \t]*\#[^\n]*                             # a comment on a line of its own
+    | \n[ \t]* | [ \t\r]+
     | (?P<comment>\#[^\n]*)
     | (?P<value>%[A-Za-z0-9_.]+)
     | (?P<type>[a-z]+[0-9]+\[[^\]\s]*\])
@@ -24,7 +24,7 @@ _TOKEN: Final = re.compile(
     | (?P<mark>->|[@(){}\[\],;:=<>])
     | (?P<bad>.)
     """,
-    re.VERBOSE | re.MULTILINE,
+    re.VERBOSE,
 )
 _MAX_DEPTH: Final = 50
 

@@ -42,7 +42,7 @@ def parse_graph(text: str) -> Graph:
     parser = _Parser(text)
     graph = parser.graph()
     parser.skip_comment()
-    parser.expect("end")
+    parser.expect("end", "the end of the text")
     return graph
 
 

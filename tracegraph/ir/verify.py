@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NoReturn
 
 import networkx as nx
@@ -23,7 +23,7 @@ def verify(graph: Graph) -> None:
         GraphError: with the lines around the fault and the user's source line.
     """
     edges = graph.nx
-    nodes = set(edges)
+    nodes = dict.fromkeys(edges)
     for node in nodes:
         _check_results(graph, node)
         _check_edges(graph, node, edges)
@@ -74,11 +74,13 @@ def _check_acyclic(graph: Graph) -> None:
         graph.order()
     except GraphError:
         ring = [edge[0] for edge in nx.find_cycle(graph.nx)]
+        first = ring.index(min(ring, key=lambda n: n.seq))
+        ring = ring[first:] + ring[:first]
         names = " -> ".join(n.op for n in (*ring, ring[0]))
         _refuse(graph, ring[0], f"it reads its own result: {names}")
 
 
-def _check_sources(graph: Graph, nodes: set[Node]) -> None:
+def _check_sources(graph: Graph, nodes: Collection[Node]) -> None:
     names: set[str] = set()
     for node in (*graph.inputs, *graph.states.values()):
         if node not in nodes:
@@ -100,7 +102,7 @@ def _check_sources(graph: Graph, nodes: set[Node]) -> None:
             _refuse(graph, declared, "it is declared as an input")
 
 
-def _check_ends(graph: Graph, nodes: set[Node]) -> None:
+def _check_ends(graph: Graph, nodes: Collection[Node]) -> None:
     for value in graph.results():
         if value.node not in nodes or not any(value is v for v in value.node.outs):
             raise GraphError(f"graph {graph.name!r} returns or writes {value}, which is not in it")

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from tracegraph.dtypes import FLOATS, NUMBERS
-from tracegraph.errors import DTypeError
+from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import Case, Spec, case, define, elementwise_type, reals
 from tracegraph.tensor_type import TensorType
 
@@ -130,7 +130,7 @@ def _gelu_vjp(m: Any, g: Any, x: Any, approximate: str) -> Any:
 
 def _gelu_type(x: TensorType, *, approximate: str) -> TensorType:
     if approximate not in ("none", "tanh"):
-        raise DTypeError("approximate argument must be either none or tanh.")
+        raise OpError("approximate argument must be either none or tanh.")
     return _float(x)
 
 

@@ -9,7 +9,7 @@ import math
 from typing import Any, Final
 
 from tracegraph.dtypes import int64
-from tracegraph.errors import DTypeError, GuardError, OpError
+from tracegraph.errors import DTypeError, GuardError, OpError, OpIndexError
 from tracegraph.ops.core import NOT_DIFFERENTIABLE, Joint, Spec, case, define, in_float32
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes
 
@@ -218,12 +218,21 @@ def _grid(xp: Any, index: Any, dim: int) -> tuple[Any, ...]:
     return tuple(places)
 
 
+def _check_along(x: Any, index: Any, dim: int) -> None:
+    """Gather and scatter do not count from the end."""
+    if index.size:
+        low, high, size = int(index.min()), int(index.max()), x.shape[dim]
+        if low < 0 or high >= size:
+            wrong = low if low < 0 else high
+            raise OpIndexError(
+                f"index {wrong} is out of bounds for dimension {dim} with size {size}"
+            )
+
+
 def _gather(xp: Any, x: Any, index: Any, *, dim: int) -> Any:
-    _check_bounds(xp, x.shape, (index,), (dim,))
+    _check_along(x, index, dim)
     if index.size == 0:
         return xp.empty(index.shape, dtype=x.dtype)
-    if bool((index < 0).any()):
-        raise IndexError(f"index {int(index.min())} is out of bounds for dim {dim}")
     return x[_grid(xp, index, dim)]
 
 
@@ -253,7 +262,7 @@ def _scatter_type(
 
 
 def _scatter(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
-    _check_bounds(xp, x.shape, (index,), (dim,))
+    _check_along(x, index, dim)
     out = x.copy()
     out[_grid(xp, index, dim)] = y
     return out
@@ -273,7 +282,7 @@ scatter = define(
 
 
 def _scatter_add(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
-    _check_bounds(xp, x.shape, (index,), (dim,))
+    _check_along(x, index, dim)
     out = x.copy()
     fold_at(xp, "add", out, _grid(xp, index, dim), tuple(range(x.ndim)), y)
     return out
@@ -312,6 +321,7 @@ def _scatter_reduce(
     xp: Any, x: Any, index: Any, y: Any, *, dim: int, reduce: str, include_self: bool
 ) -> Any:
     _check_bounds(xp, x.shape, (index,), (dim,))
+    _check_along(x, index, dim)
     out = x.copy()
     places = _grid(xp, index, dim)
     if not include_self:

@@ -73,7 +73,11 @@ class RuleOptimizer(Optimizer):
     def _update(
         self, m: Any, group: Group, c: Scalars, p: Any, g: Any, *slots: Any
     ) -> tuple[Any, ...]:
-        """Return the new parameter and array slots, from `m`'s functions and operators."""
+        """Return the new parameter and array slots, from `m`'s functions and operators.
+
+        Scalars of `c` meet arrays only: between themselves they are combined in `_prepare`, in
+        float64, since here a trace has rounded them to the parameter's dtype already.
+        """
         raise NotImplementedError
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -157,37 +161,46 @@ class RuleOptimizer(Optimizer):
 
     def _on_arrays(self, group: Group, c: Scalars, p: Tensor, slots: Sequence[Tensor]) -> bool:
         """Run the rule over arrays in place; False where they are not plain memory."""
-        own = [p._data, *(t._data for t in slots)]
+        own = [p._data, *[t._data for t in slots]]
+        large = own[0].size > _PIECE
         for a in own:
-            if a.__class__ is not np.ndarray or not (a.flags.c_contiguous and a.flags.writeable):
+            if a.__class__ is not np.ndarray or not a.flags.writeable:
+                return False
+            if large and not a.flags.c_contiguous:
                 return False
         gradient = p._grad._data  # type: ignore[union-attr]
         if gradient.__class__ is not np.ndarray:
             return False
-        flat = [a.reshape(-1) for a in (own[0], gradient, *own[1:])]
-        half = own[0].dtype.itemsize == 2
-        maximize = group["maximize"]
-        for start in range(0, flat[0].size, _PIECE):
-            pieces = [a[start : start + _PIECE] for a in flat]
-            targets = (pieces[0], *pieces[2:])
-            if half:
-                pieces = [a.astype(np.float32) for a in pieces]
-            if maximize:
-                pieces[1] = -pieces[1]
-            results = self._update(_ON_ARRAYS, group, c, *pieces)
-            for target, value in zip(targets, results, strict=True):
-                if value is not target:
-                    target[...] = value
+        arrays = [own[0], gradient, *own[1:]]
+        if large or not own[0].shape:
+            arrays = [a.reshape(-1) for a in arrays]
+        if large:
+            for start in range(0, own[0].size, _PIECE):
+                self._on_piece(group, c, [a[start : start + _PIECE] for a in arrays])
+        else:
+            self._on_piece(group, c, arrays)
         for t in (p, *slots):
             storage_of(t).version += 1
         return True
+
+    def _on_piece(self, group: Group, c: Scalars, pieces: list[Any]) -> None:
+        """Run the rule over parameter, gradient and slots, and write the results to them."""
+        targets = (pieces[0], *pieces[2:])
+        if pieces[0].dtype.itemsize == 2:
+            pieces = [a.astype(np.float32) for a in pieces]
+        if group.get("maximize"):
+            pieces[1] = -pieces[1]
+        results = self._update(_ON_ARRAYS, group, c, *pieces)
+        for target, value in zip(targets, results, strict=True):
+            if value is not target:
+                target[...] = value
 
     def _on_tensors(
         self, group: Group, c: Scalars, p: Tensor, slots: Sequence[Tensor], wide: DType
     ) -> None:
         """Run the rule over Tensors and write the results in place."""
         g: Any = cast(p._grad, wide)  # type: ignore[arg-type]
-        if group["maximize"]:
+        if group.get("maximize"):
             g = -g
         own = (p, *slots)
         operands = [cast(t, wide) for t in own]

@@ -81,7 +81,13 @@ def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
-    """Return input times the normal distribution function of it (`"tanh"`: approximately)."""
+    """Return input times the normal distribution function of it (`"tanh"`: approximately).
+
+    Raises:
+        OpError: another approximation.
+    """
+    if approximate not in ("none", "tanh"):
+        raise OpError("approximate argument must be either none or tanh.")
     out: Tensor = front.gelu(input, approximate=approximate)
     return out
 

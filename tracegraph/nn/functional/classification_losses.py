@@ -11,7 +11,12 @@ from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.dense import linear, one_hot
-from tracegraph.nn.functional.losses import is_floating, reduced, reduction_named
+from tracegraph.nn.functional.losses import (
+    check_reduction,
+    is_floating,
+    reduced,
+    reduction_named,
+)
 from tracegraph.tensors import Tensor, type_of
 
 _Flag = bool | None
@@ -172,15 +177,61 @@ def linear_cross_entropy(
     """Return the cross entropy of linear(input): linear_weight[class, ..., in].
 
     `options`, about chunks, are accepted and not needed.
+
+    Raises:
+        OpError: shapes do not fit.
     """
+    spread = linear_weight.shape[1:-1]
+    logits_shape = (*input.shape[:-1], linear_weight.shape[0], *spread)
+    if input.ndim not in (1, 2):
+        raise OpError(f"expected input with dimensionality 1 or 2, got {input.ndim}")
+    if spread and input.ndim == 1:
+        raise OpError(
+            f"K-dimensional loss defined by linear_weight shape {tuple(linear_weight.shape)} "
+            f"requires batched input, (N, {input.shape[-1]}), got unbatched input with shape "
+            f"{tuple(input.shape)}"
+        )
+    if ignore_index is not None and tuple(target.shape) == logits_shape:
+        raise OpError("ignore_index cannot be specified when target contains probabilities")
     rows = linear_weight.reshape(-1, linear_weight.shape[-1])
     logits = linear(input, rows, None if linear_bias is None else linear_bias.reshape(-1))
-    logits = logits.reshape(*input.shape[:-1], *linear_weight.shape[:-1])
+    logits = logits.reshape(logits_shape)
     ignored = -100 if ignore_index is None else ignore_index
     return cross_entropy(
         logits, target, weight, ignore_index=ignored, reduction=reduction,
         label_smoothing=label_smoothing,
     )  # fmt: skip
+
+
+def _one_label_each(
+    input: Tensor, target: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the input as rows of scores, and the label of each.
+
+    Raises:
+        OpError: input and target do not fit.
+        ValueError: the weight is not one per class.
+    """
+    if input.ndim > 2 or 0 in input.shape[-1:]:
+        raise OpError(
+            "Expected non-empty vector or matrix with optional 0-dim batch size, but got: "
+            f"{list(input.shape)}"
+        )
+    rows = input if input.ndim == 2 else input.reshape(1, -1)
+    if target.ndim > 1 or target._data.size != rows.shape[0]:
+        raise OpError(
+            f"target tensor should be 1-D with size equal to the batch. Expected target size "
+            f"[{rows.shape[0]}], but got {list(target.shape)}"
+        )
+    if weight is not None and weight.ndim != 1:
+        raise ValueError("weight must be one-dimensional")
+    if weight is not None and weight._data.size != rows.shape[1]:
+        raise OpError(
+            f"inconsistent weight size, expected {rows.shape[1]} but got {list(weight.shape)}"
+        )
+    if is_floating(target):
+        raise OpError(f"expected scalar type Long but found {type_of(target).dtype}")
+    return rows, cast(target, int64).reshape(-1)
 
 
 def multi_margin_loss(
@@ -190,12 +241,14 @@ def multi_margin_loss(
     """Return Σ max(0, margin − input[label] + input[i])^p / classes over the other classes i.
 
     Raises:
-        ValueError: p is neither 1 nor 2.
+        ValueError: p is neither 1 nor 2, or the weight is not one per class.
+        OpError: input and target do not fit.
     """
+    how = reduction_named(size_average, reduce, reduction)
+    check_reduction(how)
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
-    rows = input if input.ndim == 2 else input.reshape(1, -1)
-    labels = cast(target, int64).reshape(-1)
+    rows, labels = _one_label_each(input, target, weight)
     chosen = front.gather(rows, labels.unsqueeze(1), dim=1)
     cost = (margin - chosen + rows).clamp_min(0)
     if p == 2:
@@ -206,7 +259,7 @@ def multi_margin_loss(
     loss = pointwise.where(own, filled(cost, (), 0), cost).sum(1) / rows.shape[1]
     if input.ndim < 2 and target.ndim == 0:
         loss = loss.squeeze(0)
-    return reduced(loss, reduction_named(size_average, reduce, reduction))
+    return reduced(loss, how)
 
 
 def multilabel_margin_loss(
@@ -217,6 +270,7 @@ def multilabel_margin_loss(
 
     The labels of a row of `target` end at the first −1.
     """
+    check_reduction(reduction_named(size_average, reduce, reduction))
     rows = input if input.ndim == 2 else input.reshape(1, -1)
     labels = cast(target, int64).reshape(rows.shape)
     named = (labels >= 0).to(int64).cumprod(1) == 1

@@ -6,7 +6,12 @@ from typing import Any
 
 from tracegraph.dispatch import front
 from tracegraph.errors import OpError
-from tracegraph.nn.functional.support import beside_channels, need_dims, per_dim
+from tracegraph.nn.functional.support import (
+    beside_channels,
+    need_dims,
+    need_one_dtype,
+    per_dim,
+)
 from tracegraph.tensors import Tensor
 
 _Size = int | tuple[int, ...] | list[int]
@@ -32,6 +37,31 @@ def _pads(
     return tuple((r // 2, r - r // 2) for r in reach)
 
 
+def _check(
+    dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int
+) -> None:
+    need_one_dtype("convolution", input, weight, bias)
+    if groups < 1:
+        raise OpError("non-positive groups is not supported")
+    if weight.ndim != dims + 2:
+        raise OpError(
+            f"Expected {weight.ndim}-dimensional input for {weight.ndim}-dimensional weight "
+            f"{list(weight.shape)}, but got {input.ndim}-dimensional input of size "
+            f"{list(input.shape)} instead"
+        )
+
+
+def _check_steps(
+    stride: tuple[int, ...], dilation: tuple[int, ...], padding: tuple[int, ...]
+) -> None:
+    if min(stride) < 1:
+        raise OpError("non-positive stride is not supported")
+    if min(dilation) < 1:
+        raise OpError("dilation should be greater than zero")
+    if min(padding) < 0:
+        raise OpError("negative padding is not supported")
+
+
 def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return y
@@ -44,10 +74,10 @@ def _convolve(
     dilation: _Size, groups: int,
 ) -> Tensor:  # fmt: skip
     need_dims(input, dims, f"conv{dims}d")
+    _check(dims, input, weight, bias, groups)
     steps, spread = per_dim(stride, dims, "stride"), per_dim(dilation, dims, "dilation")
     pads = _pads(padding, tuple(weight.shape[2:]), steps, spread)
-    if any(p < 0 for pair in pads for p in pair):
-        raise OpError("negative padding is not supported")
+    _check_steps(steps, spread, tuple(p for pair in pads for p in pair))
     batched = input.ndim == dims + 2
     x = input if batched else input.unsqueeze(0)
     y = front.convolution(
@@ -107,8 +137,10 @@ def _transpose(
     output_padding: _Size, groups: int, dilation: _Size,
 ) -> Tensor:  # fmt: skip
     need_dims(input, dims, f"conv_transpose{dims}d")
+    _check(dims, input, weight, bias, groups)
     steps, spread = per_dim(stride, dims, "stride"), per_dim(dilation, dims, "dilation")
     pads = per_dim(padding, dims, "padding")
+    _check_steps(steps, spread, pads)
     extra = per_dim(output_padding, dims, "output_padding")
     for more, step, far in zip(extra, steps, spread, strict=True):
         if more >= max(step, far):

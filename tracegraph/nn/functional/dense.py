@@ -11,12 +11,13 @@ from tracegraph.autograd import no_grad
 from tracegraph.dispatch import front
 from tracegraph.dtypes import bool_, int64
 from tracegraph.errors import OpError
-from tracegraph.nn.functional.support import count
+from tracegraph.nn.functional.support import count, need_one_dtype
 from tracegraph.tensors import Tensor, type_of
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return input · weightᵀ + bias: input[..., in], weight[out, in] (or [in]), bias[out]."""
+    need_one_dtype("linear", input, weight, bias)
     out: Tensor
     if weight.ndim == 1:
         out = front.linear(input, weight.unsqueeze(0)).squeeze(-1)

@@ -30,6 +30,16 @@ def reduction_named(size_average: bool | None, reduce: bool | None, reduction: s
     return "sum" if size_average is False else "mean"
 
 
+def check_reduction(reduction: str) -> None:
+    """Refuse a reduction that does not exist.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+
+
 def reduced(loss: Tensor, reduction: str) -> Tensor:
     """Return the mean or sum of a loss, or the loss itself.
 
@@ -40,8 +50,7 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
         return loss.mean()  # type: ignore[no-any-return]
     if reduction == "sum":
         return loss.sum()  # type: ignore[no-any-return]
-    if reduction != "none":
-        raise ValueError(f"{reduction} is not a valid value for reduction")
+    check_reduction(reduction)
     return loss
 
 

@@ -9,7 +9,7 @@ from tracegraph.api.promotion import filled
 from tracegraph.dispatch import front
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.activations import relu
-from tracegraph.nn.functional.support import count, need_dims, per_dim
+from tracegraph.nn.functional.support import count, need_dims, need_filled, per_dim
 from tracegraph.tensors import Tensor
 
 _Size = Any  # an int, or one int per dim
@@ -26,6 +26,7 @@ def _max_pool(
     ceil_mode: bool, return_indices: bool,
 ) -> Any:  # fmt: skip
     need_dims(input, dims, f"max_pool{dims}d")
+    need_filled(input, dims)
     window = per_dim(kernel_size, dims, "kernel_size")
     attrs = {
         "window": window, "stride": _stride(stride, window), "ceil_mode": bool(ceil_mode),
@@ -92,6 +93,8 @@ def _avg_pool(
     count_include_pad: bool, divisor_override: int | None,
 ) -> Tensor:  # fmt: skip
     need_dims(input, dims, f"avg_pool{dims}d")
+    if divisor_override == 0:
+        raise OpError("divisor must be not zero")
     window = per_dim(kernel_size, dims, "kernel_size")
     out: Tensor = front.avg_pool(
         input, window=window, stride=_stride(stride, window),
@@ -142,16 +145,16 @@ def avg_pool3d(
 
 
 def _adaptive_size(dims: int, input: Tensor, output_size: Any, name: str) -> tuple[int, ...]:
+    if dims > 1 and input.ndim <= dims:
+        raise ValueError(f"Input dimension should be at least {dims + 1}, got {input.ndim}")
     need_dims(input, dims, name)
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * dims
     if len(wanted) != dims:
         raise OpError(f"{name}: output_size must be {dims} numbers")
+    need_filled(input, dims)
     sizes = input.shape[-dims:]
-    if any(n == 0 for n in sizes):
-        raise OpError(
-            f"{name}: Expected input to have non-zero size for non-batch dimensions, but input "
-            f"has sizes {list(input.shape)}"
-        )
+    if any(w is not None and w < 0 for w in wanted):
+        raise OpError("elements of output_size must be greater than or equal to 0")
     return tuple(n if w is None else int(w) for w, n in zip(wanted, sizes, strict=True))
 
 

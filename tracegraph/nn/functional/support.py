@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tracegraph.api.promotion import single_dtype
 from tracegraph.errors import OpError
 from tracegraph.methods import in_place
 from tracegraph.tensors import Tensor
@@ -45,6 +46,32 @@ def need_dims(input: Tensor, dims: int, name: str) -> None:
         raise OpError(
             f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to {name}, but got "
             f"input of size: {list(input.shape)}"
+        )
+
+
+def need_one_dtype(name: str, *tensors: Tensor | None) -> None:
+    """Refuse operands of different dtypes, which the kernels would promote in silence.
+
+    Raises:
+        DTypeError: they differ.
+    """
+    dtype = tensors[0]._data.dtype if tensors[0] is not None else None
+    for t in tensors:
+        if t is not None and t._data.dtype is not dtype:
+            single_dtype(name, *(t for t in tensors if t is not None))
+
+
+def need_filled(input: Tensor, dims: int) -> None:
+    """Refuse inputs that are empty in another dim than the batch.
+
+    Raises:
+        OpError: a channel or spatial dim has size 0.
+    """
+    first = 1 if input.ndim == dims + 2 else 0
+    if 0 in input._data.shape[first:]:
+        raise OpError(
+            f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim batch size "
+            f"for input, but got: {list(input.shape)}"
         )
 
 

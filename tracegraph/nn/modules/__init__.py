@@ -154,16 +154,8 @@ from tracegraph.nn.modules.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
-from tracegraph.nn.modules.rnn import (
-    GRU,
-    LSTM,
-    RNN,
-    GRUCell,
-    LSTMCell,
-    RNNBase,
-    RNNCell,
-    RNNCellBase,
-)
+from tracegraph.nn.modules.rnn import GRU, LSTM, RNN, RNNBase
+from tracegraph.nn.modules.rnn_cells import GRUCell, LSTMCell, RNNCell, RNNCellBase
 from tracegraph.nn.modules.sparse import Embedding, EmbeddingBag
 from tracegraph.nn.modules.transformer import (
     Transformer,

@@ -1,0 +1,99 @@
+"""Faults to plant, one at a time: the proof that the checks would see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from tests.fuzz.check import Checker, Mismatch
+from tests.fuzz.choices import seeded
+from tests.fuzz.writer import write
+from tracegraph import dispatch, tape
+from tracegraph.entry import EntryPoint
+from tracegraph.recording import Recorder
+from tracegraph.runtime.interpreter import InterpreterProgram
+from tracegraph.tensors import Tensor, type_of
+from tracegraph.tracing import _Attempt
+
+Plant = Callable[[], Any]
+_write = Recorder.write
+_operand = Recorder._operand
+_build = Recorder.build
+_commit = EntryPoint._commit
+
+
+def _stale_views(self: Recorder, t: Tensor, new: Tensor) -> None:
+    views = dict(self.entry_of(t).views)
+    _write(self, t, new)
+    entry = self.entry_of(t)
+    entry.views = {**views, **entry.views}
+
+
+def _no_write_back(self: Recorder, t: Tensor, new: Tensor) -> None:
+    if not t._chain:
+        return _write(self, t, new)
+    entry = self.entry_of(t)
+    entry.written = True
+    entry.views[t._chain] = self.value_of(new)
+
+
+def _lost_write(self: Recorder, *args: Any) -> Any:
+    graph = _build(self, *args)
+    for name in list(graph.writes)[1:]:
+        del graph.writes[name]
+    return graph
+
+
+def _same_tick(self: EntryPoint, writes: Any, given: Any) -> None:
+    _commit(self, {n: w for n, w in writes.items() if "random" not in n}, given)
+
+
+def _baked(self: Recorder, x: Any, dtype: Any) -> Any:
+    if isinstance(x, Tensor) and not x.shape and isinstance(x._data, np.ndarray):
+        return self._constant(x._data.copy(), type_of(x))
+    return _operand(self, x, dtype)
+
+
+def _no_undo(self: _Attempt, grads: Any) -> None:
+    self.recorder.snapshots.clear()
+
+
+def _patch(owner: Any, name: str, value: Any) -> Plant:
+    return lambda: mock.patch.object(owner, name, value)
+
+
+BUGS: dict[str, Plant] = {
+    "a view is not taken again after a write": _patch(Recorder, "write", _stale_views),
+    "a write through a view does not reach the whole": _patch(Recorder, "write", _no_write_back),
+    "a write of State is lost": _patch(Recorder, "build", _lost_write),
+    "replays draw the same random numbers": _patch(EntryPoint, "_commit", _same_tick),
+    "0-d operands are frozen": _patch(Recorder, "_operand", _baked),
+    "State is not put back after the trace": _patch(_Attempt, "undo", _no_undo),
+    "overwritten saved tensors go unnoticed": _patch(tape, "_overwritten", lambda *a: None),
+    "results share memory": _patch(
+        InterpreterProgram, "_must_copy", lambda self: [False] * len(self.graph.results())),
+    "views do not follow the history of their base": _patch(dispatch, "refresh", lambda t: None),
+}  # fmt: skip
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Plant a fault for a while."""
+    with BUGS[name]():
+        yield
+
+
+def hunt(limit: int, seed: int = 0, **options: Any) -> tuple[int, Mismatch] | None:
+    """Return how many programs it took to find a mismatch, and the mismatch, or None."""
+    check = Checker(**options)
+    for number in range(limit):
+        program = write(seeded(seed + number))
+        try:
+            check(program)
+        except Mismatch as found:
+            return number + 1, found
+    return None
