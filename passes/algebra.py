@@ -180,8 +180,13 @@ def _casts(make: Maker, node: Node) -> Value | None:
 
 
 def _drop_expand(make: Maker, node: Node) -> Value | None:
-    """Elementwise ops broadcast by themselves: operands need no expand for that."""
+    """Elementwise ops broadcast by themselves: operands need no expand for that.
+
+    Not for results without elements: division by an operand with elements could raise.
+    """
     shape = node.out.type.shape
+    if not node.out.type.size:
+        return None
     inputs = list(node.inputs)
     changed = False
     for place, value in enumerate(inputs):

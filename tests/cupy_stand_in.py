@@ -4,12 +4,11 @@
 gradients and replays through everything but the GPU itself. It refuses what CuPy refuses (a mix
 with NumPy arrays, functions and keywords that CuPy lacks) and does what CuPy does differently
 (wraps indices that are out of range, always returns arrays, keeps silent about singular
-matrices). Facts are those of CuPy 14; `check_against_cupy` verifies them where it is installed.
+matrices).
 """
 
 from __future__ import annotations
 
-import inspect
 import operator
 import sys
 from collections.abc import Callable, Iterator
@@ -19,53 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from tests.cupy_facts import CREATION, FUNCTIONS, HOST, LINALG, METHODS, UFUNCS
 from tracegraph.devices import cuda_count
 
-# Functions of CuPy that op rows may use: a new name is looked up in CuPy before it is added here.
-UFUNCS = frozenset(
-    """abs absolute add arccos arccosh arcsin arcsinh arctan arctan2 arctanh bitwise_and bitwise_or
-    bitwise_xor ceil copysign cos cosh divide divmod equal exp exp2 expm1 floor floor_divide fmax
-    fmin fmod frexp greater greater_equal hypot invert isfinite isinf isnan ldexp left_shift less
-    less_equal log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or
-    logical_xor maximum minimum modf multiply negative nextafter not_equal power reciprocal
-    remainder right_shift rint sign signbit sin sinh sqrt square subtract tan tanh true_divide
-    trunc""".split()
-)
-# name: keywords beside the arrays. Those of creation functions are in _Cupy.
-FUNCTIONS = {
-    "all": "axis keepdims", "any": "axis keepdims", "argsort": "axis kind", "atleast_1d": "",
-    "ascontiguousarray": "dtype", "broadcast_arrays": "", "broadcast_to": "shape", "clip": "",
-    "concatenate": "axis", "cumprod": "axis dtype", "cumsum": "axis dtype",
-    "diagonal": "offset axis1 axis2", "einsum": "", "expand_dims": "axis", "flatnonzero": "",
-    "flip": "axis", "matmul": "out", "max": "axis keepdims", "min": "axis keepdims",
-    "moveaxis": "", "nonzero": "", "prod": "axis dtype keepdims", "roll": "shift axis",
-    "repeat": "repeats axis", "searchsorted": "side", "sort": "axis kind", "stack": "axis",
-    "sum": "axis dtype keepdims", "swapaxes": "", "take": "axis", "take_along_axis": "axis",
-    "tensordot": "axes", "tril": "k", "triu": "k", "where": "",
-    "unique": "return_index return_inverse return_counts axis equal_nan",
-}  # fmt: skip
-LINALG = frozenset("cholesky det eigh eigvalsh inv qr slogdet solve svd".split())
-CREATION = {
-    "arange": "dtype", "array": "dtype copy", "asarray": "dtype", "empty": "dtype",
-    "empty_like": "dtype order", "eye": "dtype", "full": "dtype", "ones": "dtype", "zeros": "dtype",
-    "zeros_like": "dtype", "full_like": "dtype", "ones_like": "dtype", "linspace": "dtype",
-}  # fmt: skip
-# What does not touch arrays, and is NumPy's own in CuPy too.
-HOST = frozenset(
-    """bool bool_ broadcast_shapes can_cast dtype e finfo float16 float32 float64 iinfo inf int16
-    int32 int64 int8 intp isscalar nan newaxis pi promote_types result_type uint16 uint32 uint64
-    uint8""".split()
-)
-METHODS = {
-    "all": "axis keepdims", "any": "axis keepdims", "argmax": "axis dtype keepdims",
-    "argmin": "axis dtype keepdims", "argsort": "axis kind", "astype": "order copy",
-    "copy": "order", "cumprod": "axis dtype", "cumsum": "axis dtype", "diagonal": "",
-    "dot": "", "fill": "", "flatten": "", "max": "axis keepdims", "mean": "axis dtype keepdims",
-    "min": "axis keepdims", "nonzero": "", "prod": "axis dtype keepdims", "ravel": "",
-    "repeat": "axis", "reshape": "", "squeeze": "axis", "std": "axis ddof keepdims",
-    "sum": "axis dtype keepdims", "swapaxes": "", "take": "axis", "transpose": "",
-    "var": "axis ddof keepdims", "view": "dtype",
-}  # fmt: skip
 _WRAPPING = frozenset(("take", "take_along_axis"))
 
 
@@ -139,7 +94,7 @@ class _Flags:
         self.owndata = flags.owndata
 
 
-class ndarray:  # noqa: N801
+class ndarray:
     """An array that NumPy must not touch; `host` is its memory."""
 
     __array_ufunc__ = None  # NumPy's operators leave a mix to the methods here, which refuse it
@@ -245,13 +200,14 @@ def _operator(name: str, reflected: bool = False, in_place: bool = False) -> Any
     return method
 
 
-for _name in "add sub mul truediv floordiv mod pow and_ or_ xor lshift rshift matmul".split():
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and_", "or_", "xor")
+for _name in (*_BINARY, "lshift", "rshift", "matmul"):
     _dunder = _name.rstrip("_")
     setattr(ndarray, f"__{_dunder}__", _operator(_name))
     setattr(ndarray, f"__r{_dunder}__", _operator(_name, reflected=True))
     if _name != "matmul":
         setattr(ndarray, f"__i{_dunder}__", _operator(f"i{_dunder}", in_place=True))
-for _name in "eq ne lt le gt ge neg pos abs invert".split():
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert"):
     setattr(ndarray, f"__{_name}__", _operator(_name))
 
 
@@ -431,23 +387,3 @@ def installed() -> Iterator[ModuleType]:
             else:
                 sys.modules[name] = module
         cuda_count.cache_clear()
-
-
-def check_against_cupy(cupy: ModuleType) -> list[str]:
-    """Return where the tables above say something else than an installed CuPy (no GPU needed)."""
-    faults = [f"no cupy.{n}" for n in (*UFUNCS, *FUNCTIONS, *CREATION, *HOST) if not hasattr(cupy, n)]
-    faults += [f"no cupy.linalg.{n}" for n in LINALG if not hasattr(cupy.linalg, n)]
-    faults += [f"no method {n}" for n in METHODS if not hasattr(cupy.ndarray, n)]
-    for name, keywords in (FUNCTIONS | CREATION).items():
-        try:
-            known = inspect.signature(getattr(cupy, name)).parameters
-        except (TypeError, ValueError):
-            continue
-        if any(p.kind is p.VAR_KEYWORD for p in known.values()):
-            continue
-        faults += [f"cupy.{name} has no {k}" for k in keywords.split() if k not in known]
-    for name, keywords in METHODS.items():
-        described = (getattr(cupy.ndarray, name).__doc__ or "").partition(")")[0]
-        if "(" in described:
-            faults += [f"ndarray.{name} has no {k}" for k in keywords.split() if k not in described]
-    return faults

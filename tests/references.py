@@ -1,4 +1,4 @@
-"""Numbers that PyTorch gave, kept in `tests/references/*.json` (made by tools/make_references.py)."""
+"""Numbers that PyTorch gave, kept in tests/references by `tests.tools.make_references`."""
 
 from __future__ import annotations
 

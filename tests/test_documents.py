@@ -109,11 +109,13 @@ def make_step(name: str) -> tuple[Any, Any]:
     return model, program.make_step(model, *given(name, tracegraph))
 
 
-@pytest.mark.parametrize("name", ["linear_regression", "noisy_line", "residual_step", "small_networks"])
+@pytest.mark.parametrize(
+    "name", ["linear_regression", "noisy_line", "residual_step", "small_networks"]
+)
 def test_training_goes_on_in_a_fresh_process(name: str, tmp_path: Path) -> None:
     _, eager = make_step(name)
     expected = [replaying.arrays_of(eager())[0] for _ in range(4)]
-    model, step = make_step(name)
+    _model, step = make_step(name)
     replaying.arrays_of(step())  # the file starts where the eager run has got to
     found = replaying.in_fresh_process(tracegraph.trace(step, ()), (), tmp_path, calls=3)
     np.testing.assert_array_equal(np.stack(found), np.stack(expected[1:]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import cupy_stand_in, device_checks, device_programs
+from tests import cupy_facts, cupy_stand_in, device_checks, device_programs
 from tracegraph.ops.core import Op
 
 
@@ -21,12 +22,12 @@ def _stand_in() -> Iterator[None]:
 def test_the_tables_of_the_stand_in_are_those_of_cupy() -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("cupy", "cupyx"):
-            patch.delitem(__import__("sys").modules, name, raising=False)
+            patch.delitem(sys.modules, name, raising=False)
         if importlib.util.find_spec("cupy") is None:
             pytest.skip("CuPy is not installed (no GPU is needed for this test)")
         import cupy
 
-        assert cupy_stand_in.check_against_cupy(cupy) == []
+        assert cupy_facts.check_against_cupy(cupy) == []
 
 
 @pytest.mark.parametrize("op", device_checks.rows(), ids=lambda op: op.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def fill(torch: Any, module: Any, seed: int = 23) -> Any:
 def perceptron(torch: Any, widths: tuple[int, ...]) -> Any:
     """Linear layers with relu between them."""
     nn, layers = torch.nn, []
-    for wide, narrow in zip(widths, widths[1:], strict=False):
+    for wide, narrow in pairwise(widths):
         layers += [nn.Linear(wide, narrow), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -333,7 +333,9 @@ _BUILDERS: dict[str, Callable[[Any, bool], Workload]] = {
     "eager_add": lambda torch, small: _tiny_adds(torch, 20 if small else 1000),
     "eager_grad": lambda torch, small: _tiny_gradient(torch, 10 if small else 100),
     "pointwise_4k": lambda torch, small: _pointwise(torch, "pointwise_4k", 4096),
-    "pointwise_4m": lambda torch, small: _pointwise(torch, "pointwise_4m", 99 if small else 1 << 22),
+    "pointwise_4m": lambda torch, small: _pointwise(
+        torch, "pointwise_4m", 99 if small else 1 << 22
+    ),
     "ln_softmax": _rows,
     "mlp_b1": lambda torch, small: _mlp(torch, "mlp_b1", 1, small),
     "mlp_b64": lambda torch, small: _mlp(torch, "mlp_b64", 5 if small else 64, small),

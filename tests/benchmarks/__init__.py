@@ -1,1 +1,5 @@
-"""Times of the programs in tests/workloads.py: `make bench`."""
+"""Benchmarks: `python -m tests.benchmarks [names] [--peers torch,...] [--quick]` prints tables.
+
+Every library runs the programs of `tests/workloads.py` in processes of its own, one at a time,
+with a fixed number of threads. Nothing here passes or fails.
+"""

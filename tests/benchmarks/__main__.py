@@ -1,75 +1,65 @@
-"""`python -m tests.benchmarks [NAME ...]`: eager code, replays, and PyTorch where it is installed.
-
-A row is one way to run one program: the time until its first result (trace and compile), then the
-least and the median of later calls. Rows of one program are timed one after the other in the same
-process; compare rows of one run only.
-"""
+"""Command line of the benchmarks; see the package."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+import os
+import platform
 
-import tracegraph
+import numpy as np
+
 from tests import workloads
-from tracegraph.cli.output import Timing, time_text, write_table
-
-LEVELS = (0, 1, 2)
-HEAD = ["program", "way", "first", "calls", "min", "median", "p99"]
-
-Way = tuple[str, Callable[[], Callable[[], Any]]]
+from tests.benchmarks import modes, tables
 
 
-def ways(name: str) -> Iterator[Way]:
-    """Yield the ways to run a program: a label, and what prepares its step."""
-    yield "eager", lambda: workloads.build(tracegraph, name).step
-    if name not in workloads.EAGER_ONLY:
-        for level in LEVELS:
-            yield f"replay {level}", lambda level=level: _replay(name, level)
-    if importlib.util.find_spec("torch") is not None:
-        yield "PyTorch eager", lambda: workloads.build(importlib.import_module("torch"), name).step
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(workloads.NAMES)}, micro")
+    parser.add_argument("--peers", help=f"of {', '.join(modes.MODES)}; all installed by default")
+    parser.add_argument("--quick", action="store_true", help="short budgets, one round")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    found = parser.parse_args()
+    for name in found.names:
+        if name not in (*workloads.NAMES, "micro"):
+            parser.error(f"no program {name!r}; there are {', '.join(workloads.NAMES)} and micro")
+    return found
 
 
-def _replay(name: str, level: int) -> Callable[[], Any]:
-    made = workloads.build(tracegraph, name)
-    if made.trains:
-        return tracegraph.trace(made.step, ()).program(level=level)
-    return made.calling(tracegraph.trace(made.module, made.inputs).program(level=level))
-
-
-def clock(prepare: Callable[[], Callable[[], Any]], budget_s: float) -> list[str]:
-    """Return the cells of a row."""
-    started = time.perf_counter()
-    step = prepare()
-    step()
-    first_s = time.perf_counter() - started
-    seconds: list[float] = []
-    end = time.perf_counter() + budget_s
-    while len(seconds) < 3 or (time.perf_counter() < end and len(seconds) < 1000):
-        before = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - before)
-    return [time_text(first_s), *Timing(seconds).cells]
+def _wanted(peers: str | None) -> list[str]:
+    if peers is not None:
+        chosen = [*modes.OURS, *(p for p in peers.split(",") if p and p not in modes.OURS)]
+        unknown = [p for p in chosen if p not in modes.MODES]
+        if unknown:
+            raise SystemExit(f"no peer {unknown[0]!r}; there are {', '.join(modes.MODES)}")
+        return chosen
+    slow_to_start = ("torch.compile", "interpreter")
+    return [m for m in modes.MODES if not modes.missing(m) and m not in slow_to_start]
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", metavar="NAME", nargs="*", help="programs (default: all)")
-    parser.add_argument("--budget", type=float, default=1.0, help="seconds a row (default: 1)")
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    rows = [HEAD]
-    for name in args.names or workloads.NAMES:
-        for label, prepare in ways(name):
-            print(f"{name}, {label} ...", file=sys.stderr, flush=True)
-            rows.append([name, label, *clock(prepare, args.budget)])
-    write_table(rows, "<<>>>>>")
+    """Print the tables."""
+    found = _arguments()
+    names = [n for n in found.names if n != "micro"]
+    if not found.names:
+        names = list(workloads.NAMES)
+    print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}, "
+          f"{found.threads} threads of {os.cpu_count()}")  # fmt: skip
+    if names:
+        wanted = _wanted(found.peers)
+        absent = {m: lack for m in modes.MODES if (lack := modes.missing(m))}
+        for mode, lack in absent.items():
+            print(f"without {mode}: {', '.join(lack)} not installed")
+        budget, rounds = (0.3, 1) if found.quick else (2.0, 3)
+        made = tables.collect(wanted, names, found.threads, budget, rounds)
+        for key in ("minimum", "median", "first"):
+            print("", *tables.render(made, wanted, key), sep="\n", flush=True)
+        for line in tables.errors(made):
+            print(line)
+    if not found.names or "micro" in found.names:
+        from tests.benchmarks import micro
+
+        for line in micro.render(found.quick):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

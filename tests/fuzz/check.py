@@ -215,8 +215,11 @@ class Checker:
     def _equal(self, what: str, a: Outcome, b: Outcome, exact: bool = True, skip: str = "\0",
                flags: bool = False) -> None:  # fmt: skip
         for part in ("result", "inputs", "state"):
-            found = difference(getattr(a, part), getattr(b, part), exact, flags, skip)
-            if found:
+            x, y = getattr(a, part), getattr(b, part)
+            found = difference(x, y, exact, flags, skip)
+            if found and exact and _sums(self.program) and not difference(x, y, False, flags, skip):
+                self.seen["allowed: sums of another memory layout, rounded otherwise"] += 1
+            elif found:
                 self._fail(what, f"{part} {found}")
 
     def _against_torch(self, mine: list[Outcome]) -> None:
@@ -224,15 +227,15 @@ class Checker:
 
         theirs = eager(torch_program(self.program))
         for number, (a, b) in enumerate(zip(mine, theirs, strict=False)):
-            if _version_error(b) and a.error is None:
+            if _version_error(b) and a.kind != b.kind:
                 with torch.autograd.graph.allow_mutation_on_saved_tensors():
                     self._otherwise("PyTorch overwrote what we keep", number, a, self.program)
                 return
-            if "a second time" in str(b.error) and a.error is None:
+            if "a second time" in str(b.error) and a.kind != b.kind:
                 self._otherwise("PyTorch freed what we did not", number, a, _patient(self.program))
                 return
-            if _version_error(a) and not _version_error(b) and ".data" in str(self.program):
-                self.seen["a write through .data that PyTorch does not see"] += 1
+            if ".data" in str(self.program) and self._differs(a, b):
+                self.seen["allowed: a write through .data that the gradients do not see"] += 1
                 return
             allowed = _allowed(a, b)
             if allowed:
@@ -247,10 +250,18 @@ class Checker:
     def _otherwise(self, why: str, number: int, mine: Outcome, program: Program) -> None:
         """PyTorch refuses and we do not: then we must give what it gives where it does not."""
         theirs = eager(torch_program(program))
-        if number >= len(theirs) or theirs[number].error is not None:
+        if number >= len(theirs) or theirs[number].kind != mine.kind:
             self._fail(f"eager error ({why})", f"call {number}: {theirs[-1].error}")
-        self._equal(f"eager ({why})", mine, theirs[number], exact=False, flags=True)
+        if mine.error is None:
+            self._equal(f"eager ({why})", mine, theirs[number], exact=False, flags=True)
         self.seen[f"allowed: {why}"] += 1
+
+    @staticmethod
+    def _differs(a: Outcome, b: Outcome) -> bool:
+        return a.kind != b.kind or any(
+            difference(getattr(a, part), getattr(b, part), False, True)
+            for part in ("result", "inputs", "state")
+        )
 
     def _traced(self, expected: list[Outcome]) -> None:
         built = tracegraph_program(self.program)
@@ -370,6 +381,11 @@ def _allowed(mine: Outcome, theirs: Outcome) -> str:
     if theirs.error is None and "more than one element of the written-to" in str(mine.error):
         return "a write to expanded memory that PyTorch lets pass"
     return ""
+
+
+def _sums(program: Program) -> bool:
+    """Whether a program's results may depend on the strides of what is summed."""
+    return any(name in str(program) for name in ("@", ".sum(", ".mean(", ".prod("))
 
 
 def _patient(program: Program) -> Program:

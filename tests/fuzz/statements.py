@@ -230,7 +230,7 @@ def write(w: Writer) -> None:
         text = w.c.pick(WRITES)
         if "[:]" in text and not v.ndim:
             text = WRITES[0]
-        other = w.operand(v.shape, v)
+        other = w.operand(v.shape, v, whole=True)
         if v.name.startswith("c") and "=" in text and "[" not in text:
             text = WRITES[0]
         w.line(text.format(v.name, other))

@@ -137,20 +137,24 @@ class Writer:
             and (risky or ((not v.locked or bool(self.no_grad)) and not v.spread))
         )
 
-    def operand(self, shape: Shape, target: Var | None = None) -> str:
-        """An expression that broadcasts to `shape`, and shares no memory with a target of writes."""
+    def operand(self, shape: Shape, target: Var | None = None, whole: bool = False) -> str:
+        """An expression that broadcasts to `shape`, and shares no memory with a target of writes.
+
+        `whole`: all of the target is written, so that it may be its own operand.
+        """
         if self.c.chance(35):
             return self.scalar()
         fits = [v for v in self.vars if v.kind == "f" and _fits(v.shape, shape)]
         if not fits:
             return self.scalar()
         found = fits[len(fits) - 1 - self.c.integer(0, len(fits) - 1)]
-        shared = target is not None and target is not found and target.root == found.root
+        shared = target is not None and target.root == found.root
+        shared = shared and not (whole and target is found)
         return found.name + ".clone()" if shared else found.name
 
     def tensor_operand(self, shape: Shape, target: Var | None = None) -> str:
         """As `operand`, always a tensor."""
-        found = self.operand(shape, target)
+        found = self.operand(shape, target, whole=True)
         return found if found.startswith(("v", "x", "box", "c")) else f"T.full((), {found}, dtype=D)"
 
     def scalar(self) -> str:

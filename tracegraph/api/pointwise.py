@@ -10,6 +10,7 @@ from tracegraph.api.promotion import (
     cast,
     elementwise,
     float_operand,
+    of_tensors,
     result_type,
     scalar_tensor,
     single_dtype,
@@ -157,7 +158,7 @@ copysign = _binary("copysign", floating=True)
 nextafter = _binary("nextafter")
 logaddexp = _binary("logaddexp", floating=True)
 logaddexp2 = _binary("logaddexp2", floating=True)
-xlogy = _binary("xlogy", floating=True)
+
 atan2 = arctan2 = _binary("atan2", floating=True)
 eq = _binary("eq")
 ne = not_equal = _binary("ne")
@@ -247,9 +248,12 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 
 
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    """Return input + weight·(end − input)."""
+    """Return input + weight·(end − input), exact at both ends."""
     single_dtype("lerp", input, end)
-    return input + weight * (end - input)
+    gap = end - input
+    if not isinstance(weight, Tensor):
+        return input + weight * gap if weight < 0.5 else end - gap * (1 - weight)
+    return where(lt(weight, 0.5), input + weight * gap, end - gap * (1 - weight))
 
 
 def frac(input: Tensor) -> Tensor:
@@ -267,6 +271,11 @@ def rad2deg(input: Tensor) -> Tensor:
     return input * (180 / math.pi)
 
 
+def xlogy(input: Any, other: Any) -> Tensor:
+    """Return input·log(other), and 0 where input is 0."""
+    return of_tensors("xlogy", input, other)
+
+
 def ldexp(input: Tensor, other: Any) -> Tensor:
     """Return input·2^other."""
     return input * pow(2.0, other)
@@ -279,13 +288,10 @@ def float_power(input: Any, exponent: Any) -> Tensor:
 
 
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
-    """Return 0 below 0, `values` at 0, 1 above; NaN stays."""
+    """Return 0 below 0 (and for NaN), `values` at 0, 1 above."""
     single_dtype("heaviside", input, values)
     step = cast(front.gt(input, 0), type_of(input).dtype)
-    out: Tensor = front.where(front.eq(input, 0), values, step)
-    if _floating(input):
-        out = front.where(front.isnan(input), input, out)
-    return out
+    return front.where(front.eq(input, 0), values, step)
 
 
 def nan_to_num(

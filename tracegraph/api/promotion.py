@@ -23,6 +23,7 @@ from tracegraph.dtypes import (
 )
 from tracegraph.errors import DTypeError
 from tracegraph.ops.core import Op
+from tracegraph.ops.table import OPS
 from tracegraph.storage import AbstractArray
 from tracegraph.tensors import Tensor, dtype_of_data, type_of, wrap, xp_of
 
@@ -144,6 +145,13 @@ def elementwise(op: Op, *operands: Any, floating: bool = False) -> Tensor:
         return cast(wide, dtype) if dtype_of_data(wide._data) is float32 else wide
     out: Tensor = dispatch(op, [_fit(x, dtype) for x in operands], {})
     return out
+
+
+def of_tensors(name: str, *operands: Any) -> Tensor:
+    """Run a floating elementwise op whose expression needs arrays: numbers become 0-d tensors."""
+    dtype = result_type(*operands)
+    made = (x if isinstance(x, Tensor) else scalar_tensor(x, dtype) for x in operands)
+    return elementwise(OPS[name], *made, floating=True)
 
 
 def float_operand(x: Tensor) -> Tensor:

@@ -82,7 +82,8 @@ def _over_dims(name: str) -> Callable[..., Tensor]:
         dims = wrap_dims(dim, input.ndim)
         for d in dims:
             if not input._data.shape[d]:
-                raise IndexError(f"{name}(): Expected reduction dim {d} to have non-zero size.")
+                error = IndexError if dim else OpError
+                raise error(f"{name}(): Expected reduction dim {d} to have non-zero size.")
         return getattr(front, name)(input, dim=dims, keepdim=bool(keepdim))
 
     function.__name__ = name

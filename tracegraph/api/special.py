@@ -20,7 +20,7 @@ from tracegraph.api.pointwise import (
     sinc,
     xlogy,
 )
-from tracegraph.api.promotion import elementwise, float_operand
+from tracegraph.api.promotion import float_operand, of_tensors
 from tracegraph.api.reduction import log_softmax, logsumexp, softmax
 from tracegraph.dispatch import front
 from tracegraph.errors import OpError
@@ -49,7 +49,7 @@ def polygamma(n: int, input: Tensor) -> Tensor:
 
 def xlog1py(input: Any, other: Any) -> Tensor:
     """input·log(1 + other), and 0 where input is 0."""
-    return elementwise(OPS["xlog1py"], input, other, floating=True)
+    return of_tensors("xlog1py", input, other)
 
 
 def logit(input: Tensor, eps: float | None = None) -> Tensor:

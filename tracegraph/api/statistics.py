@@ -16,9 +16,9 @@ from tracegraph.api.pointwise import (
     ge,
     isnan,
     le,
+    lerp,
     logical_and,
     maximum,
-    ne,
     sqrt,
     where,
 )
@@ -135,8 +135,7 @@ def _at_ranks(values: Tensor, q: Tensor, interpolation: str, skip: bool) -> Tens
     if interpolation == "higher":
         return high
     low = front.gather(values, cast(below, int64), dim=last)
-    weight = 0.5 if interpolation == "midpoint" else ranks - below
-    return low + weight * (high - low)
+    return lerp(low, high, 0.5 if interpolation == "midpoint" else ranks - below)
 
 
 def quantile(

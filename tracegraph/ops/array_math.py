@@ -36,7 +36,7 @@ def math_over(xp: Any) -> SimpleNamespace:
     """Return the scalar language over the arrays of `xp` (the NumPy or CuPy module)."""
     m = SimpleNamespace(**{name: getattr(xp, name) for name in _SAME})
     m.rsqrt = lambda x: 1 / xp.sqrt(x)
-    m.sign = lambda x: x if x.dtype.kind == "b" else xp.sign(x)
+    m.sign = lambda x: _sign(xp, x)
     m.round = lambda x: xp.rint(x)
     m.sigmoid = lambda x: _sigmoid(xp, x)
     m.floor_divide = lambda x, y: _floor_divide(xp, x, y)
@@ -55,6 +55,11 @@ def math_over(xp: Any) -> SimpleNamespace:
 
 def _bind(function: Any, m: SimpleNamespace) -> Any:
     return lambda *xs: function(m, *xs)
+
+
+def _sign(xp: Any, x: Any) -> Any:
+    """-1, 0 or 1; 0 for NaN, as in PyTorch, where NumPy's is NaN."""
+    return x if x.dtype.kind == "b" else xp.subtract(x > 0, x < 0, dtype=x.dtype)
 
 
 def _where(xp: Any, condition: Any, x: Any, y: Any) -> Any:
@@ -84,7 +89,7 @@ def _sigmoid(xp: Any, x: Any) -> Any:
 
 def _floor_divide(xp: Any, x: Any, y: Any) -> Any:
     """Floor division; integers by zero raise as in PyTorch, floats follow IEEE division."""
-    if x.dtype.kind in "iu":
+    if xp.result_type(x, y).kind in "iu":
         if not xp.all(y):
             raise ZeroDivisionError("integer division or modulo by zero")
         return xp.floor_divide(x, y)

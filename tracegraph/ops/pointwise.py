@@ -218,7 +218,7 @@ abs_ = define(
 )  # fmt: skip
 sign = define(
     "sign(x) -> y", type=_ANY, scalar=lambda m, x: m.sign(x), vjp=ZERO, sample=reals(-2, 2),
-    doc="−1, 0 or 1; NaN for NaN.",
+    doc="−1, 0 or 1; 0 for NaN.",
 )  # fmt: skip
 reciprocal = define(
     "reciprocal(x) -> y", type=_FLOAT, scalar=lambda m, x: 1 / x,

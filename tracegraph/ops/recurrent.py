@@ -7,71 +7,24 @@ that needs no order for all steps at once, and keep only the recurrence in the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tracegraph.dtypes import FLOATS
-from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import Joint, case, define, in_float32
+from tracegraph.ops.recurrent_steps import (
+    at,
+    before,
+    check,
+    expect,
+    outer,
+    part,
+    repeated,
+    stack,
+    times,
+    transposed,
+)
 from tracegraph.tensor_type import TensorType
-
-
-def _check(x: TensorType, others: Sequence[TensorType]) -> None:
-    if x.dtype not in FLOATS:
-        raise DTypeError(f"not implemented for dtype {x.dtype}")
-    for other in others:
-        if other.dtype is not x.dtype:
-            raise DTypeError(f"operands have different dtypes {x.dtype} and {other.dtype}")
-    if x.ndim != 3:
-        raise OpError(f"a recurrent layer needs x[time, batch, gates], got {x}")
-    if x.shape[0] == 0:
-        raise OpError("Expected sequence length to be larger than 0 in RNN")
-
-
-def _expect(known: TensorType, shape: tuple[int, ...], what: str) -> None:
-    if known.shape != shape:
-        raise OpError(f"{what} should be {list(shape)}, got {known}")
-
-
-# Pieces, over arrays and Tensors alike.
-
-
-def _at(m: Any, x: Any, t: int) -> Any:
-    """Step t of [time, batch, n]."""
-    return m.slice(x, index=(t, (0, x.shape[1], 1), (0, x.shape[2], 1)))
-
-
-def _part(m: Any, x: Any, place: int, size: int) -> Any:
-    """Gate number `place` of [..., gates · size]."""
-    whole = tuple((0, n, 1) for n in x.shape[:-1])
-    return m.slice(x, index=(*whole, (place * size, (place + 1) * size, 1)))
-
-
-def _stack(m: Any, steps: Sequence[Any]) -> Any:
-    return m.cat(*(m.reshape(s, shape=(1, *s.shape)) for s in steps), dim=0)
-
-
-def _before(m: Any, first: Any, steps: Any) -> Any:
-    """What every step started from: `first`, then the steps but the last."""
-    time, batch, size = steps.shape
-    first = m.reshape(first, shape=(1, *first.shape))
-    if time == 1:
-        return first
-    early = m.slice(steps, index=((0, time - 1, 1), (0, batch, 1), (0, size, 1)))
-    return m.cat(first, early, dim=0)
-
-
-def _weight_grad(m: Any, dy: Any, x: Any) -> Any:
-    """Gradient of w in x · wᵀ, over all steps at once."""
-    dy = m.reshape(dy, shape=(dy.shape[0] * dy.shape[1], dy.shape[2]))
-    x = m.reshape(x, shape=(x.shape[0] * x.shape[1], x.shape[2]))
-    return m.matmul(m.permute(dy, dims=(1, 0)), x)
-
-
-def _transposed(m: Any, w: Any) -> Any:
-    return m.permute(w, dims=(1, 0))
 
 
 def _slope(s: Any) -> Any:
@@ -87,20 +40,25 @@ def _sigmoid_in_place(xp: Any, x: Any) -> Any:
     return xp.reciprocal(x, out=x)
 
 
+def _for_steps(xp: Any, w: Any, time: int) -> Any:
+    """wᵀ, as a copy where many steps make up for it (a product then takes 10 µs, not 42)."""
+    return w.T if time < 3 else xp.ascontiguousarray(w.T)
+
+
 # h = act(x + h wᵀ).
 
 
 def _rnn_type(x: TensorType, h: TensorType, w: TensorType, *, relu: bool) -> TensorType:
-    _check(x, (h, w))
+    check(x, (h, w))
     size = x.shape[2]
-    _expect(h, (x.shape[1], size), "h")
-    _expect(w, (size, size), "w")
+    expect(h, (x.shape[1], size), "h")
+    expect(w, (size, size), "w")
     return x
 
 
 def _rnn_kernel(xp: Any, x: Any, h: Any, w: Any, *, relu: bool) -> Any:
     ys = x.copy()
-    wt = xp.ascontiguousarray(w.T)
+    wt = _for_steps(xp, w, x.shape[0])
     for y in ys:
         y += h @ wt
         h = xp.maximum(y, 0, out=y) if relu else xp.tanh(y, out=y)
@@ -108,26 +66,19 @@ def _rnn_kernel(xp: Any, x: Any, h: Any, w: Any, *, relu: bool) -> Any:
 
 
 def _rnn_steps(m: Any, x: Any, h: Any, w: Any, *, relu: bool) -> Any:
-    wt = _transposed(m, w)
+    wt = transposed(m, w)
     ys = []
     for t in range(x.shape[0]):
-        h = _at(m, x, t) + m.matmul(h, wt)
+        h = at(m, x, t) + m.matmul(h, wt)
         h = m.relu(h) if relu else m.tanh(h)
         ys.append(h)
-    return _stack(m, ys)
+    return stack(m, ys)
 
 
 def _rnn_vjp(m: Any, g: Any, h: Any, w: Any, ys: Any, relu: bool) -> Any:
     slope = m.cast(m.gt(ys, 0), dtype=g.dtype) if relu else 1 - ys * ys
-    dh: Any = None
-    dx = []
-    for t in reversed(range(ys.shape[0])):
-        dy = _at(m, g, t)
-        dy = (dy if dh is None else dy + dh) * _at(m, slope, t)
-        dh = m.matmul(dy, w)
-        dx.append(dy)
-    grad = _stack(m, dx[::-1])
-    return grad, dh, _weight_grad(m, grad, _before(m, h, ys))
+    dx = m.rnn_grad(g, slope, w)
+    return dx, m.matmul(at(m, dx, 0), w), outer(m, dx, before(m, h, ys))
 
 
 rnn = define(
@@ -146,16 +97,16 @@ rnn = define(
 def _lstm_type(
     x: TensorType, h: TensorType, c: TensorType, w: TensorType, w_hr: TensorType | None = None
 ) -> tuple[TensorType, TensorType]:
-    _check(x, (h, c, w) if w_hr is None else (h, c, w, w_hr))
+    check(x, (h, c, w) if w_hr is None else (h, c, w, w_hr))
     time, batch, gates = x.shape
     size = gates // 4
     out = size if w_hr is None else w_hr.shape[0]
-    _expect(x, (time, batch, 4 * size), "x")
-    _expect(h, (batch, out), "h")
-    _expect(c, (batch, size), "c")
-    _expect(w, (4 * size, out), "w")
+    expect(x, (time, batch, 4 * size), "x")
+    expect(h, (batch, out), "h")
+    expect(c, (batch, size), "c")
+    expect(w, (4 * size, out), "w")
     if w_hr is not None:
-        _expect(w_hr, (out, size), "w_hr")
+        expect(w_hr, (out, size), "w_hr")
     return x.with_shape((time, batch, out)), x.with_shape((time, batch, size))
 
 
@@ -163,7 +114,7 @@ def _lstm_kernel(xp: Any, x: Any, h: Any, c: Any, w: Any, w_hr: Any = None) -> A
     time, size = x.shape[0], c.shape[1]
     ys = xp.empty((time, *h.shape), dtype=x.dtype)
     cs = xp.empty((time, *c.shape), dtype=x.dtype)
-    wt = xp.ascontiguousarray(w.T)
+    wt = _for_steps(xp, w, x.shape[0])
     with np.errstate(over="ignore"):
         for t in range(time):
             gates = h @ wt
@@ -182,48 +133,38 @@ def _lstm_kernel(xp: Any, x: Any, h: Any, c: Any, w: Any, w_hr: Any = None) -> A
 
 def _lstm_steps(m: Any, x: Any, h: Any, c: Any, w: Any, w_hr: Any = None) -> Any:
     size = c.shape[1]
-    wt = _transposed(m, w)
+    wt = transposed(m, w)
     ys, cs = [], []
     for t in range(x.shape[0]):
-        gates = _at(m, x, t) + m.matmul(h, wt)
-        i, f, cell, o = (_part(m, gates, place, size) for place in range(4))
+        gates = at(m, x, t) + m.matmul(h, wt)
+        i, f, cell, o = (part(m, gates, place, size) for place in range(4))
         c = m.sigmoid(f) * c + m.sigmoid(i) * m.tanh(cell)
         h = m.sigmoid(o) * m.tanh(c)
         if w_hr is not None:
-            h = m.matmul(h, _transposed(m, w_hr))
+            h = m.matmul(h, transposed(m, w_hr))
         ys.append(h)
         cs.append(c)
-    return _stack(m, ys), _stack(m, cs)
+    return stack(m, ys), stack(m, cs)
 
 
 def _lstm_vjp(m: Any, g: Any, x: Any, h: Any, c: Any, w: Any, w_hr: Any, ys: Any, cs: Any) -> Any:
     g_ys, g_cs = g
     size = cs.shape[2]
-    h_before, c_before = _before(m, h, ys), _before(m, c, cs)
+    h_before, c_before = before(m, h, ys), before(m, c, cs)
     gates = x + m.linear(h_before, w)
-    i, f, o = (m.sigmoid(_part(m, gates, place, size)) for place in (0, 1, 3))
-    cell, tanh_c = m.tanh(_part(m, gates, 2, size)), m.tanh(cs)
+    i, f, o = (m.sigmoid(part(m, gates, place, size)) for place in (0, 1, 3))
+    cell, tanh_c = m.tanh(part(m, gates, 2, size)), m.tanh(cs)
     to_c = o * (1 - tanh_c * tanh_c)
     to_gates = m.cat(
         cell * _slope(i), c_before * _slope(f), i * (1 - cell * cell), tanh_c * _slope(o), dim=2
     )
-    dh: Any = None
-    dc: Any = None
-    d_gates, d_ys = [], []
-    for t in reversed(range(ys.shape[0])):
-        dy, dct = _at(m, g_ys, t), _at(m, g_cs, t)
-        dy = dy if dh is None else dy + dh
-        raw = dy if w_hr is None else m.matmul(dy, w_hr)
-        dct = (dct if dc is None else dct + dc) + raw * _at(m, to_c, t)
-        d_gate = m.cat(dct, dct, dct, raw, dim=1) * _at(m, to_gates, t)
-        dh, dc = m.matmul(d_gate, w), dct * _at(m, f, t)
-        d_gates.append(d_gate)
-        d_ys.append(dy)
-    dx = _stack(m, d_gates[::-1])
-    grads = (dx, dh, dc, _weight_grad(m, dx, h_before))
-    if w_hr is None:
-        return grads
-    return (*grads, _weight_grad(m, _stack(m, d_ys[::-1]), o * tanh_c))
+    options = () if w_hr is None else (w_hr,)
+    dys, dcs = m.lstm_grad(g_ys, g_cs, to_c, to_gates, f, w, *options)
+    raw = dys if w_hr is None else times(m, dys, w_hr)
+    dx = m.cat(dcs, dcs, dcs, raw, dim=2) * to_gates
+    first, first_c = at(m, dx, 0), at(m, dcs, 0) * at(m, f, 0)
+    grads = (dx, m.matmul(first, w), first_c, outer(m, dx, h_before))
+    return grads if w_hr is None else (*grads, outer(m, dys, o * tanh_c))
 
 
 lstm = define(
@@ -244,21 +185,21 @@ lstm = define(
 def _gru_type(
     x: TensorType, h: TensorType, w: TensorType, b: TensorType | None = None
 ) -> TensorType:
-    _check(x, (h, w) if b is None else (h, w, b))
+    check(x, (h, w) if b is None else (h, w, b))
     time, batch, gates = x.shape
     size = gates // 3
-    _expect(x, (time, batch, 3 * size), "x")
-    _expect(h, (batch, size), "h")
-    _expect(w, (3 * size, size), "w")
+    expect(x, (time, batch, 3 * size), "x")
+    expect(h, (batch, size), "h")
+    expect(w, (3 * size, size), "w")
     if b is not None:
-        _expect(b, (3 * size,), "b")
+        expect(b, (3 * size,), "b")
     return x.with_shape((time, batch, size))
 
 
 def _gru_kernel(xp: Any, x: Any, h: Any, w: Any, b: Any = None) -> Any:
     time, size = x.shape[0], h.shape[1]
     ys = xp.empty((time, *h.shape), dtype=x.dtype)
-    wt = xp.ascontiguousarray(w.T)
+    wt = _for_steps(xp, w, x.shape[0])
     with np.errstate(over="ignore"):
         for t in range(time):
             hidden = h @ wt
@@ -280,40 +221,34 @@ def _gru_steps(m: Any, x: Any, h: Any, w: Any, b: Any = None) -> Any:
     size = h.shape[1]
     ys = []
     for t in range(x.shape[0]):
-        step = _at(m, x, t)
+        step = at(m, x, t)
         hidden = m.linear(h, w) if b is None else m.linear(h, w, b)
         r, z = (
-            m.sigmoid(_part(m, step, place, size) + _part(m, hidden, place, size))
+            m.sigmoid(part(m, step, place, size) + part(m, hidden, place, size))
             for place in (0, 1)
         )
-        new = m.tanh(_part(m, step, 2, size) + r * _part(m, hidden, 2, size))
+        new = m.tanh(part(m, step, 2, size) + r * part(m, hidden, 2, size))
         h = new + z * (h - new)
         ys.append(h)
-    return _stack(m, ys)
+    return stack(m, ys)
 
 
 def _gru_vjp(m: Any, g: Any, x: Any, h: Any, w: Any, b: Any, ys: Any) -> Any:
     size = ys.shape[2]
-    before = _before(m, h, ys)
-    hidden = m.linear(before, w) if b is None else m.linear(before, w, b)
-    r, z = (m.sigmoid(_part(m, x, place, size) + _part(m, hidden, place, size)) for place in (0, 1))
-    from_new = _part(m, hidden, 2, size)
-    new = m.tanh(_part(m, x, 2, size) + r * from_new)
+    earlier = before(m, h, ys)
+    hidden = m.linear(earlier, w) if b is None else m.linear(earlier, w, b)
+    r, z = (m.sigmoid(part(m, x, place, size) + part(m, hidden, place, size)) for place in (0, 1))
+    from_new = part(m, hidden, 2, size)
+    new = m.tanh(part(m, x, 2, size) + r * from_new)
     to_new = (1 - z) * (1 - new * new)
-    to_reset, to_update = to_new * from_new * _slope(r), (before - new) * _slope(z)
+    to_reset, to_update = to_new * from_new * _slope(r), (earlier - new) * _slope(z)
     to_hidden = m.cat(to_reset, to_update, to_new * r, dim=2)
-    dh: Any = None
-    dys, d_hidden = [], []
-    for t in reversed(range(ys.shape[0])):
-        dy = _at(m, g, t)
-        dy = dy if dh is None else dy + dh
-        step = m.cat(dy, dy, dy, dim=1) * _at(m, to_hidden, t)
-        dh = m.matmul(step, w) + dy * _at(m, z, t)
-        dys.append(dy)
-        d_hidden.append(step)
-    dy, step = _stack(m, dys[::-1]), _stack(m, d_hidden[::-1])
-    dx = m.cat(dy, dy, dy, dim=2) * m.cat(to_reset, to_update, to_new, dim=2)
-    grads = (dx, dh, _weight_grad(m, step, before))
+    dys = m.gru_grad(g, to_hidden, z, w)
+    dy = repeated(m, dys, 3)
+    step = dy * to_hidden
+    dx = dy * m.cat(to_reset, to_update, to_new, dim=2)
+    dh = m.matmul(at(m, step, 0), w) + at(m, dys, 0) * at(m, z, 0)
+    grads = (dx, dh, outer(m, step, earlier))
     return grads if b is None else (*grads, m.sum(step, dim=(0, 1), keepdim=False))
 
 

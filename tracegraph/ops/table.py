@@ -22,6 +22,7 @@ from tracegraph.ops import (
     pooling,
     random,
     recurrent,
+    recurrent_grad,
     reduction,
     resampling,
     scans,
@@ -52,6 +53,7 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     norm_layers,
     loss,
     recurrent,
+    recurrent_grad,
 )
 
 

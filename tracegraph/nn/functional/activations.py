@@ -12,9 +12,9 @@ from tracegraph.api.promotion import filled
 from tracegraph.dispatch import front
 from tracegraph.dtypes import FLOAT_KIND, DType
 from tracegraph.errors import OpError
-from tracegraph.methods import in_place
 from tracegraph.nn.functional.support import apply
 from tracegraph.tensors import Tensor, type_of
+from tracegraph.writing import in_place
 
 # Klambauer et al. 2017, "Self-normalizing neural networks", arXiv:1706.02515.
 SELU_ALPHA = 1.6732632423543772

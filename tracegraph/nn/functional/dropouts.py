@@ -12,9 +12,9 @@ from tracegraph.api import random
 from tracegraph.api.promotion import cast
 from tracegraph.devices import device_of
 from tracegraph.errors import OpError
-from tracegraph.methods import in_place
 from tracegraph.nn.functional.activations import SELU_ALPHA, SELU_SCALE
 from tracegraph.tensors import Tensor, type_of
+from tracegraph.writing import in_place
 
 
 def _check(p: Any) -> None:

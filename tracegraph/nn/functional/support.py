@@ -8,8 +8,8 @@ from typing import Any
 
 from tracegraph.api.promotion import single_dtype
 from tracegraph.errors import OpError
-from tracegraph.methods import in_place
 from tracegraph.tensors import Tensor
+from tracegraph.writing import in_place
 
 
 def apply(function: Callable[..., Tensor], inplace: bool, input: Tensor, **attrs: Any) -> Tensor:

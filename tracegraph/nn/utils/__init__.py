@@ -1,6 +1,6 @@
 """Helpers around Modules: gradient clipping, parameter vectors, reparametrisations, sequences."""
 
-from tracegraph.nn.utils import rnn
+from tracegraph.nn.utils import parametrizations, parametrize, rnn
 from tracegraph.nn.utils.clip_grad import (
     clip_grad_norm,
     clip_grad_norm_,
@@ -18,6 +18,8 @@ __all__ = [
     "clip_grad_value_",
     "clip_grads_with_norm_",
     "get_total_norm",
+    "parametrizations",
+    "parametrize",
     "parameters_to_vector",
     "remove_spectral_norm",
     "remove_weight_norm",

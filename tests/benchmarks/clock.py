@@ -1,0 +1,50 @@
+"""Timing: the median and the minimum of repeated calls."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Times(NamedTuple):
+    """Seconds a call: the median, the minimum, and how many calls were timed."""
+
+    median: float
+    minimum: float
+    calls: int
+
+
+def measure(
+    step: Callable[[], Any], budget_s: float, most: int = 2000, wait: Callable[[Any], Any] = id
+) -> Times:
+    """Time `step` for about `budget_s` seconds, after two calls that are not counted.
+
+    `wait` is called with each result, inside the time: it waits for asynchronous work.
+    """
+    for _ in range(2):
+        wait(step())
+    times: list[float] = []
+    gc.collect()
+    now = time.perf_counter
+    end = now() + budget_s
+    while len(times) < 3 or (len(times) < most and now() < end):
+        start = now()
+        wait(step())
+        times.append(now() - start)
+    return Times(statistics.median(times), min(times), len(times))
+
+
+def per_item(function: Callable[[int], Any], count: int, budget_s: float = 0.3) -> float:
+    """Return the least seconds an item, for a function that handles `count` items in a call."""
+    return measure(lambda: function(count), budget_s).minimum / count
+
+
+def shown(seconds: float) -> str:
+    """Return a duration with three digits and its unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"

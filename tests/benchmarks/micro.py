@@ -1,0 +1,181 @@
+"""Microbenchmarks: the cost of one op, one node, one trace, one file, one import."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tracegraph as torch
+from tests.benchmarks.clock import measure, per_item, shown
+
+ROOT = Path(__file__).resolve().parents[2]
+Row = tuple[str, str]
+
+
+def _chain(x: Any, y: Any) -> Callable[[int], Any]:
+    def run(count: int) -> Any:
+        z = x
+        for _ in range(count):
+            z = z + y
+        return z
+
+    return run
+
+
+def _calls(function: Callable[[Any], Any], x: Any) -> Callable[[int], None]:
+    def run(count: int) -> None:
+        for _ in range(count):
+            function(x)
+
+    return run
+
+
+def dispatch_cost() -> Iterator[Row]:
+    """Yield seconds an eager op on 8 floats, less what NumPy itself takes."""
+    x = np.ones(8, np.float32)
+    t = torch.tensor(x)
+    plain = per_item(_chain(x, x), 1000)
+    yield "NumPy: x + y", shown(plain)
+    with torch.no_grad():
+        yield "x + y", shown(per_item(_chain(t, t), 1000))
+        yield "x * 2.0", shown(per_item(_calls(lambda v: v * 2.0, t), 1000))
+        yield "x.tanh()", shown(per_item(_calls(lambda v: v.tanh(), t), 1000))
+        yield "x.sum()", shown(per_item(_calls(lambda v: v.sum(), t), 1000))
+        yield "x.sum(0, keepdim=True)", shown(per_item(_calls(lambda v: v.sum(0, True), t), 1000))
+        yield "x.reshape(2, 4)", shown(per_item(_calls(lambda v: v.reshape(2, 4), t), 1000))
+        yield "x[1:5]", shown(per_item(_calls(lambda v: v[1:5], t), 1000))
+        yield "x @ y, 8 x 8", shown(per_item(_calls(lambda v: v @ v, torch.ones(8, 8)), 1000))
+        yield "x.add_(1)", shown(per_item(_calls(lambda v: v.add_(1), torch.ones(8)), 1000))
+
+
+def tape_cost() -> Iterator[Row]:
+    """Yield seconds a node: to record it, and to run it backward."""
+    leaf, other = torch.ones(8, requires_grad=True), torch.ones(8)
+    plain = per_item(_chain(torch.ones(8), other), 1000)
+    taped = per_item(_chain(leaf, other), 1000)
+
+    def both(count: int) -> None:
+        _chain(leaf, other)(count).sum().backward()
+
+    yield "x + y with a tape node", f"{shown(taped)} (the node: {shown(max(taped - plain, 0))})"
+    yield "backward of a node", shown(max(per_item(both, 1000) - taped, 0))
+
+
+def trace_cost() -> Iterator[Row]:
+    """Yield the seconds of a trace and of a replay, against the eager run of the same function."""
+    x = torch.ones(8)
+    count = 2000
+
+    def function(v: Any) -> Any:
+        for _ in range(count):
+            v = (v + 1.0) * 0.5
+        return v
+
+    eager = measure(lambda: function(x), 1.0).minimum
+    traced = measure(lambda: torch.trace(function, x), 2.0).minimum
+    program = torch.trace(function, x).program()
+    replayed = measure(lambda: program(x), 1.0).minimum
+    nodes = 2 * count
+    yield "eager, an op", shown(eager / nodes)
+    yield "trace, a node", f"{shown(traced / nodes)} ({traced / eager:.1f} times eager)"
+    yield "replay, a node", f"{shown(replayed / nodes)} ({replayed / eager:.2f} times eager)"
+
+
+def file_cost(sizes: tuple[int, ...]) -> Iterator[Row]:
+    """Yield seconds and bytes of files of many nodes."""
+    for nodes in sizes:
+
+        def function(v: Any, count: int = nodes // 2) -> Any:
+            for _ in range(count):
+                v = (v + 1.0).tanh()
+            return v
+
+        start = time.perf_counter()
+        traced = torch.trace(function, torch.ones(8))
+        made = time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tg"
+            saving = measure(lambda path=path, traced=traced: torch.save(traced, path), 0, 1)
+            loading = measure(lambda path=path: torch.load(path), 0, 1)
+            size = path.stat().st_size
+        yield (
+            f"{nodes} nodes",
+            f"trace {shown(made)}, save {shown(saving.minimum)}, load {shown(loading.minimum)}, "
+            f"{size / 1e6:.2f} MB, {size / nodes:.0f} bytes a node",
+        )
+
+
+_START = """
+import json, sys, time
+start = time.perf_counter()
+import numpy
+middle = time.perf_counter()
+import tracegraph
+end = time.perf_counter()
+import resource
+print(json.dumps([middle - start, end - middle,
+                  resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+_ANSWER = """
+import json, sys, time
+start = time.perf_counter()
+import numpy, tracegraph
+program = tracegraph.load(sys.argv[1])
+program(tracegraph.tensor(numpy.ones((1, 784), "float32")))
+import resource
+print(json.dumps([time.perf_counter() - start,
+                  resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+
+
+def _best(code: str, *arguments: str, rounds: int = 5) -> list[float]:
+    """Return the least of each number that fresh processes print; bytecode is kept."""
+    with tempfile.TemporaryDirectory() as cache:
+        settings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        settings |= {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": cache}
+        runs = []
+        for _ in range(rounds):
+            command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+            done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
+            runs.append(json.loads(done.stdout))
+    return [min(values) for values in zip(*runs, strict=True)]
+
+
+def start_cost() -> Iterator[Row]:
+    """Yield the seconds and megabytes of a start: the import, and the first answer of a file."""
+    numpy, ours, memory = _best(_START)
+    yield "import numpy", shown(numpy)
+    yield "import tracegraph, beyond NumPy", f"{shown(ours)}, {memory:.0f} MB in all"
+    from tests import workloads
+
+    made = workloads.build(torch, "mlp_b1")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tg"
+        torch.save(torch.trace(made.module, made.inputs), path)
+        seconds, memory = _best(_ANSWER, str(path))
+    yield "start to the first answer of an MLP", f"{shown(seconds)}, {memory:.0f} MB in all"
+
+
+def render(quick: bool) -> Iterator[str]:
+    """Yield the lines of the tables."""
+    groups = {
+        "eager ops on 8 floats": dispatch_cost,
+        "the tape": tape_cost,
+        "tracing": trace_cost,
+        "files": lambda: file_cost((10_000,) if quick else (10_000, 100_000)),
+        "starting": start_cost,
+    }
+    for title, rows in groups.items():
+        yield ""
+        yield title
+        for name, value in rows():
+            yield f"  {name:40}{value}"

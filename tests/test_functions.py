@@ -1,0 +1,261 @@
+"""General tensor functions beside PyTorch: values, dtypes, shapes and gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracegraph as tg
+from tests import function_cases
+from tests.function_cases import FLOATS, operands, split
+
+DIFFERENTIABLE = (
+    function_cases.POINTWISE, function_cases.REDUCTION, function_cases.SHAPE,
+    function_cases.INDEXING, function_cases.LINEAR,
+)  # fmt: skip
+CALLS = [call for table in DIFFERENTIABLE for call in split(table)]
+WRITES = split(function_cases.IN_PLACE) + split(function_cases.OUT)
+TOLERANCE = {np.float64: 1e-9, np.float32: 2e-5}
+
+
+def tensors(t: ModuleType, dtype: Any, gradients: bool, strided: bool = False) -> dict[str, Any]:
+    """Return the operands as tensors of a module, floats as leaves if gradients are wanted."""
+    made = {}
+    for name, array in operands(dtype).items():
+        if strided and array.ndim >= 2:  # the same elements, columns first in memory
+            array = np.asfortranarray(array)
+        made[name] = t.from_numpy(array) if strided else t.tensor(array)
+        if gradients and name in FLOATS:
+            made[name].requires_grad_()
+    return made
+
+
+def flatten(result: Any) -> list[Any]:
+    if isinstance(result, (tuple, list)):
+        return [leaf for part in result for leaf in flatten(part)]
+    return [result]
+
+
+def array_of(value: Any) -> Any:
+    return value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
+def compare(found: Any, expected: Any, tolerance: float) -> None:
+    found, expected = array_of(found), array_of(expected)
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    if expected.dtype.kind != "f":
+        np.testing.assert_array_equal(found, expected)
+        return
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = max(1.0, float(finite.max(initial=0)))
+    np.testing.assert_allclose(found, expected, tolerance, tolerance * scale)
+
+
+def run(t: ModuleType, call: str, named: dict[str, Any]) -> list[Any]:
+    return flatten(eval(call, {"t": t}, named))  # noqa: S307
+
+
+def backward(results: list[Any]) -> bool:
+    """Run backward from a weighted sum of what has history; says whether there was any."""
+    total = None
+    for result in results:
+        if getattr(result, "requires_grad", False):
+            weights = result.new_tensor(np.linspace(0.5, 1.5, result.numel()).tolist())
+            part = (result * weights.reshape(result.shape)).sum()
+            total = part if total is None else total + part
+    if total is not None:
+        total.backward()
+    return total is not None
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("call", CALLS)
+def test_results_and_gradients_are_those_of_pytorch(call: str, dtype: Any) -> None:
+    import torch
+
+    theirs = tensors(torch, dtype, gradients=True)
+    mine = tensors(tg, dtype, gradients=True)
+    with np.errstate(all="ignore"):
+        expected, found = run(torch, call, theirs), run(tg, call, mine)
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            compare(a, b, TOLERANCE[dtype])
+        try:
+            if not backward(expected):
+                return
+        except (RuntimeError, NotImplementedError):
+            return  # PyTorch has no derivative here
+        assert backward(found)
+    for name, tensor in theirs.items():
+        if tensor.grad is not None:
+            grad = mine[name].grad
+            found_grad = np.zeros(tensor.shape, dtype) if grad is None else grad
+            compare(found_grad, tensor.grad, 20 * TOLERANCE[dtype])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("call", CALLS)
+def test_layout_in_memory_changes_nothing(call: str) -> None:
+    plain = run(tg, call, tensors(tg, np.float64, gradients=False))
+    if ".view(" in call:
+        return  # a view of other strides is refused, as it should be
+    strided = run(tg, call, tensors(tg, np.float64, gradients=False, strided=True))
+    for a, b in zip(plain, strided, strict=True):
+        compare(a, b, 1e-12)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("call", WRITES)
+def test_writes_are_those_of_pytorch(call: str) -> None:
+    """What a write returns, and what every operand holds afterwards."""
+    import torch
+
+    theirs = tensors(torch, np.float64, gradients=False)
+    mine = tensors(tg, np.float64, gradients=False)
+    with np.errstate(all="ignore"):
+        expected, found = run(torch, call, theirs), run(tg, call, mine)
+    for a, b in zip(found, expected, strict=True):
+        compare(a, b, 1e-9)
+    for name, tensor in theirs.items():
+        compare(mine[name], tensor, 1e-9)
+
+
+@pytest.mark.parametrize("call", split(function_cases.IN_PLACE))
+def test_a_write_in_place_is_the_function_with_its_gradient(call: str) -> None:
+    """`x.f_(...)` after `x = x * 1` has the gradient of `x.f(...)`, where there is such an f."""
+    name, arguments, function = method_parts(call)
+    if not function or not hasattr(tg.Tensor, function):
+        pytest.skip("has no form out of place")
+    grads = []
+    for method in (function, function + "_"):
+        named = tensors(tg, np.float64, gradients=True)
+        leaf = named[name]
+        if not leaf.requires_grad:
+            pytest.skip("holds no floats")
+        named[name] = leaf * 1
+        with np.errstate(all="ignore"):
+            backward(run(tg, f"{name}.{method}({arguments}", named))
+        grads.append({k: t.grad for k, t in (named | {name: leaf}).items() if k in FLOATS})
+    for key, grad in grads[0].items():
+        other = grads[1][key]
+        zeros = np.zeros(tuple(tensors(tg, np.float64, False)[key].shape))
+        a, b = (zeros if g is None else array_of(g) for g in (grad, other))
+        np.testing.assert_allclose(a, b, 1e-12, 1e-12)
+
+
+def method_parts(call: str) -> tuple[str, str, str]:
+    """Split `x.f_(arguments)` into the operand, the arguments and f; f is empty for other calls."""
+    head, _, arguments = call.partition("(")
+    name, dot, method = head.partition(".")
+    plain = bool(dot) and name.isalpha() and method.endswith("_") and method[:-1].isidentifier()
+    comparisons = ("eq_", "gt_", "logical_not_")  # their functions give bools
+    return name, arguments, method[:-1] if plain and method not in comparisons else ""
+
+
+# Without an oracle.
+
+KNOWN = {
+    "t.arange(6).reshape(2, 3) @ t.arange(3)": [5, 14],
+    "t.einsum('ij,jk->ik', t.eye(2) * 2, t.ones(2, 2))": [[2.0, 2.0], [2.0, 2.0]],
+    "t.tensor([3.0, 1.0, 2.0]).sort().indices": [1, 2, 0],
+    "t.tensor([[1.0, 5.0], [7.0, 2.0]]).max(1).values": [5.0, 7.0],
+    "t.tensor([1.0, 2.0, 3.0, 4.0]).var()": 5 / 3,
+    "t.tensor([1.0, 2.0, 4.0]).cumprod(0)": [1.0, 2.0, 8.0],
+    "t.tensor([0.0, 0.0]).logsumexp(0)": math.log(2),
+    "t.tensor([0.0, math.log(3)]).softmax(0)": [0.25, 0.75],
+    "t.linalg.det(t.tensor([[2.0, 1.0], [1.0, 3.0]]))": 5.0,
+    "t.linalg.solve(t.tensor([[2.0, 0.0], [0.0, 4.0]]), t.tensor([2.0, 2.0]))": [1.0, 0.5],
+    "t.lgamma(t.tensor([1.0, 2.0, 5.0]))": [0.0, 0.0, math.log(24)],
+    "t.tensor([1, 5, 3, 3]).unique()": [1, 3, 5],
+    "t.zeros(3).scatter_add(0, t.tensor([0, 2, 2]), t.ones(3))": [1.0, 0.0, 2.0],
+    "t.tensor([[1, 2], [3, 4]]).roll(1)": [[4, 1], [2, 3]],
+    "t.clamp(t.tensor([-1.0, math.nan, 3.0]), 0, 1)": [0.0, math.nan, 1.0],
+    "t.cross(t.tensor([1.0, 0, 0]), t.tensor([0.0, 1, 0]))": [0.0, 0.0, 1.0],
+    "t.quantile(t.tensor([0.0, 1.0, 2.0, 3.0]), 0.5)": 1.5,
+    "t.histc(t.tensor([0.0, 1.0, 2.0, 1.0]), 2, 0, 2)": [1.0, 3.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", KNOWN)
+def test_known_values(call: str) -> None:
+    result = eval(call, {"t": tg, "math": math})  # noqa: S307
+    np.testing.assert_allclose(result.numpy(), KNOWN[call], 1e-6, 1e-6)
+
+
+def gradient_of(function: Any, *values: Any) -> list[list[float]]:
+    leaves = [tg.tensor(v, dtype=tg.float64, requires_grad=True) for v in values]
+    function(*leaves).sum().backward()
+    return [leaf.grad.tolist() for leaf in leaves]
+
+
+def test_ties_share_the_gradient_of_amax_and_the_first_takes_that_of_max() -> None:
+    assert gradient_of(lambda x: x.amax(0), [2.0, 2.0, 1.0]) == [[0.5, 0.5, 0.0]]
+    assert gradient_of(lambda x: x.max(), [2.0, 2.0, 1.0]) == [[0.5, 0.5, 0.0]]
+    assert gradient_of(lambda x: x.max(0).values, [2.0, 2.0, 1.0]) == [[1.0, 0.0, 0.0]]
+    assert gradient_of(tg.maximum, [1.0, 3.0], [1.0, 2.0]) == [[0.5, 1.0], [0.5, 0.0]]
+
+
+def test_products_with_zeros_have_exact_gradients() -> None:
+    assert gradient_of(lambda x: x.prod(), [0.0, 3.0, 2.0]) == [[6.0, 0.0, 0.0]]
+    assert gradient_of(lambda x: x.prod(), [0.0, 0.0, 2.0]) == [[0.0, 0.0, 0.0]]
+    assert gradient_of(lambda x: x.cumprod(0), [2.0, 0.0, 3.0]) == [[1.0, 8.0, 0.0]]
+
+
+def test_norms_have_no_gradient_at_zero_and_deviations_none_where_nothing_varies() -> None:
+    assert gradient_of(lambda x: x.norm(), [0.0, 0.0]) == [[0.0, 0.0]]
+    assert gradient_of(lambda x: x.std(), [1.0, 1.0]) == [[0.0, 0.0]]
+    assert gradient_of(lambda x: x**0, [0.0, 2.0]) == [[0.0, 0.0]]
+
+
+def test_a_determinant_of_a_singular_matrix_has_a_gradient() -> None:
+    assert np.allclose(gradient_of(tg.det, [[1.0, 2.0], [2.0, 4.0]]), [[[4.0, -2.0], [-2.0, 1.0]]])
+
+
+def test_named_results_have_the_names_of_pytorch() -> None:
+    values, indices = found = tg.tensor([3.0, 1.0]).sort()
+    assert found.values is values
+    assert found.indices is indices
+    assert type(found).__name__ == "sort"
+    assert copy.copy(found) == found
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("t.ones(2, 3) @ t.ones(2, 3)", RuntimeError),
+        ("t.ones(2) @ t.ones(3)", RuntimeError),
+        ("t.ones(2, 2) @ t.ones(2, 2, dtype=t.float64)", RuntimeError),
+        ("t.ones(0, 3).max()", RuntimeError),
+        ("t.ones(0, 3).max(0)", IndexError),
+        ("t.ones(2, 3).sum(2)", IndexError),
+        ("t.ones(2, 3).mean(0, dtype=t.float32).gather(0, t.tensor([3]))", RuntimeError),
+        ("t.ones(2, 3).scatter(0, t.tensor([[2]]), 1.0)", IndexError),
+        ("t.tensor([1, 2]).mean()", RuntimeError),
+        ("t.linalg.inv(t.zeros(2, 2))", t_error := tg.linalg.LinAlgError),
+        ("t.linalg.cholesky(-t.eye(2))", t_error),
+        ("t.linalg.inv(t.ones(2, 3))", RuntimeError),
+        ("t.ones(3).topk(4)", RuntimeError),
+        ("t.cat([])", ValueError),
+        ("t.cat([t.ones(2, 3), t.ones(2, 2)])", RuntimeError),
+        ("t.einsum('ij,jk', t.ones(2, 3), t.ones(2, 3))", RuntimeError),
+        ("t.ones(2).masked_fill(t.ones(2), 0)", RuntimeError),
+        ("t.tensor([1]).masked_fill(t.tensor([True]), 0.5)", RuntimeError),
+        ("t.ones(3).reshape(2, 2)", RuntimeError),
+        ("t.ones(2, 3).expand(2, 4)", RuntimeError),
+        ("t.arange(3, 0)", RuntimeError),
+        ("t.ones(3).tril()", RuntimeError),
+        ("t.add(t.ones(2), 1, out=t.ones(2, dtype=t.int64))", RuntimeError),
+    ],
+)
+def test_misuse_raises_what_pytorch_raises(call: str, error: Any) -> None:
+    with pytest.raises(error) as caught:
+        eval(call, {"t": tg})  # noqa: S307
+    assert str(caught.value)

@@ -1,0 +1,248 @@
+"""Tensors to Python, NumPy, other dtypes, devices and layouts.
+
+What leaves the graph for Python (`item`, `bool`, `numpy`, ...) tells an active trace first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracegraph import modes
+from tracegraph.api import shape
+from tracegraph.api.promotion import cast
+from tracegraph.devices import device_of, parse_device
+from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
+from tracegraph.engine import clone, move
+from tracegraph.errors import AutogradError, DTypeError, OpError
+from tracegraph.leaves import is_leaf, requires_grad
+from tracegraph.tape import make_leaf
+from tracegraph.tensors import (
+    Size,
+    Tensor,
+    type_of,
+    wrap,
+    xp_of,
+)
+
+
+def leave_graph(t: Tensor, how: str) -> None:
+    """Tell an active trace that a value leaves the graph for Python.
+
+    Raises:
+        BakeError: a trace is running and the value depends on it.
+    """
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            value = t._data.item() if t._data.size == 1 else f"array of shape {t._data.shape}"
+            recorder.bake(t, how, value)
+
+
+def item(self: Tensor) -> Any:
+    """Return the only element as a Python number.
+
+    Raises:
+        OpError: there is not exactly one element.
+        BakeError: a trace is running.
+    """
+    leave_graph(self, "item()")
+    if self._data.size != 1:
+        raise OpError(f"a Tensor with {self._data.size} elements cannot be converted to Scalar")
+    value = self._data.item()
+    return float(value) if type_of(self).dtype.kind == FLOAT_KIND else value
+
+
+def tolist(self: Tensor) -> Any:
+    """Return nested lists of Python numbers."""
+    leave_graph(self, "tolist()")
+    data = self._data
+    if type_of(self).dtype.kind == FLOAT_KIND and data.dtype.kind == "V":
+        data = data.astype(np.float32)
+    return data.tolist()
+
+
+def numpy(self: Tensor, *, force: bool = False) -> Any:
+    """Return a NumPy array that shares memory (`force` detaches and copies from a GPU first).
+
+    Raises:
+        AutogradError: the tensor requires a gradient.
+        TypeError: the tensor lives on a GPU.
+    """
+    if not force and requires_grad(self):
+        raise AutogradError(
+            "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+        )
+    leave_graph(self, "numpy()")
+    if xp_of(self._data) is not np:
+        if not force:
+            raise TypeError(
+                "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the "
+                "tensor to host memory first."
+            )
+        return self._data.get()
+    return self._data
+
+
+def to_array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> Any:
+    """The array that NumPy sees."""
+    data = numpy(self)
+    return np.array(data, dtype=dtype, copy=copy)
+
+
+def to_bool(self: Tensor) -> bool:
+    """The truth of a single element."""
+    if self._data.size != 1:
+        raise OpError(
+            "Boolean value of Tensor with "
+            + ("no values" if self._data.size == 0 else "more than one value")
+            + " is ambiguous"
+        )
+    leave_graph(self, "bool()")
+    return bool(self._data.item())
+
+
+def to_int(self: Tensor) -> int:
+    """The only element as an int."""
+    leave_graph(self, "int()")
+    return int(self._data.item())
+
+
+def to_float(self: Tensor) -> float:
+    """The only element as a float."""
+    leave_graph(self, "float()")
+    return float(self._data.item())
+
+
+def to_index(self: Tensor) -> int:
+    """The only element as an index."""
+    if type_of(self).dtype.kind == FLOAT_KIND or self._data.size != 1:
+        raise TypeError("only integer tensors of a single element can be converted to an index")
+    leave_graph(self, "index()")
+    return int(self._data.item())
+
+
+def length(self: Tensor) -> int:
+    """The size of the first dim."""
+    if not self._data.shape:
+        raise TypeError("len() of a 0-d tensor")
+    return int(self._data.shape[0])
+
+
+def iterate(self: Tensor) -> Any:
+    """Iterate over the first dim."""
+    if not self._data.shape:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter([self[i] for i in range(self._data.shape[0])])
+
+
+def contains(self: Tensor, value: Any) -> bool:
+    """Whether any element equals a value."""
+    return bool((self == value).any())
+
+
+def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return the tensor in another dtype and/or on another device: `to(dtype)`, `to(device)`,
+    `to(device, dtype)`, `to(other)`; itself when nothing changes.
+    """  # noqa: D205
+    dtype, device = kwargs.get("dtype"), kwargs.get("device")
+    for a in args:
+        if isinstance(a, Tensor):
+            dtype, device = type_of(a).dtype, device_of(a._data)
+        elif isinstance(a, DType) or a in (float, int, bool):
+            dtype = a
+        elif a is not None and not isinstance(a, bool):
+            device = a
+    out = self
+    if device is not None and parse_device(device) != device_of(self._data):
+        out = move(self, parse_device(device))
+    if dtype is not None:
+        out = cast(out, dtype_of(dtype))
+    if kwargs.get("copy") and out is self:
+        out = clone(self)
+    return out
+
+
+def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
+    """Return the tensor itself if its memory is in row-major order, else a copy."""
+    return self if self._data.flags.c_contiguous else clone(self)
+
+
+def view(self: Tensor, *size: Any) -> Tensor:
+    """Return the same memory under another shape.
+
+    Raises:
+        OpError: the strides do not allow it without a copy; use `reshape`.
+    """
+    if len(size) == 1 and isinstance(size[0], DType):
+        raise DTypeError("view(dtype) is not supported; use .to(dtype) to convert values")
+    wanted = shape.infer_shape(self._data.size, shape.requested(size))
+    if not self._data.flags.c_contiguous and xp_of(self._data) is np:
+        try:
+            np.reshape(self._data, wanted, copy=False)
+        except ValueError:
+            raise OpError(
+                "view size is not compatible with input tensor's size and stride (at least one "
+                "dimension spans across two contiguous subspaces). Use .reshape(...) instead."
+            ) from None
+    return shape.reshape(self, wanted)
+
+
+def size(self: Tensor, dim: int | None = None) -> Any:
+    """Return the shape, or one size of it."""
+    return Size(self._data.shape) if dim is None else self.shape[dim]
+
+
+def stride(self: Tensor, dim: int | None = None) -> Any:
+    """Return steps between elements along each dim, in elements."""
+    item_bytes = self._data.dtype.itemsize
+    steps = tuple(s // item_bytes for s in self._data.strides)
+    return steps if dim is None else steps[dim]
+
+
+def deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    """Copy memory, leaf state, gradient and attributes."""
+    if not is_leaf(self):
+        raise AutogradError(
+            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
+            "protocol at the moment."
+        )
+    out = type(self).__new__(type(self)) if type(self) is not Tensor else wrap(None)
+    out._data = self._data.copy()
+    if self._node is not None:
+        make_leaf(out)
+    if self._grad is not None:
+        out._grad = deepcopy(self._grad, memo)
+    out.__dict__.update(self.__dict__)
+    memo[id(self)] = out
+    return out
+
+
+def _rebuild(cls: type[Tensor], array: Any, requires_grad: bool, extra: dict[str, Any]) -> Tensor:
+    out = cls.__new__(cls) if cls is not Tensor else wrap(None)
+    out._data = array
+    if requires_grad:
+        make_leaf(out)
+    out.__dict__.update(extra)
+    return out
+
+
+def reduce_ex(self: Tensor, protocol: Any) -> Any:
+    """What pickle keeps: array, leaf state, attributes."""
+    leave_graph(self, "pickle")
+    return (_rebuild, (type(self), self._data, requires_grad(self), dict(self.__dict__)))
+
+
+def to_dlpack(self: Tensor, **options: Any) -> Any:
+    """Export through the DLPack protocol."""
+    leave_graph(self, "dlpack")
+    return self._data.__dlpack__(**options)
+
+
+def formatted(self: Tensor, spec: str) -> str:
+    """A 0-d tensor is formatted as its number; without a spec that is printing, no use of it."""
+    if spec:
+        return format(item(self), spec)
+    shown = self._data.shape or not hasattr(self._data, "item")
+    return str(self) if shown else str(self._data.item())
