@@ -111,7 +111,8 @@ class GraphMath:
         """
         if isinstance(number, float) and dtype.kind != FLOAT_KIND:
             raise GraphError(f"{number} beside {dtype}: cast first")
-        array = np.asarray(number, dtype=dtype.np)
+        with np.errstate(over="ignore"):  # 70000 is inf in float16, as where arrays are cast
+            array = np.asarray(number, dtype=dtype.np)
         return self.graph.add_constant(array, TensorType(dtype, array.shape), self.like).out
 
 

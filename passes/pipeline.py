@@ -54,8 +54,8 @@ PASSES: Final[tuple[Pass, ...]] = (
     Pass("simplify_algebra", simplify_algebra, True, "simplify"),
     Pass("merge_common", merge_common, True, "simplify"),
     Pass("fold_batch_norm", fold_batch_norm, False, "specialise"),
-    Pass("reduce_strength", reduce_strength, False, "specialise"),
     Pass("decompose", decompose, False, "specialise"),
+    Pass("reduce_strength", reduce_strength, False, "specialise"),
     Pass("fuse", fuse, False, "fuse"),
 )
 BY_NAME: Final = {p.name: p for p in PASSES}

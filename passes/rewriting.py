@@ -34,7 +34,8 @@ class Maker:
 
     def constant(self, value: Any, dtype: DType) -> Value:
         """Add a constant."""
-        array = np.asarray(value, dtype=dtype.np)
+        with np.errstate(over="ignore"):
+            array = np.asarray(value, dtype=dtype.np)
         return self.graph.add_constant(array, TensorType(dtype, array.shape), self.like).out
 
     def reshape(self, x: Value, shape: tuple[int, ...]) -> Value:

@@ -42,7 +42,7 @@ def flatten(result: Any) -> list[Any]:
 
 
 def array_of(value: Any) -> Any:
-    return value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
+    return value.detach().numpy(force=True) if hasattr(value, "detach") else np.asarray(value)
 
 
 def compare(found: Any, expected: Any, tolerance: float) -> None:
@@ -58,7 +58,7 @@ def compare(found: Any, expected: Any, tolerance: float) -> None:
 
 
 def run(t: ModuleType, call: str, named: dict[str, Any]) -> list[Any]:
-    return flatten(eval(call, {"t": t}, named))  # noqa: S307
+    return flatten(eval(call, {"t": t}, named))
 
 
 def backward(results: list[Any]) -> bool:
@@ -186,7 +186,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("call", KNOWN)
 def test_known_values(call: str) -> None:
-    result = eval(call, {"t": tg, "math": math})  # noqa: S307
+    result = eval(call, {"t": tg, "math": math})
     np.testing.assert_allclose(result.numpy(), KNOWN[call], 1e-6, 1e-6)
 
 
@@ -239,8 +239,8 @@ def test_named_results_have_the_names_of_pytorch() -> None:
         ("t.ones(2, 3).mean(0, dtype=t.float32).gather(0, t.tensor([3]))", RuntimeError),
         ("t.ones(2, 3).scatter(0, t.tensor([[2]]), 1.0)", IndexError),
         ("t.tensor([1, 2]).mean()", RuntimeError),
-        ("t.linalg.inv(t.zeros(2, 2))", t_error := tg.linalg.LinAlgError),
-        ("t.linalg.cholesky(-t.eye(2))", t_error),
+        ("t.linalg.inv(t.zeros(2, 2))", tg.linalg.LinAlgError),
+        ("t.linalg.cholesky(-t.eye(2))", tg.linalg.LinAlgError),
         ("t.linalg.inv(t.ones(2, 3))", RuntimeError),
         ("t.ones(3).topk(4)", RuntimeError),
         ("t.cat([])", ValueError),
@@ -257,5 +257,5 @@ def test_named_results_have_the_names_of_pytorch() -> None:
 )
 def test_misuse_raises_what_pytorch_raises(call: str, error: Any) -> None:
     with pytest.raises(error) as caught:
-        eval(call, {"t": tg})  # noqa: S307
+        eval(call, {"t": tg})
     assert str(caught.value)

@@ -158,6 +158,9 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]]] = [
     ("TripletMarginLoss", (), {"swap": True}, ((3, 4), (3, 4), (3, 4))),
     ("TripletMarginWithDistanceLoss", (), {}, ((3, 4), (3, 4), (3, 4))),
     ("CTCLoss", (), {"blank": 1}, ("logits", np.array([[2, 3], [0, 2]]), (5, 4), (2, 2))),
+    ("LinearCrossEntropyLoss", (4, 5), {}, ((3, 4), CLASSES)),
+    ("LinearCrossEntropyLoss", (4, 5), {"out_features": (2,), "bias": True, "ignore_index": 1},
+     ((3, 4), np.array([[0, 1], [4, 3], [2, 2]]))),
     ("AdaptiveLogSoftmaxWithLoss", (8, 10, [3, 6]), {"div_value": 2.0}, ((3, 8), CLASSES * 3)),
 ]  # fmt: skip
 
@@ -239,7 +242,7 @@ def test_dropout_zeroes_its_share_and_scales_the_rest(case: Any) -> None:
 def test_every_layer_of_pytorch_exists_with_its_arguments() -> None:
     import torch
 
-    missing = {"Container", "LinearCrossEntropyLoss"}
+    missing = {"Container"}
     for name, theirs in vars(torch.nn).items():
         if not inspect.isclass(theirs) or not issubclass(theirs, torch.nn.Module):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,83 @@ def test_data_parallel_passes_on_and_names_parameters() -> None:
         pass
     with pytest.raises(TypeError), tg.nn.attention.sdpa_kernel("fast"):
         pass
+
+
+def _symmetric(torch: Any) -> Any:
+    class Symmetric(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.triu() + x.triu(1).transpose(-1, -2)
+
+        def right_inverse(self, x: Any) -> Any:
+            return x.triu()
+
+    return Symmetric()
+
+
+@pytest.mark.oracle
+def test_parametrisations_compute_tensors_when_they_are_read() -> None:
+    import torch
+    from torch.nn.utils import parametrize as torch_parametrize
+
+    parametrize = tg.nn.utils.parametrize
+    ours, theirs = pair("Linear", (3, 3))
+    assert parametrize.register_parametrization(ours, "weight", _symmetric(tg)) is ours
+    torch_parametrize.register_parametrization(theirs, "weight", _symmetric(torch))
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert isinstance(ours, tg.nn.Linear)
+    copy_weights(theirs, ours)
+    compare(ours, theirs, (draw((2, 3)),))
+    ours.weight = tg.ones(3, 3) * 2
+    theirs.weight = torch.ones(3, 3) * 2
+    same(ours.parametrizations.weight.original, theirs.parametrizations.weight.original, "set")
+    with parametrize.cached():
+        assert ours.weight is ours.weight
+    assert ours.weight is not ours.weight
+    copied = copy.deepcopy(ours)
+    parametrize.register_parametrization(copied, "bias", tg.nn.Identity())
+    assert not parametrize.is_parametrized(ours, "bias")
+    assert copied.weight.tolist() == ours.weight.tolist()
+    parametrize.register_parametrization(ours, "weight", tg.nn.Identity())
+    assert len(ours.parametrizations.weight) == 2
+    for leave in (True, False):
+        module = copy.deepcopy(ours)
+        value = module.weight if leave else module.parametrizations.weight.original
+        expected = value.detach().tolist()
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=leave)
+        assert type(module) is tg.nn.Linear
+        assert list(module.state_dict()) == ["bias", "weight"]
+        assert module.weight.tolist() == expected
+        assert module.weight.requires_grad
+    for name, function in (("none", tg.nn.Identity()), ("bias", tg.nn.Unflatten(0, (3, 1)))):
+        with pytest.raises(ValueError, match="parametriz"):
+            parametrize.register_parametrization(ours, name, function)
+    with pytest.raises(ValueError, match="does not have a parametrization"):
+        parametrize.remove_parametrizations(ours, "bias")
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+@pytest.mark.parametrize("kind", ["Linear", "ConvTranspose1d"])
+def test_norms_as_parametrisations(kind: str, norm: str) -> None:
+    import torch
+
+    args = (4, 3) if kind == "Linear" else (4, 3, 2)
+    ours, theirs = pair(kind, args)
+    getattr(tg.nn.utils.parametrizations, norm)(ours)
+    getattr(torch.nn.utils.parametrizations, norm)(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    copy_weights(theirs, ours)
+    shape = (5, 4) if kind == "Linear" else (2, 4, 3)
+    for training in (True, False):
+        for module in (ours, theirs):
+            module.train(training).zero_grad()
+        compare(ours, theirs, (draw(shape),))
+    if kind != "Linear":
+        return
+    getattr(tg.nn.utils.parametrizations, norm)(ours, "bias")
+    getattr(torch.nn.utils.parametrizations, norm)(theirs, "bias")
+    copy_weights(theirs, ours)
+    for module in (ours, theirs):
+        module.zero_grad()
+    compare(ours, theirs, (draw(shape),))

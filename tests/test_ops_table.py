@@ -132,14 +132,10 @@ class Function:
         self.op, self.case = op, case
         self.arrays = operands(op, case, float64)
         self.kinds = [spec.kind for spec in case.inputs]
-        self.moves = [
-            kind in "fp" and not self.is_constant(i) for i, kind in enumerate(self.kinds)
-        ]
+        self.moves = [kind in "fp" and not self.is_constant(i) for i, kind in enumerate(self.kinds)]
         self.random = np.random.default_rng(7)
         results = self.results([wrap(a) for a in self.arrays])
-        self.weights = [
-            wrap(self.random.uniform(0.5, 1.5, r._data.shape)) for r in results
-        ]
+        self.weights = [wrap(self.random.uniform(0.5, 1.5, r._data.shape)) for r in results]
 
     def is_constant(self, place: int) -> bool:
         """Whether an operand has no gradient by design."""
@@ -221,9 +217,7 @@ def test_gradients_are_those_of_finite_differences(op: Op, case: Case) -> None:
 
     def slope_at(points: list[Tensor], again: bool) -> Any:
         grads = gradients(f(points), points, again=True)
-        terms = [
-            (g * wrap(v)).sum() for g, v in zip(grads, probe, strict=True) if g is not None
-        ]
+        terms = [(g * wrap(v)).sum() for g, v in zip(grads, probe, strict=True) if g is not None]
         return sum(terms[1:], terms[0]) if terms else wrap(np.zeros(()))
 
     second = gradients(slope_at(leaves, True), leaves, again=False)
@@ -272,5 +266,3 @@ def test_the_finite_differences_find_a_wrong_rule() -> None:
 def test_dtypes_of_samples_are_known() -> None:
     assert {dtype_of(d.name) for d in FLOATS} == set(FLOATS)
     assert not any(RANDOM in op.traits for op in OPS.values() if op.name not in EXTRA)
-
-

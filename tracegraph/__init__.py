@@ -78,6 +78,12 @@ _LAZY = {
     "set_num_threads": "tracegraph.compiler",
     "get_num_threads": "tracegraph.compiler",
 }
+_FUNCTIONAL = """adaptive_avg_pool1d alpha_dropout avg_pool1d bilinear celu celu_ channel_shuffle
+    conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d
+    cosine_similarity dropout feature_alpha_dropout group_norm layer_norm max_pool1d
+    max_pool1d_with_indices max_pool2d max_pool3d native_channel_shuffle pairwise_distance pdist
+    pixel_shuffle pixel_unshuffle relu_ rms_norm rrelu rrelu_ selu selu_ threshold threshold_"""
+_LAZY.update(dict.fromkeys(_FUNCTIONAL.split(), "tracegraph.nn.functional"))
 _SUBMODULES = frozenset(
     """amp autograd cuda distributions errors fft fx jit linalg models nn optim random special utils
     hub backends version testing onnx passes runtime ir""".split()

@@ -45,21 +45,25 @@ FAMILIES: Final = (
     creation, pointwise, activation, random, reduction, shape, rearrangement, contraction, einsum,
     matrices, selection, sorting, statistics, differences, legacy_linear_algebra, queries,
 )  # fmt: skip
-_INNER: Final = frozenset(
-    """finish note_constant shape_of legacy_tensor infer_shape slice_dim matrix_product requested reshaped""".split()
-)
-_ELSEWHERE: Final = {
+_INNER: Final = frozenset((
+    "finish", "infer_shape", "legacy_tensor", "matrix_product", "note_constant", "requested",
+    "reshaped", "shape_of", "slice_dim",
+))  # fmt: skip
+_ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": special.polygamma,
     "mvlgamma": special.multigammaln,
     "logit": special.logit,
 }
 
 PLAIN: Final[dict[str, Callable[..., Any]]] = {
-    name: function
-    for family in FAMILIES
-    for name, function in functions_of(family).items()
-    if name not in _INNER
-} | _ELSEWHERE
+    **{
+        name: function
+        for family in FAMILIES
+        for name, function in functions_of(family).items()
+        if name not in _INNER
+    },
+    **_ELSEWHERE,
+}
 """The functions as they are written."""
 
 FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
@@ -71,15 +75,18 @@ TENSOR_METHODS: Final[dict[str, Callable[..., Any]]] = {
     name: accept_keywords(function, with_out=False) for name, function in PLAIN.items()
 }
 
-IN_PLACE: Final = frozenset(
-    """abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin
-    arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh baddbmm bitwise_and
-    bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max
-    clamp_min clip copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv
-    exp exp2 expm1 fix float_power floor floor_divide fmod frac ge greater greater_equal gt
-    heaviside hypot i0 index_add index_copy index_fill index_put index_reduce ldexp le lerp less less_equal lgamma log log10 log1p log2 logical_and
-    logical_not logical_or logical_xor logit lt masked_fill masked_scatter maximum minimum mul multiply mvlgamma nan_to_num ne neg negative
-    nextafter not_equal pow put rad2deg reciprocal relu remainder renorm round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign
-    sin sinc sinh sqrt square sub subtract tan tanh tril triu true_divide trunc xlogy""".split()
-)
+_IN_PLACE_NAMES: Final = """
+abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin
+arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh baddbmm bitwise_and
+bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max
+clamp_min clip copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv
+exp exp2 expm1 fix float_power floor floor_divide fmod frac ge greater greater_equal gt
+heaviside hypot i0 index_add index_copy index_fill index_put index_reduce ldexp le lerp less
+less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt
+masked_fill masked_scatter maximum minimum mul multiply mvlgamma nan_to_num ne neg negative
+nextafter not_equal pow put rad2deg reciprocal relu remainder renorm round rsqrt scatter
+scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh tril
+triu true_divide trunc xlogy
+"""
+IN_PLACE: Final = frozenset(_IN_PLACE_NAMES.split())
 """Functions that have an in-place form `name_`."""

@@ -20,6 +20,9 @@ from tracegraph.tensors import Tensor, storage_of
 
 _ATOMS = (int, float, str, bytes, bool, type(None), complex, type, types.ModuleType)
 _MAX_ITEMS = 100_000
+_OPAQUE = ("builtins", "numpy", "cupy", "networkx", "threading", *(f"tracegraph.{name}" for name in (
+    "devices", "dtypes", "entry", "ir", "loaded", "ops", "random", "recording", "runtime",
+    "tracing")))  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -190,11 +193,9 @@ def _contents(container: Any) -> dict[Any, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is an instance of a class of the user's (not of a library in C or ours)."""
-    if not hasattr(value, "__dict__"):
-        return False
-    origin = (type(value).__module__ or "").split(".")[0]
-    return origin not in ("builtins", "numpy", "tracegraph", "cupy", "networkx", "threading")
+    """Whether attributes of this may be State: not of libraries in C, nor of our machinery."""
+    origin = type(value).__module__ or ""
+    return hasattr(value, "__dict__") and not origin.startswith(_OPAQUE)
 
 
 def _visit_optimizer(found: Walk, path: str, optimizer: Any) -> None:

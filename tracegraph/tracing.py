@@ -217,8 +217,11 @@ class _Attempt:
         """Say what a second call would find otherwise than this one did, besides values."""
         told = changes(self.found)
         for path, t in walk(self.function).tensors.items():
-            if path in self.found.tensors and t.grad_fn is not None:
+            before = self.found.tensors.get(path)
+            if before is not None and t.grad_fn is not None:
                 told.append(f"{path} (a part of the gradient history after; detach() it)")
+            elif before is not None and t.requires_grad != before.requires_grad:
+                told.append(f"{path} (requires_grad is {t.requires_grad} after)")
         return told
 
     def check_again(self, second: _Attempt) -> None:

@@ -59,13 +59,16 @@ class Record:
 
 @dataclasses.dataclass
 class Built:
-    """A program made real on one module: State by name, the function, inputs of a call."""
+    """A program made real on one module: the function, its inputs of a call, what it holds."""
 
-    T: Any
-    state: dict[str, Any]
     function: Callable[..., Any]
     inputs: Callable[[int], tuple[Any, ...]]
-    reseed: Callable[[], None]
+    read: Callable[[], dict[str, Any]]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """State by name, as it is now."""
+        return self.read()
 
 
 def numbers(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -73,7 +76,7 @@ def numbers(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.RandomState(seed % (1 << 31)).randint(-8, 9, shape) / 4.0
 
 
-def build(program: Program, T: Any, uniform: Callable[..., Any], seed: int = 7) -> Built:
+def build(program: Program, T: Any, uniform: Callable[..., Any]) -> Built:
     """Run the program's text on a module; `uniform(*shape)` gives its random numbers."""
 
     def tensor(seed: int, *shape: int) -> Any:
@@ -85,18 +88,36 @@ def build(program: Program, T: Any, uniform: Callable[..., Any], seed: int = 7) 
 
     def grad(loss: Any, inputs: list[Any], **options: Any) -> list[Any]:
         found = T.autograd.grad(loss, inputs, allow_unused=True, **options)
-        return [T.zeros_like(t) if g is None else g for g, t in zip(found, inputs)]
+        return [T.zeros_like(t) if g is None else g for g, t in zip(found, inputs, strict=True)]
 
     def grad_of(t: Any) -> Any:
         return T.zeros_like(t) if t.grad is None else t.grad
 
+    class Cube(T.autograd.Function):  # type: ignore[misc, name-defined]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x * x * x
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return g * 3 * x * x
+
     names = {
-        "T": T, "Box": Box, "Pair": Pair, "Record": Record, "tensor": tensor, "grad": grad,
-        "integers": integers, "uniform": uniform, "grad_of": grad_of, "D": T.float64,
+        "T": T, "D": T.float64, "Box": Box, "Pair": Pair, "Record": Record, "Cube": Cube,
+        "tensor": tensor, "integers": integers, "uniform": uniform, "grad": grad, "grad_of": grad_of,
     }  # fmt: skip
     source = program.source()
     linecache.cache[FILE] = (len(source), None, source.splitlines(True), FILE)
     exec(compile(source, FILE, "exec"), names)
-    state, function, inputs = names["build"]()
-    state = {k: v for k, v in state.items() if not callable(v) or isinstance(v, Box)}
-    return Built(T, state, function, inputs, lambda: None)
+    held, function, inputs = names["build"]()
+
+    def state() -> dict[str, Any]:
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        now = {**held, **{name: cell.cell_contents for name, cell in cells}}
+        if "g0" in names:
+            now["g0"] = names["g0"]
+        return {k: v for k, v in now.items() if k != "opt" and not callable(v)}
+
+    return Built(function, inputs, state)

@@ -16,6 +16,11 @@ Shape = tuple[int, ...]
 SHAPES: tuple[Shape, ...] = (
     (2, 3), (3,), (), (3, 3), (4,), (2, 1, 3), (1, 3), (2, 2, 2), (4, 2), (1,), (0, 3), (5,),
 )  # fmt: skip
+OPTIMIZERS = (
+    ("SGD", "lr=0.1, momentum=0.5"), ("SGD", "lr=0.1"), ("Adam", "lr=0.1"),
+    ("SGD", "lr=0.1, momentum=0.5, dampening=0.25"), ("AdamW", "lr=0.1"), ("Adagrad", "lr=0.1"),
+    ("RMSprop", "lr=0.1"),
+)  # fmt: skip
 SCALARS = ("2.0", "0.5", "-1.5", "3", "-1", "0.25", "1.0", "0.0")
 
 
@@ -55,7 +60,8 @@ class Writer:
         self.vars: list[Var] = []
         self.params: list[Var] = []
         self.state: list[Var] = []
-        self.accumulates = False
+        self.optimizers: list[tuple[str, list[Var]]] = []
+        self.heads: list[str] = []
         self.depth = 0
         self.no_grad = 0
         self.count = 0
@@ -155,7 +161,7 @@ class Writer:
     def tensor_operand(self, shape: Shape, target: Var | None = None) -> str:
         """As `operand`, always a tensor."""
         found = self.operand(shape, target, whole=True)
-        return found if found.startswith(("v", "x", "box", "c")) else f"T.full((), {found}, dtype=D)"
+        return f"T.full((), {found}, dtype=D)" if found in SCALARS else found
 
     def scalar(self) -> str:
         """A Python number."""
@@ -181,6 +187,14 @@ class Writer:
             self.setup.append("box.items = [tensor(31, 2), {'a': tensor(32, 3)}]")
             self._known("box.items[0]", (2,), False)
             self._known("box.items[1]['a']", (3,), False)
+        if self.c.chance(10):
+            self.setup += ["global g0", "g0 = tensor(33, 3)"]
+            self._known("g0", (3,), False)
+        if self.params and self.c.chance(30):
+            name, options = self.c.pick(OPTIMIZERS)
+            listed = ", ".join(p.name for p in self.params)
+            self.setup.append(f"opt = T.optim.{name}([{listed}], {options})")
+            self.optimizers.append(("opt", list(self.params)))
 
     def _state_tensor(self, name: str, seed: int, trained: bool) -> None:
         shape = self.c.pick(SHAPES)
@@ -210,6 +224,10 @@ class Writer:
             shape = self.c.pick(SHAPES)
             sizes = "".join(f", {n}" for n in shape)
             self.count += 1
+            if self.c.chance(5):
+                self.inputs.append((name, f"{{'a': [tensor(10 * call + {50 + i}{sizes})], 'b': 2}}"))
+                self.vars.append(Var(f"{name}['a'][0]", shape, root=self.count))
+                continue
             if self.c.chance(10):
                 self.inputs.append((name, f"integers(call + {40 + i}, 3{sizes})"))
                 self.vars.append(Var(name, shape, "i"))
@@ -221,8 +239,7 @@ class Writer:
 
     def make_body(self, most: int) -> None:
         """Write statements, at least one."""
-        self.accumulates = self.c.chance(40)
-        if not self.accumulates:
+        if self.c.chance(60):
             for p in self.params:
                 self.line(f"{p.name}.grad = None")
         for _ in range(most):
@@ -254,7 +271,8 @@ class Writer:
         self.make_inputs()
         self.make_body(most)
         result = self.make_result()
-        return Program(tuple(self.setup), tuple(self.inputs), tuple(self.body), result)
+        body = (*self.heads, *self.body)
+        return Program(tuple(self.setup), tuple(self.inputs), body, result)
 
 
 def _fits(shape: Shape, into: Shape) -> bool:
@@ -266,6 +284,7 @@ def _fits(shape: Shape, into: Shape) -> bool:
 
 def write(choices: Choices, most: int = 25) -> Program:
     """Return a random program."""
+    from tests.fuzz.families import FAMILIES
     from tests.fuzz.statements import STATEMENTS
 
-    return Writer(choices, STATEMENTS).program(most)
+    return Writer(choices, [*STATEMENTS, *FAMILIES]).program(most)

@@ -25,11 +25,9 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
             f"{count} and channel size = {channels}."
         )
     shape = (count, *(1,) * (input.ndim - 2)) if input.ndim > 1 else (1,) * input.ndim
-    out: Tensor = front.prelu(input, front.reshape(weight, shape=shape))
-    return out
+    return front.prelu(input, front.reshape(weight, shape=shape))
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """Return input where its absolute value exceeds `lambd`, else 0."""
-    out: Tensor = front.hardshrink(input, lambd=float(lambd))
-    return out
+    return front.hardshrink(input, lambd=float(lambd))

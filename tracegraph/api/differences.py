@@ -80,9 +80,7 @@ def cumulative_trapezoid(
 # Gradients.
 
 
-def _slope_ends(
-    y: Tensor, gaps: Any, dim: int, edge_order: int
-) -> tuple[Tensor, Tensor]:
+def _slope_ends(y: Tensor, gaps: Any, dim: int, edge_order: int) -> tuple[Tensor, Tensor]:
     """One-sided differences at both ends, of first or second order."""
     size = y.shape[dim]
 
@@ -111,16 +109,16 @@ def _slopes(y: Tensor, gaps: Any, dim: int, edge_order: int) -> Tensor:
     """Central differences of second order inside (Fornberg 1988), one-sided ones at the ends."""
     size = y.shape[dim]
     if size < edge_order + 1:
-        raise OpError(
-            "torch.gradient expected each dimension size to be at least edge_order+1"
-        )
+        raise OpError("torch.gradient expected each dimension size to be at least edge_order+1")
     parts = list(_slope_ends(y, gaps, dim, edge_order))
     if size > 2:
         low, middle, high = (narrow(y, dim, i, size - 2) for i in range(3))
         if isinstance(gaps, Tensor):
             a, b = narrow(gaps, dim, 0, size - 2), narrow(gaps, dim, 1, size - 2)
             inner = (
-                low * (-b / (a * (a + b))) + middle * ((b - a) / (a * b)) + high * (a / (b * (a + b)))
+                low * (-b / (a * (a + b)))
+                + middle * ((b - a) / (a * b))
+                + high * (a / (b * (a + b)))
             )
         else:
             inner = (high - low) / (gaps * 2)
@@ -160,5 +158,3 @@ def gradient(
             gaps = reshape(diff(space), shape)
         results.append(_slopes(input, gaps, place, edge_order))
     return results
-
-

@@ -124,7 +124,9 @@ def _pair(
         return _shaped(_ordered(t, order), (*lead, *ends))
 
     if summed:
-        out = matrix_product(group(x, lx, batch, only_x, summed), group(y, ly, batch, summed, only_y))
+        out = matrix_product(
+            group(x, lx, batch, only_x, summed), group(y, ly, batch, summed, only_y)
+        )
     else:
         out = group(x, lx, batch, only_x, []) * group(y, ly, batch, [], only_y)
     return _shaped(out, shape), result

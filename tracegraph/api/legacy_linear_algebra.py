@@ -145,5 +145,3 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
         if dim is None:
             raise OpError("no dimension of size 3 in input")
     return linalg.cross(input, other, dim=dim)
-
-

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from tracegraph import return_types
 from tracegraph.api.contraction import matmul, multi_dot, vecdot
 from tracegraph.api.matrices import tril
 from tracegraph.api.matrices import vander as _vander
+from tracegraph.api.norms import matrix_norm, norm, vector_norm
 from tracegraph.api.pointwise import abs, gt, log, maximum, where
-from tracegraph.api.promotion import cast, counting, filled, float_operand, single_dtype
+from tracegraph.api.promotion import cast, counting, filled, single_dtype
 from tracegraph.api.rearrangement import roll
-from tracegraph.api.reduction import Dims, amax, amin, sum
+from tracegraph.api.reduction import amax, sum
 from tracegraph.api.shape import (
     broadcast_tensors,
     expand,
@@ -25,10 +25,10 @@ from tracegraph.api.shape import (
 )
 from tracegraph.api.shape import diagonal as _diagonal
 from tracegraph.dispatch import front, operand_types
-from tracegraph.dtypes import DType, dtype_of, finfo, int32, int64
+from tracegraph.dtypes import finfo, int32, int64
 from tracegraph.errors import LinAlgError, OpError
 from tracegraph.ops.table import OPS
-from tracegraph.tensor_type import wrap_dim, wrap_dims
+from tracegraph.tensor_type import wrap_dim
 from tracegraph.tensors import Tensor, type_of
 
 
@@ -40,95 +40,6 @@ def _run(op: str, *operands: Tensor, **attrs: Any) -> Any:
 
 def _both(x: Tensor) -> Tensor:
     return transpose(x, -2, -1)
-
-
-# Norms.
-
-
-def _norm_operand(x: Tensor, dtype: DType | None) -> Tensor:
-    return float_operand(x) if dtype is None else cast(x, dtype_of(dtype))
-
-
-def vector_norm(
-    x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = False, *,
-    dtype: DType | None = None,
-) -> Tensor:  # fmt: skip
-    """(Σ |x|^ord)^(1/ord) over dims (all by default); ±inf: the largest, the smallest; 0: count."""
-    y = _norm_operand(x, dtype)
-    dims = wrap_dims(dim, y.ndim)
-    if (ord < 0 or ord == math.inf) and 0 in (y.shape[d] for d in dims):
-        raise OpError(
-            f"linalg.vector_norm cannot compute the {ord} norm on an empty dim of {list(y.shape)} "
-            "because the operation does not have an identity"
-        )
-    return front.vector_norm(y, ord=ord, dim=dims, keepdim=bool(keepdim))
-
-
-def _last_two(x: Tensor, dim: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
-    if x.ndim < 2 or len(dim) != 2:
-        raise OpError("linalg.matrix_norm: The input tensor must have at least 2 dimensions")
-    places = (wrap_dim(dim[0], x.ndim), wrap_dim(dim[1], x.ndim))
-    if places[0] == places[1]:
-        raise OpError(f"linalg.matrix_norm: dims must be different. Got {tuple(dim)}")
-    return movedim(x, places, (-2, -1)), places
-
-
-def matrix_norm(
-    A: Tensor, ord: Any = "fro", dim: Sequence[int] = (-2, -1), keepdim: bool = False, *,
-    dtype: DType | None = None,
-) -> Tensor:  # fmt: skip
-    """Norms of matrices: "fro", "nuc", ±1 (columns), ±2 (singular values) or ±inf (rows).
-
-    Raises:
-        OpError: an unknown order, or fewer than 2 dims.
-    """
-    x, places = _last_two(_norm_operand(A, dtype), dim)
-    if ord == "fro":
-        return vector_norm(_norm_operand(A, dtype), 2, tuple(dim), keepdim)
-    if ord == "nuc" or ord in (2, -2):
-        values = front.svdvals(x)
-        fold = sum if ord == "nuc" else amax if ord == 2 else amin
-        out = fold(values, -1)
-    elif ord in (1, -1, math.inf, -math.inf):
-        totals = sum(abs(x), -2 if ord in (1, -1) else -1)
-        out = (amax if ord > 0 else amin)(totals, -1)
-    else:
-        raise OpError(f"linalg.matrix_norm: Order {ord} not supported.")
-    if keepdim:
-        for place in sorted(places):
-            out = unsqueeze(out, place)
-    return out
-
-
-def norm(
-    A: Tensor, ord: Any = None, dim: Dims = None, keepdim: bool = False, *,
-    dtype: DType | None = None,
-) -> Tensor:  # fmt: skip
-    """Norm of vectors (one dim) or matrices (two dims, or an order that only matrices have)."""
-    if isinstance(ord, str):
-        dims = tuple(range(A.ndim)) if dim is None else dim
-        return matrix_norm(A, ord, dims, keepdim, dtype=dtype)
-    if ord is None:
-        return vector_norm(A, 2, dim, keepdim, dtype=dtype)
-    if isinstance(dim, (tuple, list)) and len(dim) == 2:
-        return matrix_norm(A, ord, dim, keepdim, dtype=dtype)
-    if dim is None and A.ndim == 2:
-        return matrix_norm(A, ord, (0, 1), keepdim, dtype=dtype)
-    if dim is None and A.ndim > 2:
-        raise OpError(
-            "linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got "
-            f"{A.ndim}D."
-        )
-    return vector_norm(A, ord, dim, keepdim, dtype=dtype)
-
-
-def cond(A: Tensor, p: Any = None) -> Tensor:
-    """Condition numbers: norm of the matrix times norm of its inverse; p as in `matrix_norm`."""
-    if p is None or p in (2, -2):
-        values = front.svdvals(A)
-        most, least = values[..., 0], values[..., -1]
-        return least / most if p == -2 else most / least
-    return matrix_norm(A, p) * matrix_norm(inv(A), p)
 
 
 # Inverses and systems.
@@ -157,6 +68,15 @@ def _as_columns(A: Tensor, B: Tensor) -> bool:
     return B.ndim == 1 or (A.ndim - 1 == B.ndim and B.shape == A.shape[:-1])
 
 
+def cond(A: Tensor, p: Any = None) -> Tensor:
+    """Condition numbers: norm of the matrix times norm of its inverse; p as in `matrix_norm`."""
+    if p is None or p in (2, -2):
+        values = front.svdvals(A)
+        most, least = values[..., 0], values[..., -1]
+        return least / most if p == -2 else most / least
+    return matrix_norm(A, p) * matrix_norm(inv(A), p)
+
+
 def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     """Return X with A·X = B (or X·A = B), B a matrix or a vector.
 
@@ -166,7 +86,9 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     single_dtype("linalg.solve", A, B)
     if _as_columns(A, B):
         if not left:
-            raise OpError("linalg.solve: Vector broadcasting of the left hand side is not supported")
+            raise OpError(
+                "linalg.solve: Vector broadcasting of the left hand side is not supported"
+            )
         return squeeze(_run("solve", A, unsqueeze(B, -1)), -1)
     if left:
         return _run("solve", A, B)
@@ -185,9 +107,7 @@ def solve_triangular(
     single_dtype("linalg.solve_triangular", A, B)
     if left:
         return _run("solve_triangular", A, B, upper=bool(upper), unit=bool(unitriangular))
-    out = _run(
-        "solve_triangular", _both(A), _both(B), upper=not upper, unit=bool(unitriangular)
-    )
+    out = _run("solve_triangular", _both(A), _both(B), upper=not upper, unit=bool(unitriangular))
     return _both(out)
 
 

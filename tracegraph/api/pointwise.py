@@ -48,7 +48,7 @@ erf = unary_method(OPS["erf"])
 erfc = unary_method(OPS["erfc"])
 reciprocal = unary_method(OPS["reciprocal"])
 neg = negative = unary_method(OPS["neg"], floating=False)
-abs = absolute = unary_method(OPS["abs"], floating=False)  # noqa: A001
+abs = absolute = unary_method(OPS["abs"], floating=False)
 sign = sgn = unary_method(OPS["sign"], floating=False)
 lgamma = unary_method(OPS["lgamma"])
 digamma = unary_method(OPS["digamma"])
@@ -78,7 +78,7 @@ ceil = _exact_on_ints("ceil")
 trunc = fix = _exact_on_ints("trunc")
 
 
-def round(input: Tensor, *, decimals: int = 0) -> Tensor:  # noqa: A001
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Round to `decimals` digits, halves to even."""
     if type_of(input).dtype.kind != FLOAT_KIND:
         return input.clone()
@@ -88,9 +88,6 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:  # noqa: A001
     if decimals > 0:
         return elementwise(OPS["round"], input * scale) / scale
     return elementwise(OPS["round"], input / scale) * scale
-
-
-
 
 
 def _scaled(other: Any, alpha: Any) -> Any:
@@ -145,7 +142,7 @@ def _binary(name: str, floating: bool = False) -> Any:
     return function
 
 
-pow = _binary("pow")  # noqa: A001
+pow = _binary("pow")
 floor_divide = _binary("floor_divide")
 remainder = _binary("remainder")
 fmod = _binary("fmod")
@@ -348,7 +345,8 @@ def isclose(
 
 def angle(input: Tensor) -> Tensor:
     """Return π below 0 and 0 above; NaN stays."""
-    return abs(clamp_max(sign(float_operand(input)), 0)) * math.pi
+    x = float_operand(input)
+    return where(isnan(x), math.nan, abs(clamp_max(sign(x), 0)) * math.pi)
 
 
 def positive(input: Tensor) -> Tensor:
@@ -364,11 +362,3 @@ def conj(input: Tensor) -> Tensor:
 
 
 real = resolve_conj = resolve_neg = conj_physical = conj
-IN_PLACE = frozenset(
-    """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh
-    asinh acosh atanh sigmoid erf erfc reciprocal neg abs sign floor ceil trunc round add sub mul
-    div pow floor_divide remainder fmod maximum minimum atan2 eq ne lt le gt ge logical_and
-    logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not square clamp
-    clip negative absolute true_divide multiply subtract divide""".split()
-)
-"""Functions that have an in-place form `name_`."""

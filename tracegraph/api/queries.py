@@ -51,7 +51,7 @@ def is_nonzero(input: Tensor) -> bool:
     """
     if input._data.size != 1:
         raise OpError("Boolean value of Tensor with other than one value is ambiguous")
-    return bool(input != 0)
+    return bool(front.ne(input, 0))
 
 
 def numel(input: Tensor) -> int:

@@ -62,9 +62,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
         return reshape(roll(reshape(input, (-1,)), steps, 0), input.shape)
     places = (dims,) if isinstance(dims, int) else tuple(dims)
     if len(places) != len(steps):
-        raise OpError(
-            f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(places)}"
-        )
+        raise OpError(f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(places)}")
     out = input
     for step, dim in zip(steps, places, strict=True):
         place = wrap_dim(dim, input.ndim)
@@ -94,7 +92,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
 
 
 def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
-    """Return the tensor copied so often along each dim; more repeats than dims add dims in front."""
+    """Return the tensor copied so often along each dim; further repeats add dims in front."""
     counts = requested(args if repeats is None else (repeats,))
     if len(counts) < input.ndim:
         raise OpError(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegraph import return_types
-from tracegraph.api.pointwise import isnan, maximum, minimum, where
+from tracegraph.api.pointwise import isnan, logical_not, maximum, minimum, where
 from tracegraph.api.promotion import cast, float_operand
 from tracegraph.api.shape import reshape, unsqueeze
 from tracegraph.dispatch import dispatch, front
@@ -65,7 +65,7 @@ def nanmean(
     input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
     """Mean over dims of what is not NaN."""
-    known = sum(~isnan(input), dim, keepdim)
+    known = sum(logical_not(isnan(input)), dim, keepdim)
     return nansum(input, dim, keepdim, dtype=dtype) / known
 
 

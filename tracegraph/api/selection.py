@@ -8,15 +8,14 @@ from typing import Any
 from tracegraph.api.indexing import (
     advanced_indices,
     check_index_dtype,
-    nonzero_tuple,
     nonzero_rows,
+    nonzero_tuple,
     slice_scatter_at,
 )
-from tracegraph.api.pointwise import eq, maximum, where
+from tracegraph.api.pointwise import maximum, where
 from tracegraph.api.promotion import (
     cast,
     filled,
-    result_type,
     scalar_tensor,
     single_dtype,
 )
@@ -92,8 +91,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 def _source(x: Tensor, at: Tensor, src: Any) -> Tensor:
     """The part of `src` that `index` covers; a number is spread over it."""
     if not isinstance(src, Tensor):
-        value = scalar_tensor(src, type_of(x).dtype)
-        return expand(value, at.shape)
+        return filled(x, tuple(at.shape), src)
     single_dtype("scatter", x, src)
     src = _row(src)
     if src.ndim != at.ndim:
@@ -219,9 +217,7 @@ def _index_write(
     return reshape(out, x.shape)
 
 
-def index_add(
-    input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1
-) -> Tensor:
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """Return the tensor with slices of alpha·source added at indices of a dim; repeats add up."""
     scaled = source if alpha == 1 else source * alpha
     return _index_write("index_add", input, dim, index, scaled, True)
@@ -387,18 +383,3 @@ def diagonal_scatter(
     """Return the tensor with `src` written on a diagonal of two dims."""
     dims = wrap_dim(dim1, input.ndim), wrap_dim(dim2, input.ndim)
     return front.diagonal_scatter(input, src, offset=offset, dim1=dims[0], dim2=dims[1])
-
-
-def isin(
-    elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
-) -> Tensor:
-    """Whether each element is one of the test elements."""
-    first, second = (
-        x if isinstance(x, Tensor) else scalar_tensor(x, result_type(x))
-        for x in (elements, test_elements)
-    )
-    dtype = result_type(first, second)
-    column = reshape(cast(first, dtype), (*first.shape, 1))
-    same = eq(column, reshape(cast(second, dtype), (-1,)))
-    found = front.any(same, dim=(first.ndim,), keepdim=False)
-    return ~found if invert else found

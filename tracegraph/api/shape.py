@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from tracegraph.api.promotion import cast, result_type
@@ -16,6 +17,7 @@ from tracegraph.tensors import Tensor
 
 _RESHAPE, _PERMUTE, _EXPAND = OPS["reshape"], OPS["permute"], OPS["expand"]
 _CAT, _SLICE = OPS["cat"], OPS["slice"]
+
 
 def infer_shape(size: int, shape: Sequence[int]) -> tuple[int, ...]:
     """Return `shape` with one −1 replaced so that it has `size` elements.
@@ -246,9 +248,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     else:
         cuts = [i + total if i < 0 else i for i in map(int, indices_or_sections)]
     places = [0, *(min(max(i, 0), total) for i in cuts), total]
-    return tuple(
-        slice_dim(input, place, a, max(a, b)) for a, b in zip(places, places[1:], strict=False)
-    )
+    return tuple(slice_dim(input, place, a, max(a, b)) for a, b in pairwise(places))
 
 
 def _split_along(name: str, least: int, dim: int) -> Callable[..., tuple[Tensor, ...]]:
@@ -331,9 +331,7 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     if len(set(away)) != len(away) or len(set(places)) != len(places):
         raise OpError(f"movedim: repeated dim in `source` ({away}) or `destination` ({places})")
     rest = iter(i for i in range(input.ndim) if i not in away)
-    order = [
-        away[places.index(i)] if i in places else next(rest) for i in range(input.ndim)
-    ]
+    order = [away[places.index(i)] if i in places else next(rest) for i in range(input.ndim)]
     return permute(input, tuple(order))
 
 

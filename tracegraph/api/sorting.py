@@ -31,9 +31,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     return return_types.sort(*_sorted(input, dim, descending))
 
 
-def argsort(
-    input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False
-) -> Tensor:
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """Return where the elements in order along a dim stand."""
     return _sorted(input, dim, descending)[1]
 
@@ -43,9 +41,7 @@ def msort(input: Tensor) -> Tensor:
     return _sorted(input, 0, False)[0]
 
 
-def topk(
-    input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
-) -> Any:
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """Return (values, indices) of the k largest (or smallest) elements along a dim, in order.
 
     Raises:
@@ -177,6 +173,21 @@ def bucketize(
     if boundaries.ndim != 1:
         raise OpError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
+
+
+def isin(
+    elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
+) -> Tensor:
+    """Whether each element is one of the test elements."""
+    first, second = (
+        x if isinstance(x, Tensor) else scalar_tensor(x, result_type(x))
+        for x in (elements, test_elements)
+    )
+    dtype = result_type(first, second)
+    column = reshape(cast(first, dtype), (*first.shape, 1))
+    same = eq(column, reshape(cast(second, dtype), (-1,)))
+    found = front.any(same, dim=(first.ndim,), keepdim=False)
+    return ~found if invert else found
 
 
 # Distinct elements: the sizes of the results are data.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tracegraph import return_types
@@ -22,9 +21,16 @@ from tracegraph.api.pointwise import (
     sqrt,
     where,
 )
-from tracegraph.api.promotion import cast, counting, filled, float_operand, result_type, single_dtype
-from tracegraph.api.reduction import Dims, mean, sum
-from tracegraph.api.shape import flatten, movedim, reshape, squeeze, unsqueeze
+from tracegraph.api.promotion import (
+    cast,
+    counting,
+    filled,
+    float_operand,
+    result_type,
+    single_dtype,
+)
+from tracegraph.api.reduction import mean, sum
+from tracegraph.api.shape import movedim, reshape, squeeze, unsqueeze
 from tracegraph.dispatch import front
 from tracegraph.dtypes import float64, int64
 from tracegraph.errors import OpError
@@ -220,7 +226,8 @@ def histogram(
     if isinstance(bins, Tensor):
         edges = bins
     else:
-        first, last = _edges(x, *(range or (0, 0)), 0.5)
+        low, high = range or (0, 0)
+        first, last = _edges(x, low, high, 0.5)
         steps = counting(x, bins + 1, type_of(x).dtype) / bins
         edges = first * (1 - steps) + last * steps
     size = edges.shape[0] - 1
@@ -282,5 +289,3 @@ def corrcoef(input: Tensor) -> Tensor:
         return c / c
     deviation = sqrt(diag(c))
     return clamp(c / unsqueeze(deviation, 1) / deviation, -1, 1)
-
-

@@ -73,9 +73,14 @@ elu = define(
     vjp=(_elu_vjp,), sample=_cases(alpha=1.5, scale=1.1, input_scale=0.7),
     doc="scale·x where positive, else scale·alpha·(exp(input_scale·x) − 1). arXiv:1511.07289.",
 )  # fmt: skip
+def _silu_vjp(m: Any, g: Any, x: Any) -> Any:
+    s = m.sigmoid(x)  # not from y, which PyTorch's programs overwrite: act(x).add_(shortcut)
+    return g * (s * (1 + x * (1 - s)))
+
+
 silu = define(
     "silu(x) -> y", type=elementwise_type(FLOATS), scalar=lambda m, x: x * m.sigmoid(x),
-    vjp=(lambda m, g, x, y: g * (y + (1 - y) * m.sigmoid(x)),), sample=_REAL,
+    vjp=(_silu_vjp,), sample=_REAL,
     doc="x times its sigmoid. Hendrycks & Gimpel 2016, arXiv:1606.08415.",
 )  # fmt: skip
 

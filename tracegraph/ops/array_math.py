@@ -17,8 +17,8 @@ _SAME = (
     "bitwise_and", "bitwise_or", "bitwise_xor", "ceil", "copysign", "cos", "cosh", "equal",
     "exp", "exp2", "expm1", "floor", "fmax", "fmin", "fmod", "greater", "greater_equal",
     "hypot", "invert", "isfinite", "isinf", "isnan", "left_shift", "less", "less_equal",
-    "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "maximum", "minimum", "nextafter", "not_equal", "power", "remainder",
+    "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "maximum", "minimum", "nextafter", "not_equal", "power", "remainder",
     "right_shift", "signbit", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "where",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ def _bind(function: Any, m: SimpleNamespace) -> Any:
 
 def _sign(xp: Any, x: Any) -> Any:
     """-1, 0 or 1; 0 for NaN, as in PyTorch, where NumPy's is NaN."""
-    return x if x.dtype.kind == "b" else xp.subtract(x > 0, x < 0, dtype=x.dtype)
+    return x.copy() if x.dtype.kind == "b" else xp.subtract(x > 0, x < 0, dtype=x.dtype)
 
 
 def _where(xp: Any, condition: Any, x: Any, y: Any) -> Any:

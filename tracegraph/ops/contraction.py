@@ -8,6 +8,7 @@ from typing import Any
 from tracegraph.dtypes import NUMBERS
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import CONTRACTION, case, define, in_float32
+from tracegraph.ops.matrices import swapped
 from tracegraph.tensor_type import TensorType, broadcast_shapes
 
 
@@ -27,11 +28,6 @@ def _matmul_type(x: TensorType, y: TensorType) -> TensorType:
     return x.with_shape((*lead, x.shape[-2], y.shape[-1]))
 
 
-def _swap(m: Any, x: Any) -> Any:
-    n = len(x.shape)
-    return m.permute(x, dims=(*range(n - 2), n - 1, n - 2))
-
-
 def _matmul(xp: Any, x: Any, y: Any) -> Any:
     """`x @ y`, with leading dims folded into one matrix product where y is a plain matrix.
 
@@ -44,16 +40,16 @@ def _matmul(xp: Any, x: Any, y: Any) -> Any:
 
 
 def _weight_vjp(m: Any, g: Any, x: Any, y_type: TensorType) -> Any:
-    """Gradient of the second operand; a plain matrix is contracted with all leading dims at once."""
+    """Gradient of the second operand; a plain matrix is contracted with all leading dims."""
     if y_type.ndim == 2 and len(x.shape) > 2:
         x = m.reshape(x, shape=(math.prod(x.shape[:-1]), x.shape[-1]))
         g = m.reshape(g, shape=(math.prod(g.shape[:-1]), g.shape[-1]))
-    return m.matmul(_swap(m, x), g)
+    return m.matmul(swapped(m, x), g)
 
 
 matmul = define(
     "matmul(x, y) -> z", type=_matmul_type, kernel=in_float32(_matmul),
-    vjp=(lambda m, g, y: m.matmul(g, _swap(m, y)), _weight_vjp), traits=(CONTRACTION,),
+    vjp=(lambda m, g, y: m.matmul(g, swapped(m, y)), _weight_vjp), traits=(CONTRACTION,),
     sample=(case((2, 3), (3, 4)), case((5, 2, 3), (3, 4)), case((2, 1, 2, 3), (3, 3, 2)),
             case((2, 0), (0, 3))),
     doc="Matrix product of the last two dims; leading dims broadcast.",

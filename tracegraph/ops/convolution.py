@@ -31,12 +31,12 @@ class _Layout(NamedTuple):
     inner: int  # input channels of a group × taps
     outer: int  # output channels of a group
     window: Shape
-    count: Shape
+    windows: Shape  # how many per dim
 
     @property
     def places(self) -> int:
         """Number of windows."""
-        return _product(self.count)
+        return _product(self.windows)
 
 
 def _product(shape: Shape) -> int:
@@ -79,7 +79,7 @@ def _conv_type(
 def _blocks(xp: Any, layout: _Layout, batch: int) -> Iterator[tuple[slice, slice]]:
     """Yield (samples, first spatial dim of the windows) whose columns fill about one block."""
     sample = max(1, layout.groups * layout.inner * layout.places)
-    rows = layout.count[0]
+    rows = layout.windows[0]
     block = _BLOCK if xp.__name__ == "numpy" else _DEVICE_BLOCK
     several = max(1, block // sample)
     step = rows if several > 1 else max(1, min(rows, block * rows // sample))
@@ -193,7 +193,7 @@ def _scatter_columns(
     dilation: Shape,
 ) -> Any:  # fmt: skip
     """Multiply to columns, and add each tap of them where it was taken from."""
-    batch, groups, count = y.shape[0], layout.groups, layout.count
+    batch, groups, count = y.shape[0], layout.groups, layout.windows
     channels = groups * layout.inner // max(_product(layout.window), 1)
     wide = tuple(n + a + b for n, (a, b) in zip(size, padding, strict=True))
     out = xp.zeros((batch, channels, *wide), dtype=y.dtype)

@@ -88,8 +88,10 @@ def _index_put_type(
             f"indexing result of shape {list(target.shape)}"
         )
     if y.dtype is not x.dtype:
-        raise DTypeError(f"Index put requires the source and destination dtypes match, got "
-                         f"{x.dtype} for the destination and {y.dtype} for the source.")
+        raise DTypeError(
+            f"Index put requires the source and destination dtypes match, got "
+            f"{x.dtype} for the destination and {y.dtype} for the source."
+        )
     return x
 
 
@@ -241,9 +243,7 @@ gather = define(
 )  # fmt: skip
 
 
-def _scatter_type(
-    x: TensorType, index: TensorType, y: TensorType, *, dim: int
-) -> TensorType:
+def _scatter_type(x: TensorType, index: TensorType, y: TensorType, *, dim: int) -> TensorType:
     _along(x.with_shape(max(a, b) if i == dim else a for i, (a, b) in enumerate(
         zip(x.shape, index.shape, strict=False))), index, dim)  # fmt: skip
     if y.dtype is not x.dtype:

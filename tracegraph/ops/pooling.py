@@ -1,4 +1,4 @@
-"""Pooling over the last dims, and unfold/fold, the view of an array as its windows.
+"""Pooling over the last dims.
 
 `window`, `stride`, `padding` and `dilation` have one item per pooled dim; all dims before are
 batch. Maxima and sums of a box are taken dim by dim, with one shifted pass per tap.
@@ -12,7 +12,7 @@ from typing import Any
 from tracegraph.dtypes import FLOATS, NUMBERS, int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import NOT_DIFFERENTIABLE, case, define, in_float32
-from tracegraph.ops.windows import counts, padded, tap_range, tap_slices, window_view
+from tracegraph.ops.windows import tap_range
 from tracegraph.tensor_type import Shape, TensorType
 
 
@@ -232,54 +232,8 @@ def _adaptive_avg_type(x: TensorType, *, size: Shape) -> TensorType:
     return _adaptive_type(x, size=size)
 
 
-def _adaptive_mean(xp: Any, x: Any, *, size: Shape) -> Any:
-    for i, count in enumerate(size):
-        axis = x.ndim - len(size) + i
-        parts = []
-        for index in range(count):
-            a, b = _span(index, x.shape[axis], count)
-            parts.append(x[_at(x.ndim, axis, slice(a, b))].mean(axis=axis, keepdims=True))
-        x = xp.concatenate(parts, axis=axis) if parts else x[_at(x.ndim, axis, slice(0, 0))]
-    return x
-
-
-def _adaptive_grad_type(g: TensorType, *, size: Shape) -> TensorType:
-    x = g.with_shape((*g.shape[: -len(size)], *size))
-    if _adaptive_avg_type(x, size=g.shape[-len(size) :]) != g:
-        raise OpError(f"no adaptive pooling of {x} gives {g}")
-    return x
-
-
-def _adaptive_grad(xp: Any, g: Any, *, size: Shape) -> Any:
-    for i, n in enumerate(size):
-        axis = g.ndim - len(size) + i
-        count = g.shape[axis]
-        out = xp.zeros((*g.shape[:axis], n, *g.shape[axis + 1 :]), dtype=g.dtype)
-        for index in range(count):
-            a, b = _span(index, n, count)
-            part = g[_at(g.ndim, axis, slice(index, index + 1))]
-            out[_at(g.ndim, axis, slice(a, b))] += part / (b - a)
-        g = out
-    return g
-
-
 def _last(kind: TensorType, items: Shape) -> Shape:
     return kind.shape[kind.ndim - len(items) :]
-
-
-adaptive_avg_pool = define(
-    "adaptive_avg_pool(x) -> y", type=_adaptive_avg_type, kernel=in_float32(_adaptive_mean),
-    vjp=(lambda m, g, x_type, size: m.adaptive_avg_pool_grad(g, size=_last(x_type, size)),),
-    sample=(case((2, 5, 7), size=(3, 2)), case((2, 4), size=(3,))),
-    doc="Mean of each of `size` even windows: i covers floor(i·n/size) to ceil((i+1)·n/size).",
-)  # fmt: skip
-
-adaptive_avg_pool_grad = define(
-    "adaptive_avg_pool_grad(g) -> x", type=_adaptive_grad_type, kernel=in_float32(_adaptive_grad),
-    vjp=(lambda m, g, g_type, size: m.adaptive_avg_pool(g, size=_last(g_type, size)),),
-    sample=(case((2, 3, 2), size=(5, 7)), case((2, 3), size=(4,))),
-    doc="The adjoint of adaptive_avg_pool.",
-)  # fmt: skip
 
 
 def _avg_type(
@@ -430,70 +384,4 @@ avg_pool_grad = define(
     vjp=(_avg_grad_vjp,),
     sample=(case((2, 3, 5), size=(5, 6), **_AVG), case((3, 5), size=(5, 6), **_AVG_PADDED)),
     doc="The adjoint of avg_pool.",
-)  # fmt: skip
-
-
-def _pads(padding: Shape) -> tuple[tuple[int, int], ...]:
-    return tuple((p, p) for p in padding)
-
-
-def _unfold_type(
-    x: TensorType, *, window: Shape, stride: Shape, padding: Shape, dilation: Shape
-) -> TensorType:
-    if x.ndim < len(window):
-        raise OpError(f"cannot unfold {len(window)} dims of {x}")
-    lead = x.ndim - len(window)
-    count = counts(x.shape[lead:], window, stride, _pads(padding), dilation)
-    return x.with_shape((*x.shape[:lead], *window, *count))
-
-
-def _unfold(
-    xp: Any, x: Any, *, window: Shape, stride: Shape, padding: Shape, dilation: Shape
-) -> Any:
-    count = counts(x.shape[x.ndim - len(window) :], window, stride, _pads(padding), dilation)
-    wide = padded(xp, x, _pads(padding))
-    return window_view(xp, wide, window, stride, dilation, count).copy()
-
-
-def _fold_type(
-    y: TensorType, *, size: Shape, window: Shape, stride: Shape, padding: Shape, dilation: Shape
-) -> TensorType:
-    x = y.with_shape((*y.shape[: y.ndim - 2 * len(size)], *size))
-    unfolded = _unfold_type(x, window=window, stride=stride, padding=padding, dilation=dilation)
-    if unfolded != y:
-        raise OpError(f"the windows of {x} are {unfolded}, not {y}")
-    return x
-
-
-def _fold(
-    xp: Any, y: Any, *, size: Shape, window: Shape, stride: Shape, padding: Shape, dilation: Shape
-) -> Any:
-    lead, count = y.shape[: y.ndim - 2 * len(size)], y.shape[y.ndim - len(size) :]
-    wide = tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
-    out = xp.zeros((*lead, *wide), dtype=y.dtype)
-    every = (slice(None),) * len(lead)
-    for tap, places in tap_slices(window, stride, dilation, count, (0,) * len(size)):
-        out[(*every, *places)] += y[(*every, *tap)]
-    inside = tuple(slice(p, p + n) for n, p in zip(size, padding, strict=True))
-    return xp.ascontiguousarray(out[(*every, *inside)])
-
-
-_UNFOLD = {"window": (2, 2), "stride": (1, 2), "padding": (1, 0), "dilation": (1, 2)}
-
-unfold = define(
-    "unfold_windows(x) -> y", type=_unfold_type, kernel=_unfold,
-    vjp=(lambda m, g, x_type, window, stride, padding, dilation: m.fold_windows(
-        g, size=_last(x_type, window), window=window, stride=stride, padding=padding,
-        dilation=dilation),),
-    sample=(case((2, 3, 5), **_UNFOLD), case((4, 6), **_UNFOLD)),
-    doc="All windows over the last dims: [*lead, *window, *count]. Padding is zero.",
-)  # fmt: skip
-
-fold = define(
-    "fold_windows(y) -> x", type=_fold_type, kernel=in_float32(_fold),
-    vjp=(lambda m, g, window, stride, padding, dilation: m.unfold_windows(
-        g, window=window, stride=stride, padding=padding, dilation=dilation),),
-    sample=(case((2, 2, 2, 4, 2), size=(3, 5), **_UNFOLD),
-            case((2, 2, 5, 2), size=(4, 6), **_UNFOLD)),
-    doc="The adjoint of unfold_windows: overlapping windows are added.",
 )  # fmt: skip

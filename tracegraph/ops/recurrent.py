@@ -224,8 +224,7 @@ def _gru_steps(m: Any, x: Any, h: Any, w: Any, b: Any = None) -> Any:
         step = at(m, x, t)
         hidden = m.linear(h, w) if b is None else m.linear(h, w, b)
         r, z = (
-            m.sigmoid(part(m, step, place, size) + part(m, hidden, place, size))
-            for place in (0, 1)
+            m.sigmoid(part(m, step, place, size) + part(m, hidden, place, size)) for place in (0, 1)
         )
         new = m.tanh(part(m, step, 2, size) + r * part(m, hidden, 2, size))
         h = new + z * (h - new)

@@ -207,9 +207,7 @@ def _lstm_steps(
     return stack(m, dys[::-1]), stack(m, dcs[::-1])
 
 
-def _lstm_vjp(
-    m: Any, g: Any, dys: Any, dcs: Any, a: Any, k: Any, f: Any, w: Any, w_hr: Any
-) -> Any:
+def _lstm_vjp(m: Any, g: Any, dys: Any, dcs: Any, a: Any, k: Any, f: Any, w: Any, w_hr: Any) -> Any:
     g_dys, g_dcs = g
     size = dcs.shape[2]
     wt = transposed(m, w)

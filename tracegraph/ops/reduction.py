@@ -268,9 +268,7 @@ def _norm_kernel(xp: Any, x: Any, *, ord: float, dim: Shape, keepdim: bool) -> A
     return (xp.abs(x) ** ord).sum(axis=dim, keepdims=keepdim) ** (1 / ord)
 
 
-def _norm_vjp(
-    m: Any, g: Any, x: Any, y: Any, x_type: TensorType, ord: float, dim: Shape
-) -> Any:
+def _norm_vjp(m: Any, g: Any, x: Any, y: Any, x_type: TensorType, ord: float, dim: Shape) -> Any:
     """Gradient of a norm; 0 at 0, and shared evenly among ties of an infinite order."""
     g, y = laid_against(m, g, x_type, dim), laid_against(m, y, x_type, dim)
     zero = m.full(shape=(), value=0, dtype=x_type.dtype)

@@ -181,9 +181,7 @@ def _cat_type(*xs: TensorType, dim: int) -> TensorType:
         if x.ndim != first.ndim or any(
             a != b for i, (a, b) in enumerate(zip(x.shape, first.shape, strict=True)) if i != dim
         ):
-            raise OpError(
-                f"Sizes of tensors must match except in dimension {dim}: {first} and {x}"
-            )
+            raise OpError(f"Sizes of tensors must match except in dimension {dim}: {first} and {x}")
     total = sum(x.shape[dim] for x in xs)
     return first.with_shape((*first.shape[:dim], total, *first.shape[dim + 1 :]))
 
@@ -211,7 +209,7 @@ def _flip_type(x: TensorType, *, dims: Shape) -> TensorType:
 
 flip = define(
     "flip(x) -> y", type=_flip_type,
-    kernel=lambda xp, x, *, dims: xp.ascontiguousarray(xp.flip(x, dims)).reshape(x.shape),
+    kernel=lambda xp, x, *, dims: xp.flip(x, dims).copy(order="C"),
     vjp=(lambda m, g, dims: m.flip(g, dims=dims),),
     sample=(case((2, 3), dims=(0, 1)), case((2, 3), dims=(1,))),
     doc="Elements in reverse order along dims.",
@@ -258,9 +256,7 @@ def _diagonal(xp: Any, x: Any, *, offset: int, dim1: int, dim2: int) -> Any:
     return out
 
 
-def _diagonal_scatter(
-    xp: Any, x: Any, y: Any, *, offset: int, dim1: int, dim2: int
-) -> Any:
+def _diagonal_scatter(xp: Any, x: Any, y: Any, *, offset: int, dim1: int, dim2: int) -> Any:
     out = x.copy()
     _diagonal(xp, out, offset=offset, dim1=dim1, dim2=dim2)[...] = y
     return out

@@ -13,6 +13,7 @@ from tracegraph.ops import (
     convolution,
     creation,
     dense,
+    factorisations,
     indexing,
     linear_algebra,
     loss,
@@ -29,6 +30,7 @@ from tracegraph.ops import (
     shape,
     sorting,
     special,
+    windows,
 )
 from tracegraph.ops.core import Op
 
@@ -45,10 +47,12 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     shape,
     contraction,
     linear_algebra,
+    factorisations,
     activation,
     dense,
     convolution,
     pooling,
+    windows,
     resampling,
     norm_layers,
     loss,

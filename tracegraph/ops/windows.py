@@ -1,4 +1,7 @@
-"""Sliding windows: sizes, and views of arrays, that convolution, pooling and unfold share."""
+"""Sliding windows: sizes and views of arrays, which convolution and pooling share, and unfold/fold.
+
+`unfold_windows` is an array as all of its windows, `fold_windows` its adjoint.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tracegraph.errors import OpError
-from tracegraph.tensor_type import Shape
+from tracegraph.ops.core import case, define, in_float32
+from tracegraph.tensor_type import Shape, TensorType
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -89,3 +93,69 @@ def tap_range(size: int, count: int, stride: int, offset: int) -> tuple[slice, s
     first = offset + low * stride
     last = first + (high - low - 1) * stride + 1
     return slice(low, high), slice(first, max(last, first), stride)
+
+
+def _pads(padding: Shape) -> tuple[tuple[int, int], ...]:
+    return tuple((p, p) for p in padding)
+
+
+def _unfold_type(
+    x: TensorType, *, window: Shape, stride: Shape, padding: Shape, dilation: Shape
+) -> TensorType:
+    if x.ndim < len(window):
+        raise OpError(f"cannot unfold {len(window)} dims of {x}")
+    lead = x.ndim - len(window)
+    count = counts(x.shape[lead:], window, stride, _pads(padding), dilation)
+    return x.with_shape((*x.shape[:lead], *window, *count))
+
+
+def _unfold(
+    xp: Any, x: Any, *, window: Shape, stride: Shape, padding: Shape, dilation: Shape
+) -> Any:
+    count = counts(x.shape[x.ndim - len(window) :], window, stride, _pads(padding), dilation)
+    wide = padded(xp, x, _pads(padding))
+    return window_view(xp, wide, window, stride, dilation, count).copy()
+
+
+def _fold_type(
+    y: TensorType, *, size: Shape, window: Shape, stride: Shape, padding: Shape, dilation: Shape
+) -> TensorType:
+    x = y.with_shape((*y.shape[: y.ndim - 2 * len(size)], *size))
+    unfolded = _unfold_type(x, window=window, stride=stride, padding=padding, dilation=dilation)
+    if unfolded != y:
+        raise OpError(f"the windows of {x} are {unfolded}, not {y}")
+    return x
+
+
+def _fold(
+    xp: Any, y: Any, *, size: Shape, window: Shape, stride: Shape, padding: Shape, dilation: Shape
+) -> Any:
+    lead, count = y.shape[: y.ndim - 2 * len(size)], y.shape[y.ndim - len(size) :]
+    wide = tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
+    out = xp.zeros((*lead, *wide), dtype=y.dtype)
+    every = (slice(None),) * len(lead)
+    for tap, places in tap_slices(window, stride, dilation, count, (0,) * len(size)):
+        out[(*every, *places)] += y[(*every, *tap)]
+    inside = tuple(slice(p, p + n) for n, p in zip(size, padding, strict=True))
+    return xp.ascontiguousarray(out[(*every, *inside)])
+
+
+_UNFOLD = {"window": (2, 2), "stride": (1, 2), "padding": (1, 0), "dilation": (1, 2)}
+
+unfold = define(
+    "unfold_windows(x) -> y", type=_unfold_type, kernel=_unfold,
+    vjp=(lambda m, g, x_type, window, stride, padding, dilation: m.fold_windows(
+        g, size=x_type.shape[x_type.ndim - len(window) :], window=window, stride=stride,
+        padding=padding, dilation=dilation),),
+    sample=(case((2, 3, 5), **_UNFOLD), case((4, 6), **_UNFOLD)),
+    doc="All windows over the last dims: [*lead, *window, *count]. Padding is zero.",
+)  # fmt: skip
+
+fold = define(
+    "fold_windows(y) -> x", type=_fold_type, kernel=in_float32(_fold),
+    vjp=(lambda m, g, window, stride, padding, dilation: m.unfold_windows(
+        g, window=window, stride=stride, padding=padding, dilation=dilation),),
+    sample=(case((2, 2, 2, 4, 2), size=(3, 5), **_UNFOLD),
+            case((2, 2, 5, 2), size=(4, 6), **_UNFOLD)),
+    doc="The adjoint of unfold_windows: overlapping windows are added.",
+)  # fmt: skip

@@ -84,6 +84,12 @@ from tracegraph.nn.functional.dropouts import (
     dropout3d,
     feature_alpha_dropout,
 )
+from tracegraph.nn.functional.fractional_pooling import (
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+)
 from tracegraph.nn.functional.losses import (
     cosine_embedding_loss,
     gaussian_nll_loss,
@@ -223,6 +229,10 @@ __all__ = [
     "dropout2d",
     "dropout3d",
     "feature_alpha_dropout",
+    "fractional_max_pool2d",
+    "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices",
     "cosine_embedding_loss",
     "gaussian_nll_loss",
     "hinge_embedding_loss",

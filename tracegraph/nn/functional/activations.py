@@ -88,8 +88,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """
     if approximate not in ("none", "tanh"):
         raise OpError("approximate argument must be either none or tanh.")
-    out: Tensor = front.gelu(input, approximate=approximate)
-    return out
+    return front.gelu(input, approximate=approximate)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -104,20 +103,17 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """Return log(1 + exp(beta · input)) / beta; the input itself above the threshold."""
-    out: Tensor = front.softplus(input, beta=float(beta), threshold=float(threshold))
-    return out
+    return front.softplus(input, beta=float(beta), threshold=float(threshold))
 
 
 def softsign(input: Tensor) -> Tensor:
     """Return input / (1 + |input|)."""
-    out: Tensor = input / (abs(input) + 1)
-    return out
+    return input / (abs(input) + 1)
 
 
 def tanhshrink(input: Tensor) -> Tensor:
     """Return input − tanh(input)."""
-    out: Tensor = input - pointwise.tanh(input)
-    return out
+    return input - pointwise.tanh(input)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -128,8 +124,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """
     if lambd < 0:
         raise OpError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
-    out: Tensor = front.softshrink(input, lambd=float(lambd))
-    return out
+    return front.softshrink(input, lambd=float(lambd))
 
 
 def hardtanh(
@@ -194,8 +189,7 @@ def rrelu(
 
     def with_drawn_slopes(x: Tensor) -> Tensor:
         slopes = random.rand_like(x) * (upper - lower) + lower
-        out: Tensor = front.prelu(x, slopes)
-        return out
+        return front.prelu(x, slopes)
 
     return apply(with_drawn_slopes, inplace, input)
 
@@ -219,14 +213,12 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     if size % 2:
         raise OpError(f"Halving dimension must be even, but dimension {dim} is size {size}")
     value, gate = input.chunk(2, dim) if size else (input, input)
-    out: Tensor = value * pointwise.sigmoid(gate)
-    return out
+    return value * pointwise.sigmoid(gate)
 
 
 def logsigmoid(input: Tensor) -> Tensor:
     """Return log(1 / (1 + exp(−input)))."""
-    out: Tensor = front.logsigmoid(input)
-    return out
+    return front.logsigmoid(input)
 
 
 def sigmoid(input: Tensor) -> Tensor:
@@ -289,5 +281,4 @@ def gumbel_softmax(
     place = soft.argmax(dim, keepdim=True)
     zeros = filled(soft, tuple(soft.shape), 0)
     one = zeros.scatter(dim, place, 1.0)
-    out: Tensor = one - soft.detach() + soft
-    return out
+    return one - soft.detach() + soft

@@ -18,16 +18,14 @@ from tracegraph.tensors import Tensor, type_of
 
 def _causal(like: Tensor, rows: int, columns: int) -> Tensor:
     """bool[rows, columns]: whether row i may see column j, j <= i."""
-    out: Tensor = counting(like, rows).unsqueeze(1) >= counting(like, columns).unsqueeze(0)
-    return out
+    return counting(like, rows).unsqueeze(1) >= counting(like, columns).unsqueeze(0)
 
 
 def _probabilities(scores: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax of masked scores over the last dim; a row that sees nothing is 0."""
     last = scores.ndim - 1
     if mask is None:
-        out: Tensor = front.softmax(scores, dim=last)
-        return out
+        return front.softmax(scores, dim=last)
     zero = filled(scores, (), 0)
     if type_of(mask).dtype is bool_:
         blind = ~mask.any(-1, keepdim=True)
@@ -36,7 +34,7 @@ def _probabilities(scores: Tensor, mask: Tensor | None) -> Tensor:
         blind = (mask == -math.inf).all(-1, keepdim=True)
         scores = scores + mask
     scores = pointwise.where(blind, zero, scores)
-    return pointwise.where(blind, zero, front.softmax(scores, dim=last))  # type: ignore[no-any-return]
+    return pointwise.where(blind, zero, front.softmax(scores, dim=last))
 
 
 def _attend(
@@ -102,9 +100,7 @@ def _as_float(mask: Tensor, like: Tensor) -> Tensor:
     """A mask to be added: −inf where a bool mask is true."""
     if type_of(mask).dtype is not bool_:
         return cast(mask, type_of(like).dtype)
-    return pointwise.where(  # type: ignore[no-any-return]
-        mask, filled(like, (), -math.inf), filled(like, (), 0)
-    )
+    return pointwise.where(mask, filled(like, (), -math.inf), filled(like, (), 0))
 
 
 def _merged_mask(
@@ -148,8 +144,7 @@ def _appended(x: Tensor, bias: Tensor | None, batch: int) -> Tensor:
 
 def _heads(x: Tensor, batch: int, heads: int) -> Tensor:
     """[S, batch, heads·D] as [batch, heads, S, D]."""
-    out: Tensor = x.reshape(x.shape[0], batch, heads, x.shape[2] // heads).permute(1, 2, 0, 3)
-    return out
+    return x.reshape(x.shape[0], batch, heads, x.shape[2] // heads).permute(1, 2, 0, 3)
 
 
 def multi_head_attention_forward(

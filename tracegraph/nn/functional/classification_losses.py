@@ -110,14 +110,12 @@ def _labelled(
 
 
 def _along(weight: Tensor, dim: int, ndim: int) -> Tensor:
-    out: Tensor = weight.reshape(tuple(-1 if i == dim else 1 for i in range(ndim)))
-    return out
+    return weight.reshape(tuple(-1 if i == dim else 1 for i in range(ndim)))
 
 
 def _weighted_mean(loss: Tensor, worth: Tensor, how: str) -> Tensor:
     if how == "mean":
-        out: Tensor = loss.sum() / worth.sum()
-        return out
+        return loss.sum() / worth.sum()
     return reduced(loss, how)
 
 
@@ -164,8 +162,7 @@ def cross_entropy(
         scores = scores * _along(weight, dim, input.ndim)
     loss = -scores.sum(dim)
     if how == "mean":
-        out: Tensor = loss.sum() / (input._data.size // max(classes, 1))
-        return out
+        return loss.sum() / (input._data.size // max(classes, 1))
     return reduced(loss, how)
 
 
@@ -203,9 +200,7 @@ def linear_cross_entropy(
     )  # fmt: skip
 
 
-def _one_label_each(
-    input: Tensor, target: Tensor, weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _one_label_each(input: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the input as rows of scores, and the label of each.
 
     Raises:

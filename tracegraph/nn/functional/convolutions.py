@@ -37,9 +37,7 @@ def _pads(
     return tuple((r // 2, r - r // 2) for r in reach)
 
 
-def _check(
-    dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int
-) -> None:
+def _check(dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     need_one_dtype("convolution", input, weight, bias)
     if groups < 1:
         raise OpError("non-positive groups is not supported")
@@ -65,8 +63,7 @@ def _check_steps(
 def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return y
-    out: Tensor = y + beside_channels(bias, y.ndim)
-    return out
+    return y + beside_channels(bias, y.ndim)
 
 
 def _convolve(
@@ -128,8 +125,7 @@ def conv3d(
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
     """Return the 1-d convolution of input[length, batch, in] with weight[k, in, out]."""
     y = conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
-    out: Tensor = y.permute(2, 0, 1)
-    return out
+    return y.permute(2, 0, 1)
 
 
 def _transpose(

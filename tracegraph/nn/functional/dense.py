@@ -118,10 +118,9 @@ def embedding(
     index, row = check_index_dtype(input), _row(weight, padding_idx)
     if max_norm is not None:
         _limit_rows(weight, index, max_norm, norm_type)
-    out: Tensor = front.embedding(
+    return front.embedding(
         weight, index, padding_idx=row, scale_grad_by_freq=bool(scale_grad_by_freq)
     )
-    return out
 
 
 def _bags(input: Tensor, offsets: Tensor | None, last: bool) -> tuple[Tensor, Tensor, int]:
@@ -184,8 +183,7 @@ def embedding_bag(
         return total
     none = filled(weight, (bags,), 0)
     sizes: Tensor = front.index_put(none, keep, bag, dims=(0,), accumulate=True)
-    out: Tensor = total / sizes.clamp(min=1).unsqueeze(1)
-    return out
+    return total / sizes.clamp(min=1).unsqueeze(1)
 
 
 def _largest_rows(rows: Tensor, bag: Tensor, bags: int, keep: Tensor) -> Tensor:
@@ -195,5 +193,4 @@ def _largest_rows(rows: Tensor, bag: Tensor, bags: int, keep: Tensor) -> Tensor:
     spread = rows.unsqueeze(0).where(member.unsqueeze(2), low)
     largest: Any = spread.max(dim=1)
     found = member.any(dim=1).unsqueeze(1)
-    out: Tensor = largest.values.where(found, filled(rows, (), 0))
-    return out
+    return largest.values.where(found, filled(rows, (), 0))

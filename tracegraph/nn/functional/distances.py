@@ -25,16 +25,14 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     for x in (x1, x2):
         x = broadcast_to(x, shape)
         units.append(x / x.norm(2, dim, keepdim=True).clamp_min(eps))
-    out: Tensor = (units[0] * units[1]).sum(dim)
-    return out
+    return (units[0] * units[1]).sum(dim)
 
 
 def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
     """Return the p-norm of x1 − x2 + eps along the last dim."""
-    out: Tensor = (x1 - x2 + eps).norm(p, -1, keepdim)
-    return out
+    return (x1 - x2 + eps).norm(p, -1, keepdim)
 
 
 def pdist(input: Tensor, p: float = 2) -> Tensor:
@@ -47,6 +45,5 @@ def pdist(input: Tensor, p: float = 2) -> Tensor:
         raise OpError(f"pdist only supports 2D tensors, got: {input.ndim}D")
     if p < 0:
         raise OpError("pdist only supports non-negative p values")
-    first, second = triu_indices(input.shape[0], input.shape[0], 1)
-    out: Tensor = (input[first] - input[second]).norm(p, -1)
-    return out
+    first, second = triu_indices(input.shape[0], input.shape[0], 1, device=input.device)
+    return (input[first] - input[second]).norm(p, -1)

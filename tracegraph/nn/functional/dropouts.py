@@ -36,25 +36,22 @@ def _kept(input: Tensor, p: Any, shape: tuple[int, ...]) -> Tensor:
 
 def _drop(input: Tensor, p: Any, shape: tuple[int, ...]) -> Tensor:
     if _is(p, 1):
-        return input * 0  # type: ignore[no-any-return]
-    out: Tensor = input * (_kept(input, p, shape) * (1 / (1 - p)))
-    return out
+        return input * 0
+    return input * (_kept(input, p, shape) * (1 / (1 - p)))
 
 
 def _drop_alpha(input: Tensor, p: Any, shape: tuple[int, ...]) -> Tensor:
     """Dropped values become −scale·alpha of SELU; mean and variance stay. arXiv:1706.02515."""
     if _is(p, 1):
-        return input * 0  # type: ignore[no-any-return]
+        return input * 0
     low = -SELU_SCALE * SELU_ALPHA
     scale = ((1 - p) * (1 + p * low * low)) ** -0.5
     kept = _kept(input, p, shape)
-    out: Tensor = input * (kept * scale) + ((1 - kept) * (low * scale) - scale * p * low)
-    return out
+    return input * (kept * scale) + ((1 - kept) * (low * scale) - scale * p * low)
 
 
 def _apply(drop: Any, input: Tensor, p: Any, inplace: bool, shape: tuple[int, ...]) -> Tensor:
-    out: Tensor = (in_place(drop) if inplace else drop)(input, p, shape)
-    return out
+    return (in_place(drop) if inplace else drop)(input, p, shape)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

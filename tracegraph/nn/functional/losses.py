@@ -47,9 +47,9 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
         ValueError: no such reduction.
     """
     if reduction == "mean":
-        return loss.mean()  # type: ignore[no-any-return]
+        return loss.mean()
     if reduction == "sum":
-        return loss.sum()  # type: ignore[no-any-return]
+        return loss.sum()
     check_reduction(reduction)
     return loss
 
@@ -62,8 +62,7 @@ def _difference(input: Tensor, target: Tensor, name: str) -> Tensor:
             "broadcasting. Please ensure they have the same size.",
             stacklevel=3,
         )
-    out: Tensor = input - target
-    return out
+    return input - target
 
 
 def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
@@ -72,8 +71,7 @@ def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
         return reduced(loss, reduction)
     loss = loss * weight
     if reduction == "mean":
-        out: Tensor = loss.sum() / weight.expand(loss.shape).sum()
-        return out
+        return loss.sum() / weight.expand(loss.shape).sum()
     return reduced(loss, reduction)
 
 
@@ -271,8 +269,7 @@ def _triplet(
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
         far = pointwise.minimum(far, distance(positive, negative))
-    out: Tensor = (margin + near - far).clamp_min(0)
-    return out
+    return (margin + near - far).clamp_min(0)
 
 
 def triplet_margin_loss(

@@ -70,8 +70,7 @@ def rms_norm(
     ndim = _normalized(input, normalized_shape, "rms_norm")
     if eps is None:
         eps = finfo(type_of(input).dtype.compute).eps
-    out: Tensor = front.rms_norm(input, *_given(weight), ndim=ndim, eps=float(eps))
-    return out
+    return front.rms_norm(input, *_given(weight), ndim=ndim, eps=float(eps))
 
 
 def _follow(running: Tensor | None, value: Tensor, momentum: float) -> None:
@@ -105,7 +104,7 @@ def batch_norm(
         OpError: running statistics are missing in evaluation.
     """
     if input.ndim < 2 and input._data.size == 0:
-        return input.clone()  # type: ignore[no-any-return]
+        return input.clone()
     shift = bias if weight is None else None
     given = _given(weight, bias)
     y: Tensor
@@ -202,5 +201,4 @@ def local_response_norm(
         front.pad(squares, pads=pads, value=0), window=(size,), stride=(1,), padding=(0,),
         ceil_mode=False, count_include_pad=True, divisor=None,
     ).movedim(-1, 1)  # fmt: skip
-    out: Tensor = input / (mean * alpha + k) ** beta
-    return out
+    return input / (mean * alpha + k) ** beta

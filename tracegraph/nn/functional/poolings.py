@@ -73,7 +73,9 @@ def max_pool3d(
     return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def _with_indices(pool: Any) -> Any:
+def with_indices(pool: Any) -> Any:
+    """Return a pooling function that always returns indices as well."""
+
     def function(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         values, places = pool(*args, **{**kwargs, "return_indices": True})
         return values, places
@@ -83,9 +85,9 @@ def _with_indices(pool: Any) -> Any:
     return function
 
 
-max_pool1d_with_indices = _with_indices(max_pool1d)
-max_pool2d_with_indices = _with_indices(max_pool2d)
-max_pool3d_with_indices = _with_indices(max_pool3d)
+max_pool1d_with_indices = with_indices(max_pool1d)
+max_pool2d_with_indices = with_indices(max_pool2d)
+max_pool3d_with_indices = with_indices(max_pool3d)
 
 
 def _avg_pool(
@@ -96,12 +98,11 @@ def _avg_pool(
     if divisor_override == 0:
         raise OpError("divisor must be not zero")
     window = per_dim(kernel_size, dims, "kernel_size")
-    out: Tensor = front.avg_pool(
+    return front.avg_pool(
         input, window=window, stride=_stride(stride, window),
         padding=per_dim(padding, dims, "padding"), ceil_mode=bool(ceil_mode),
         count_include_pad=bool(count_include_pad), divisor=divisor_override,
     )  # fmt: skip
-    return out
 
 
 def avg_pool1d(
@@ -172,9 +173,13 @@ def _adaptive_avg(dims: int, input: Tensor, output_size: Any) -> Tensor:
     if all(n == 1 for n in size):
         out = front.mean(input, dim=tuple(range(input.ndim - dims, input.ndim)), keepdim=True)
         return out
+    if 0 in size:
+        return filled(input, (*input.shape[: input.ndim - dims], *size), 0)
     window = _even_windows(input, size)
     if window is None:
-        out = front.adaptive_avg_pool(input, size=size)
+        out = front.resize(
+            input, size=size, mode="area", align_corners=False, scales=(None,) * dims
+        )
         return out
     return _avg_pool(dims, input, window, window, 0, False, True, None)
 
@@ -194,13 +199,12 @@ def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     return _adaptive_avg(3, input, output_size)
 
 
-def _taken(input: Tensor, places: Tensor, dims: int) -> Tensor:
+def taken(input: Tensor, places: Tensor, dims: int) -> Tensor:
     """The elements at row-major positions in the last dims."""
     lead = input.ndim - dims
     flat = input.reshape(*input.shape[:lead], count(input.shape[lead:]))
     found = places.reshape(*places.shape[:lead], count(places.shape[lead:]))
-    out: Tensor = front.gather(flat, found, dim=lead).reshape(places.shape)
-    return out
+    return front.gather(flat, found, dim=lead).reshape(places.shape)
 
 
 def _adaptive_max(dims: int, input: Tensor, output_size: Any, return_indices: bool) -> Any:
@@ -209,7 +213,7 @@ def _adaptive_max(dims: int, input: Tensor, output_size: Any, return_indices: bo
     if window is not None:
         return _max_pool(dims, input, window, window, 0, 1, False, return_indices)
     places = front.adaptive_max_indices(input, size=size)
-    y = _taken(input, places, dims)
+    y = taken(input, places, dims)
     return (y, places) if return_indices else y
 
 
@@ -228,9 +232,9 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
     return _adaptive_max(3, input, output_size, return_indices)
 
 
-adaptive_max_pool1d_with_indices = _with_indices(adaptive_max_pool1d)
-adaptive_max_pool2d_with_indices = _with_indices(adaptive_max_pool2d)
-adaptive_max_pool3d_with_indices = _with_indices(adaptive_max_pool3d)
+adaptive_max_pool1d_with_indices = with_indices(adaptive_max_pool1d)
+adaptive_max_pool2d_with_indices = with_indices(adaptive_max_pool2d)
+adaptive_max_pool3d_with_indices = with_indices(adaptive_max_pool3d)
 
 
 def _lp_pool(
@@ -241,7 +245,7 @@ def _lp_pool(
         dims, pointwise.pow(input, norm_type), window, stride, 0, ceil_mode, True, None
     )
     total = pointwise.sign(mean) * relu(abs(mean)) * count(window)
-    return pointwise.pow(total, 1.0 / norm_type)  # type: ignore[no-any-return]
+    return pointwise.pow(total, 1.0 / norm_type)
 
 
 def lp_pool1d(
@@ -306,8 +310,7 @@ def _max_unpool(
     flat = (*lead, count(input.shape[input.ndim - dims :]))
     zeros = filled(input, (*lead, count(size)), 0)
     y = front.scatter(zeros, indices.reshape(flat), input.reshape(flat), dim=len(lead))
-    out: Tensor = y.reshape(*lead, *size)
-    return out
+    return y.reshape(*lead, *size)
 
 
 def max_unpool1d(

@@ -88,7 +88,7 @@ def pad(
     x, last = input, input.ndim - 1
     for i in reversed(range(len(pad) // 2)):
         x = _bordered(x, last - i, int(pad[2 * i]), int(pad[2 * i + 1]), mode)
-    return x.clone() if x is input else x  # type: ignore[no-any-return]
+    return x.clone() if x is input else x
 
 
 def unfold(
@@ -111,8 +111,7 @@ def unfold(
     )
     y = front.unfold_windows(input, window=window, stride=steps, padding=pads, dilation=spread)
     rows = input.shape[-3] * count(window)
-    out: Tensor = y.reshape(*input.shape[:-3], rows, count(y.shape[-2:]))
-    return out
+    return y.reshape(*input.shape[:-3], rows, count(y.shape[-2:]))
 
 
 def fold(
@@ -150,10 +149,9 @@ def fold(
         )
     lead = (*input.shape[:-2], rows // count(window))
     windows = input.reshape(*lead, *window, *grid)
-    out: Tensor = front.fold_windows(
+    return front.fold_windows(
         windows, size=size, window=window, stride=steps, padding=pads, dilation=spread
     )
-    return out
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
@@ -177,8 +175,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     n = len(lead)
     y = input.reshape(*lead, channels // (r * r), r, r, height, width)
     y = y.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2)
-    out: Tensor = y.reshape(*lead, channels // (r * r), height * r, width * r)
-    return out
+    return y.reshape(*lead, channels // (r * r), height * r, width * r)
 
 
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
@@ -202,8 +199,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     n = len(lead)
     y = input.reshape(*lead, channels, height // r, r, width // r, r)
     y = y.permute(*range(n), n, n + 2, n + 4, n + 1, n + 3)
-    out: Tensor = y.reshape(*lead, channels * r * r, height // r, width // r)
-    return out
+    return y.reshape(*lead, channels * r * r, height // r, width // r)
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
@@ -224,8 +220,7 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
             f"{channels} channels and {groups} groups."
         )
     y = input.reshape(batch, groups, channels // groups, *space)
-    out: Tensor = y.transpose(1, 2).reshape(input.shape)
-    return out
+    return y.transpose(1, 2).reshape(input.shape)
 
 
 native_channel_shuffle = channel_shuffle

@@ -78,14 +78,12 @@ def interpolate(
     if antialias:
         if mode not in ("bilinear", "bicubic"):
             raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes")
-        mode = f"{mode}-antialias"
     elif mode == "area":
         return _AREA[dims](input, sizes)
-    row_mode = _ROW_MODE.get(mode, mode)
-    out: Tensor = front.resize(
+    row_mode = _ROW_MODE.get(mode, mode) + ("-antialias" if antialias else "")
+    return front.resize(
         input, size=sizes, mode=row_mode, align_corners=bool(align_corners), scales=scales
     )
-    return out
 
 
 def upsample(
@@ -123,8 +121,8 @@ def _even_steps(like: Tensor, size: int, align_corners: bool) -> Tensor:
     dtype = type_of(like).dtype
     place = cast(counting(like, size), dtype)
     if align_corners:
-        return place * (2 / (size - 1)) - 1 if size > 1 else place  # type: ignore[no-any-return]
-    return (place * 2 + 1) / size - 1  # type: ignore[no-any-return]
+        return place * (2 / (size - 1)) - 1 if size > 1 else place
+    return (place * 2 + 1) / size - 1
 
 
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
@@ -155,20 +153,19 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
 def _unnormalised(coordinate: Tensor, size: int, align_corners: bool) -> Tensor:
     """Grid coordinates in [−1, 1] as places in a dim."""
     if align_corners:
-        return (coordinate + 1) * ((size - 1) / 2)  # type: ignore[no-any-return]
-    return ((coordinate + 1) * size - 1) / 2  # type: ignore[no-any-return]
+        return (coordinate + 1) * ((size - 1) / 2)
+    return ((coordinate + 1) * size - 1) / 2
 
 
 def _mirrored(place: Tensor, low: float, span: float) -> Tensor:
     """Reflect places at both ends of [low, low + span] until they are inside."""
     if span == 0:
-        return place * 0  # type: ignore[no-any-return]
+        return place * 0
     away = abs(place - low)
     turns = pointwise.floor(away.detach() / span)
     rest = away - turns * span
     even = turns.remainder(2) == 0
-    out: Tensor = pointwise.where(even, rest, span - rest) + low
-    return out
+    return pointwise.where(even, rest, span - rest) + low
 
 
 def _bounded(place: Tensor, size: int, padding_mode: str, align_corners: bool) -> Tensor:
@@ -195,10 +192,7 @@ def _pick(input: Tensor, places: list[Tensor]) -> Tensor:
     grid = tuple(flat.shape[1:])
     flat = flat.reshape(batch, 1, count(grid)).expand(batch, channels, count(grid))
     found = front.gather(input.reshape(batch, channels, count(sizes)), flat, dim=2)
-    out: Tensor = found.reshape(batch, channels, *grid) * cast(
-        inside.unsqueeze(1), type_of(input).dtype
-    )
-    return out
+    return found.reshape(batch, channels, *grid) * cast(inside.unsqueeze(1), type_of(input).dtype)
 
 
 def _blend(input: Tensor, places: list[Tensor]) -> Tensor:

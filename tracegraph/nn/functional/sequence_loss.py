@@ -19,8 +19,8 @@ _NEVER = -1e30
 
 def _lengths(value: Any, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
-        return cast(value, int64).reshape(-1)
-    return creation.tensor(list(value), dtype=int64)
+        return cast(value, int64).reshape(-1).to(like.device)
+    return creation.tensor(list(value), dtype=int64, device=like.device)
 
 
 def _padded_targets(targets: Tensor, lengths: Tensor, batch: int) -> Tensor:
@@ -33,16 +33,14 @@ def _padded_targets(targets: Tensor, lengths: Tensor, batch: int) -> Tensor:
     places = starts.unsqueeze(1) + counting(lengths, longest).unsqueeze(0)
     if targets.shape[0] == 0:
         return filled(targets, (batch, longest), 0)
-    out: Tensor = front.index(targets, places.clamp(0, targets.shape[0] - 1), dims=(0,))
-    return out
+    return front.index(targets, places.clamp(0, targets.shape[0] - 1), dims=(0,))
 
 
 def _shifted(x: Tensor, by: int) -> Tensor:
     """The values of states `by` earlier; those before the first are never."""
     states = x.shape[1]
     kept = front.slice(x, index=((0, x.shape[0], 1), (0, max(states - by, 0), 1)))
-    out: Tensor = cat([filled(x, (x.shape[0], min(by, states)), _NEVER), kept], 1)
-    return out
+    return cat([filled(x, (x.shape[0], min(by, states)), _NEVER), kept], 1)
 
 
 def _path_logs(emitted: Tensor, labels: Tensor, blank: int, input_lengths: Tensor) -> Tensor:
@@ -105,8 +103,7 @@ def ctc_loss(
     loss = pointwise.where(loss > -_NEVER / 10, missing, loss)
     if reduction == "mean":
         weights = cast(sizes.clamp(min=1), type_of(loss).dtype)
-        out: Tensor = (loss / weights).mean()
-        return out
+        return (loss / weights).mean()
     return reduced(loss if batched else loss.squeeze(0), reduction)
 
 
@@ -118,5 +115,4 @@ def _normaliser(log_probs: Tensor, input_lengths: Tensor) -> Tensor:
     steps = counting(input_lengths, log_probs.shape[0])
     running = (steps.unsqueeze(1) < input_lengths.unsqueeze(0)).unsqueeze(2)
     total = pointwise.where(running, log_probs.exp(), filled(log_probs, (), 0)).sum((0, 2))
-    out: Tensor = total - total.detach()
-    return out
+    return total - total.detach()

@@ -70,15 +70,14 @@ def need_filled(input: Tensor, dims: int) -> None:
     first = 1 if input.ndim == dims + 2 else 0
     if 0 in input._data.shape[first:]:
         raise OpError(
-            f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim batch size "
-            f"for input, but got: {list(input.shape)}"
+            f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim batch "
+            f"size for input, but got: {list(input.shape)}"
         )
 
 
 def beside_channels(parameter: Tensor, ndim: int) -> Tensor:
     """Return one number per channel as a view that broadcasts against [batch, channel, ...]."""
-    out: Tensor = parameter.reshape((1, -1, *(1,) * (ndim - 2)))
-    return out
+    return parameter.reshape((1, -1, *(1,) * (ndim - 2)))
 
 
 def count(shape: Sequence[int]) -> int:

@@ -81,6 +81,7 @@ from tracegraph.nn.modules.linear import (
     Linear,
     NonDynamicallyQuantizableLinear,
 )
+from tracegraph.nn.modules.linear_cross_entropy import LinearCrossEntropyLoss
 from tracegraph.nn.modules.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -183,6 +184,7 @@ __all__ = [
     "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConv3d",
     "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d", "LazyInstanceNorm1d",
     "LazyInstanceNorm2d", "LazyInstanceNorm3d", "LazyLinear", "LeakyReLU", "Linear",
+    "LinearCrossEntropyLoss",
     "LocalResponseNorm", "LogSigmoid", "LogSoftmax", "MSELoss", "MarginRankingLoss",
     "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "Mish",
     "Module", "ModuleDict", "ModuleList", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss",

@@ -115,9 +115,16 @@ class Tree:
 
     def __getattr__(self, name: str) -> Any:
         held = self.__dict__
-        for place in ("_parameters", "_buffers", "_modules"):
-            if place in held and name in held[place]:
-                return held[place][name]
+        place = held.get("_parameters")
+        if place is not None:
+            if name in place:
+                return place[name]
+            place = held["_modules"]
+            if name in place:
+                return place[name]
+            place = held["_buffers"]
+            if name in place:
+                return place[name]
         raise AttributeError(
             f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self
         )

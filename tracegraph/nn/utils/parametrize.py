@@ -176,9 +176,7 @@ def register_parametrization(
     return module
 
 
-def remove_parametrizations(
-    module: Any, tensor_name: str, leave_parametrized: bool = True
-) -> Any:
+def remove_parametrizations(module: Any, tensor_name: str, leave_parametrized: bool = True) -> Any:
     """Make a tensor a plain one again: what it is now, or (not `leave_parametrized`) the original.
 
     Raises:

@@ -11,8 +11,10 @@ from tracegraph.tensors import Tensor
 def norm_except(v: Tensor, dim: int | None) -> Tensor:
     """Return the 2-norm of v over all dims but `dim` (None: over all), dims kept."""
     dims = tuple(i for i in range(v.ndim) if dim is None or i != dim % v.ndim)
-    if dim is None:
-        out: Tensor = (v * v).sum().sqrt()
+    if not dims:
+        out: Tensor = v.abs()
+    elif dim is None:
+        out = (v * v).sum().sqrt()
     else:
         out = (v * v).sum(dims, keepdim=True).sqrt()
     return out
