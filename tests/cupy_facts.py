@@ -32,7 +32,7 @@ FUNCTIONS = {
     "concatenate": "axis", "cumprod": "axis dtype", "cumsum": "axis dtype",
     "diagonal": "offset axis1 axis2", "einsum": "", "expand_dims": "axis", "flatnonzero": "",
     "flip": "axis", "matmul": "out", "max": "axis keepdims", "min": "axis keepdims",
-    "moveaxis": "", "nonzero": "", "prod": "axis dtype keepdims", "roll": "shift axis",
+    "may_share_memory": "", "moveaxis": "", "nonzero": "", "prod": "axis dtype keepdims", "roll": "shift axis",
     "repeat": "repeats axis", "searchsorted": "side", "sort": "axis kind", "stack": "axis",
     "sum": "axis dtype keepdims", "swapaxes": "", "take": "axis", "take_along_axis": "axis",
     "tensordot": "axes", "tril": "k", "triu": "k", "where": "",

@@ -121,8 +121,7 @@ def mixed_devices(device: str) -> None:
     here, there = torch.ones(3), torch.ones(3, device=device)
     for mix in (
         lambda: here + there, lambda: there @ here, lambda: torch.cat([here, there]),
-        lambda: torch.where(there > 0, here, there), lambda: there.index_put((here > 0,), there),
-        lambda: nn.functional.linear(there, torch.ones(2, 3)),
+        lambda: torch.where(there > 0, here, there), lambda: nn.functional.linear(there, torch.ones(2, 3)),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match="same device") as caught:
             mix()
@@ -147,10 +146,16 @@ def indexing(device: str) -> None:
         t[0].add_(1)
         t.index_add_(0, rows, torch.ones(2, 5, device=t.device))
         t.masked_fill_(t == 7, 3)
+        t[[1, 2], :2] = torch.tensor([[5.0, 6.0]])
+        t[-1] = torch.arange(5.0)
     same(found, expected)
+    same(found[[3, 0]], expected[[3, 0]])
+    same(found[torch.tensor([2])], expected[torch.tensor([2])])
     same(found[found > 0], expected[expected > 0])
     same(found.nonzero(), expected.nonzero())
     same(found.sort(dim=1, descending=True)[1], expected.sort(dim=1, descending=True)[1])
+    expected[0] = found[1]
+    assert expected[0].tolist() == expected[1].tolist()
     with pytest.raises(IndexError):
         found[torch.tensor([9], device=device)]
     with pytest.raises((IndexError, RuntimeError)):
@@ -258,6 +263,12 @@ def replay(network: str, device: str, folder: Path) -> None:
 
 def trace_on_device(device: str, folder: Path) -> None:
     """A trace of tensors on a GPU runs there, and its file runs on a CPU."""
+    x = torch.tensor(numbers(4, 5))
+    picked = torch.trace(
+        lambda t: t[[2, 0]] * torch.tensor([1.0, 2, 3, 4, 5], device=device), x.cuda()
+    )
+    torch.save(picked, folder / "picked.tg")
+    same(picked(x.cuda()), torch.load(folder / "picked.tg")(x))
     _, step = training_step("perceptron", "sgd", device)
     traced = torch.trace(step, ())
     torch.save(traced, folder / "there.tg")

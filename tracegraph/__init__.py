@@ -10,8 +10,7 @@ import importlib
 from typing import Any
 
 from tracegraph import dtypes as _dtypes
-from tracegraph import methods as _methods
-from tracegraph.functions import FUNCTIONS as _FUNCTIONS
+from tracegraph import methods as _methods  # noqa: F401
 from tracegraph.autograd.grad_mode import (
     enable_grad,
     inference_mode,
@@ -41,6 +40,7 @@ from tracegraph.dtypes import (
     uint32,
     uint64,
 )
+from tracegraph.functions import FUNCTIONS as _FUNCTIONS
 from tracegraph.legacy import TYPES as _TYPES
 from tracegraph.printing import set_printoptions
 from tracegraph.random import (
@@ -55,11 +55,10 @@ from tracegraph.random import (
 from tracegraph.tensors import Size, Tensor
 from tracegraph.version import __version__ as __version__
 
-
 dtype = DType
-bool = _dtypes.bool_  # noqa: A001
-half, float, double = float16, float32, float64  # noqa: A001
-short, int, long = int16, int32, int64  # noqa: A001
+bool = _dtypes.bool_
+half, float, double = float16, float32, float64
+short, int, long = int16, int32, int64
 
 # `trace` of a matrix is reached through the lazy one, which traces functions.
 globals().update({name: f for name, f in _FUNCTIONS.items() if name != "trace"})
@@ -84,37 +83,21 @@ _FUNCTIONAL = """adaptive_avg_pool1d alpha_dropout avg_pool1d bilinear celu celu
     max_pool1d_with_indices max_pool2d max_pool3d native_channel_shuffle pairwise_distance pdist
     pixel_shuffle pixel_unshuffle relu_ rms_norm rrelu rrelu_ selu selu_ threshold threshold_"""
 _LAZY.update(dict.fromkeys(_FUNCTIONAL.split(), "tracegraph.nn.functional"))
-_SUBMODULES = frozenset(
-    """amp autograd cuda distributions errors fft fx jit linalg models nn optim random special utils
-    hub backends version testing onnx passes runtime ir""".split()
-)
+_SUBMODULES = frozenset((
+    "amp", "autograd", "cuda", "distributions", "errors", "fft", "fx", "jit",
+    "linalg", "models", "nn", "optim", "random", "special", "utils", "hub",
+    "backends", "version", "testing", "onnx", "passes", "runtime", "ir",
+))  # fmt: skip
 
 __all__ = [
-    "DType",
-    "Generator",
-    "Size",
-    "Tensor",
-    "device",
-    "dtype",
-    "enable_grad",
-    "finfo",
-    "get_default_dtype",
-    "iinfo",
-    "inference_mode",
-    "is_grad_enabled",
-    "is_inference_mode_enabled",
-    "no_grad",
-    "promote_types",
-    *("default_generator", "get_rng_state", "initial_seed", "manual_seed", "seed", "set_rng_state"),
-    "set_default_dtype",
-    "set_grad_enabled",
-    "set_printoptions",
-    *("bfloat16", "float16", "float32", "float64"),
-    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *_FUNCTIONS,
-    *_TYPES,
-    *_LAZY,
-]
+    "DType", "Generator", "Size", "Tensor", "bfloat16", "default_generator",
+    "device", "dtype", "enable_grad", "finfo", "float16", "float32",
+    "float64", "get_default_dtype", "get_rng_state", "iinfo", "inference_mode", "initial_seed",
+    "int16", "int32", "int64", "int8", "is_grad_enabled", "is_inference_mode_enabled",
+    "manual_seed", "no_grad", "promote_types", "seed", "set_default_dtype", "set_grad_enabled",
+    "set_printoptions", "set_rng_state", "uint16", "uint32", "uint64", "uint8",
+    *_FUNCTIONS, *_TYPES, *_LAZY,
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

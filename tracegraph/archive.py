@@ -27,8 +27,8 @@ from tracegraph.loaded import Loaded
 from tracegraph.nest import nest_from_data, nest_to_data
 from tracegraph.storage import Storage
 from tracegraph.tensor_type import TensorType
-from tracegraph.version import PACKAGE
 from tracegraph.tensors import Tensor, storage_of, type_of, wrap
+from tracegraph.version import PACKAGE
 
 FORMAT_VERSION: Final = (1, 0)
 PRODUCER: Final = f"tracegraph {PACKAGE}"
@@ -199,7 +199,8 @@ def load(f: Any, device: Any = None, *, map_location: Any = None, weights_only: 
 
     Args:
         f: a path or a readable, seekable binary file.
-        device: where State (or tensors) shall live; `map_location` is the same.
+        device: where State (or tensors) shall live.
+        map_location: PyTorch's name for `device`.
         weights_only: accepted for PyTorch's sake; nothing is ever executed.
         verify: check every member's SHA-256 first.
 

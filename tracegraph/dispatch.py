@@ -19,6 +19,7 @@ from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS, run_op
 from tracegraph.storage import AbstractArray, Storage
 from tracegraph.tape import AccumulateGrad, record_node
+from tracegraph.tensor_type import TensorType
 from tracegraph.tensors import (
     Tensor,
     count_write,
@@ -30,7 +31,6 @@ from tracegraph.tensors import (
     wrap,
     xp_of,
 )
-from tracegraph.tensor_type import TensorType
 
 _OVERWRITE: Final = OPS["overwrite"]
 _RESHAPE: Final = OPS["reshape"]

@@ -210,7 +210,7 @@ class _FInfo:
         self.resolution = float(info.resolution)
 
 
-class iinfo:  # noqa: N801
+class iinfo:
     """Limits of an integer dtype as Python ints: bits, min, max."""
 
     def __init__(self, dtype: DType) -> None:

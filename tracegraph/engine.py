@@ -75,7 +75,7 @@ class _Backward:
             heappush(self.heap, (node.order, node))
         have[index] = grad if have[index] is None else have[index] + grad
 
-    def drain(self, recorder: Any) -> None:
+    def drain(self, recorder: Any) -> None:  # noqa: C901, PLR0912 (the hot loop, unrolled)
         """Visit nodes, latest first, until no gradient waits."""
         heap, pending, needed = self.heap, self.pending, self.needed
         create_graph, retain_graph = self.create_graph, self.retain_graph

@@ -201,7 +201,7 @@ class EntryPoint:
             if target is None:
                 target = given[name]
                 if not isinstance(target, Tensor):
-                    target[...] = array if isinstance(target, np.ndarray) else array
+                    target[...] = array
                     continue
             if device_of(array) != device_of(target._data):
                 array = device_of(target._data).place(array)

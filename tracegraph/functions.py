@@ -13,6 +13,7 @@ from tracegraph.api import (
     creation,
     differences,
     einsum,
+    elimination,
     legacy_linear_algebra,
     matrices,
     pointwise,
@@ -53,6 +54,7 @@ _ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": special.polygamma,
     "mvlgamma": special.multigammaln,
     "logit": special.logit,
+    "lu_unpack": elimination.lu_unpack,
 }
 
 PLAIN: Final[dict[str, Callable[..., Any]]] = {

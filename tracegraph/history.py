@@ -14,7 +14,7 @@ import numpy as np
 from tracegraph.dispatch import refresh
 from tracegraph.errors import TraceError
 from tracegraph.ir.graph import Graph, Value
-from tracegraph.ops.core import SAVE_INPUT
+from tracegraph.ops.gradient_plan import SAVE_INPUT
 from tracegraph.tape import AccumulateGrad, Node
 from tracegraph.tensor_type import TensorType
 from tracegraph.tensors import Tensor, type_of

@@ -1,4 +1,4 @@
-"""Names of PyTorch's past that programs still use: `FloatTensor(...)`, `isinstance(x, LongTensor)`."""
+"""PyTorch's old names that programs still use: `FloatTensor(...)`, `isinstance(x, LongTensor)`."""
 
 from __future__ import annotations
 

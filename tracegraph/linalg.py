@@ -1,4 +1,7 @@
 """The face of linear algebra, as `torch.linalg`."""
 
+from tracegraph.api.elimination import lu, lu_factor, lu_factor_ex, lu_solve, matrix_exp
 from tracegraph.api.linear_algebra import *  # noqa: F403
-from tracegraph.api.linear_algebra import __all__ as __all__
+from tracegraph.api.linear_algebra import __all__ as _names
+
+__all__ = [*_names, "lu", "lu_factor", "lu_factor_ex", "lu_solve", "matrix_exp"]

@@ -37,12 +37,8 @@ def nest_to_data(value: Any, store: Callable[[Tensor], int], path: str = "") -> 
         return data
     if isinstance(value, np.ndarray):
         return {"array": store(wrap(value))}
-    if isinstance(value, np.generic):
-        return encode_value(value.item())
-    if isinstance(value, _PLAIN):
+    if isinstance(value, (np.generic, DType, *_PLAIN)):
         return encode_value(value)
-    if isinstance(value, DType):
-        return {"dtype": value.code}
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
     if isinstance(value, Mapping):

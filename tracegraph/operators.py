@@ -60,12 +60,12 @@ def _scalar_array(value: float) -> Any:
     return array
 
 
-def _arithmetic(
+def _arithmetic(  # noqa: C901 (holds the hot path below)
     op: Op, compute: Callable[[Any, Any], Any], fast: frozenset[Any], reflected: bool = False
 ) -> Any:
     """Return `x.__op__(y)` (or `__rop__`) with the short way for operands of one dtype."""
 
-    def method(self: Tensor, other: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Any:  # noqa: C901, PLR0912 (the hot path)
         a = self._data
         if modes.recording or a.__class__ is not _ndarray:
             return slow(self, other)
@@ -199,7 +199,7 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
     m = math_over(np)
     differentiable = op.differentiable
 
-    def function(input: Tensor) -> Tensor:  # noqa: A002
+    def function(input: Tensor) -> Tensor:
         a = input._data
         if (
             modes.recording

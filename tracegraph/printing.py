@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tracegraph.devices import device_of
-from tracegraph.dtypes import FLOAT_KIND, bool_, get_default_dtype, int64
 from tracegraph.dispatch import refresh
+from tracegraph.dtypes import FLOAT_KIND, bool_, get_default_dtype, int64
 from tracegraph.storage import AbstractArray
 from tracegraph.tape import AccumulateGrad
 from tracegraph.tensors import Tensor, type_of

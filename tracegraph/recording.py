@@ -15,14 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tracegraph import modes
+from tracegraph.devices import Device
 from tracegraph.dispatch import dispatch, front
 from tracegraph.dtypes import DType
 from tracegraph.errors import BakeError, TraceError
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc, Value
 from tracegraph.ops.core import Op
 from tracegraph.storage import AbstractArray, Chain, Storage
-from tracegraph.tensors import Tensor, storage_of, type_of, wrap
 from tracegraph.tensor_type import TensorType
+from tracegraph.tensors import Tensor, storage_of, type_of, wrap
+
+_CPU = Device("cpu")
 
 RowValue = tuple[int, int]
 
@@ -48,7 +51,7 @@ class Entry:
     __slots__ = ("kind", "name", "token", "type", "value", "views", "whole", "written")
 
     def __init__(
-        self, token: object, value: RowValue, type: TensorType, kind: str, name: str = ""  # noqa: A002
+        self, token: object, value: RowValue, type: TensorType, kind: str, name: str = ""
     ) -> None:
         self.token = token
         self.value = value
@@ -215,7 +218,7 @@ class Recorder:
 
     def constant(self, t: Tensor) -> None:
         """Note a tensor made from Python or NumPy data during the trace: it is frozen."""
-        self.bind(t, self._constant(np.array(t._data), type_of(t)))
+        self.bind(t, self._constant(_CPU.place(t._data), type_of(t)))
 
     def add_input(self, name: str, t: Tensor, **attrs: Any) -> RowValue:
         """Declare a tensor as the next input of the graph."""

@@ -29,3 +29,7 @@ linalg_lstsq = namedtuple("linalg_lstsq", "solution residuals rank singular_valu
 linalg_cholesky_ex = namedtuple("linalg_cholesky_ex", "L info")
 linalg_inv_ex = namedtuple("linalg_inv_ex", "inverse info")
 linalg_solve_ex = namedtuple("linalg_solve_ex", "result info")
+linalg_lu_factor = namedtuple("linalg_lu_factor", "LU pivots")
+linalg_lu_factor_ex = namedtuple("linalg_lu_factor_ex", "LU pivots info")
+linalg_lu = namedtuple("linalg_lu", "P L U")
+lu_unpack = namedtuple("lu_unpack", "P L U")

@@ -20,9 +20,10 @@ from tracegraph.tensors import Tensor, storage_of
 
 _ATOMS = (int, float, str, bytes, bool, type(None), complex, type, types.ModuleType)
 _MAX_ITEMS = 100_000
-_OPAQUE = ("builtins", "numpy", "cupy", "networkx", "threading", *(f"tracegraph.{name}" for name in (
-    "devices", "dtypes", "entry", "ir", "loaded", "ops", "random", "recording", "runtime",
-    "tracing")))  # fmt: skip
+_OURS = ("devices", "dtypes", "entry", "ir", "loaded", "ops", "random", "recording", "runtime",
+         "tracing")  # fmt: skip
+_OPAQUE = ("builtins", "numpy", "cupy", "networkx", "threading",
+           *(f"tracegraph.{name}" for name in _OURS))  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -42,7 +43,7 @@ class Walk:
     seen: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def name(self, path: str, t: Tensor) -> None:
-        """Note a tensor; its Storage keeps the first path, one of the whole before any of a view."""
+        """Note a tensor; its Storage keeps the first path, one of a whole before those of views."""
         storage = storage_of(t)
         self.tensors.setdefault(path, t)
         known = self.names.get(storage)

@@ -54,7 +54,7 @@ class AbstractArray:
 
     __slots__ = ("type",)
 
-    def __init__(self, type: TensorType) -> None:  # noqa: A002
+    def __init__(self, type: TensorType) -> None:
         self.type = type
 
     @property

@@ -13,17 +13,17 @@ from typing import Any
 
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.errors import AutogradError
-from tracegraph.ops.core import (
+from tracegraph.ops.core import Op
+from tracegraph.ops.gradient_plan import (
     SAVE_INPUT,
     SAVE_INPUTS,
     SAVE_OUTPUT,
     SAVE_TYPE,
-    Op,
     SavePlan,
 )
 from tracegraph.storage import Storage
-from tracegraph.tensors import Tensor, dtype_of_data, type_of, wrap
 from tracegraph.tensor_type import TensorType
+from tracegraph.tensors import Tensor, dtype_of_data, type_of, wrap
 
 Edge = tuple["Node", int] | None
 

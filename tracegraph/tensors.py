@@ -90,6 +90,7 @@ class Tensor:
         def __le__(self, other: Any) -> Any: ...
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
+        """Return a tensor of `data`, or of the given sizes; subclasses fill themselves."""
         if cls is Tensor:
             from tracegraph.api.creation import legacy_tensor
 

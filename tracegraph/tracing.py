@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from tracegraph import pytree
+from tracegraph.dispatch import refresh
 from tracegraph.entry import EntryPoint, Hyper, LeafSpec, Signature
 from tracegraph.errors import TraceError
 from tracegraph.ir.graph import Graph
-from tracegraph.dispatch import refresh
 from tracegraph.recording import Recorder, Row, RowValue
 from tracegraph.state import Walk, changes, restore, walk
 from tracegraph.storage import Storage
 from tracegraph.tape import make_leaf, set_history
-from tracegraph.tensors import Tensor, storage_of, type_of, wrap
+from tracegraph.tensors import Tensor, storage_of, type_of, wrap, xp_of
 
 _SCALARS = (bool, int, float, str)
 
@@ -75,7 +75,8 @@ def trace(
         if missing:
             attempt.undo(grads)
             for leaf in missing:
-                leaf._grad = wrap(np.zeros(leaf._data.shape, leaf._data.dtype))
+                zeros = xp_of(leaf._data).zeros(leaf._data.shape, leaf._data.dtype)
+                leaf._grad = wrap(zeros)
                 grads = [(t, leaf._grad if t is leaf else g) for t, g in grads]
             attempt = _Attempt(function, walk(function), *inputs)
             attempt.run()
@@ -246,7 +247,8 @@ class _Attempt:
             second.undo([(t, t._grad) for t in _leaves_of(second.found)])
         place = _first_difference(self.recorder.rows, second.recorder.rows)
         mine, theirs = (
-            (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found)) for a in (self, second)
+            (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found))
+            for a in (self, second)
         )
         if place is not None or mine != theirs:
             raise TraceError(remedy + (f" (at {place})" if place else ""))
@@ -353,7 +355,8 @@ class _Attempt:
         """Refuse inputs that share memory with other inputs or State while one is written."""
         written = [e for e in self.recorder.inputs if e.written]
         states = [(e.name, s.array) for s, e in self.recorder.states.items() if e.written]
-        places = [(e.name, t._data) for e, t in zip(self.recorder.inputs, self.aliases, strict=False)]
+        inputs = zip(self.recorder.inputs, self.aliases, strict=False)
+        places = [(e.name, t._data) for e, t in inputs]
         for i, (name, array) in enumerate(places):
             for other, memory in (*places[i + 1 :], *states):
                 touched = name in {e.name for e in written} or other in {
@@ -404,4 +407,4 @@ def _same_attrs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def _overlap(a: Any, b: Any) -> bool:
-    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
+    return type(a) is type(b) and bool(xp_of(a).may_share_memory(a, b))

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from tracegraph import modes
-from tracegraph.api.promotion import cast, scalar_tensor
+from tracegraph.api.promotion import beside, cast, filled, scalar_tensor
+from tracegraph.devices import device_of
 from tracegraph.dispatch import assign, check_writable, front, passed_on, put
 from tracegraph.dtypes import bool_, dtype_of, int64
 from tracegraph.errors import DTypeError
-from tracegraph.tensors import Tensor, count_write, dtype_of_data, shell, type_of, wrap, xp_of
+from tracegraph.tensors import Tensor, count_write, dtype_of_data, shell, type_of, wrap
 
 
 def _is_advanced(item: Any) -> bool:
@@ -114,16 +115,23 @@ def _basic(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Any]]:
     return x, left
 
 
+def _on_device_of(like: Tensor, t: Tensor) -> Tensor:
+    """An index or a value on the device of what it is used with; both may come from the CPU."""
+    if t._data.__class__ is like._data.__class__:
+        return t
+    return t.to(device_of(like._data))  # type: ignore[no-any-return]
+
+
 def _as_index(item: Any, like: Tensor) -> Tensor:
     if isinstance(item, (bool, np.bool_)):
-        return scalar_tensor(bool(item), bool_)
+        return filled(like, (), bool(item), bool_)
     if isinstance(item, Tensor):
-        t = item
+        t = _on_device_of(like, item)
     else:
         array = np.asarray(item)
         if array.size == 0:
             array = array.astype(np.int64)
-        t = wrap(xp_of(like._data).asarray(array) if not modes.recording else array)
+        t = wrap(beside(like).asarray(array))
         if modes.recording and modes.RECORDER.get() is not None:
             modes.RECORDER.get().constant(t)
     dtype = dtype_of_data(t._data)
@@ -235,6 +243,8 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
     check_writable(x)
     if isinstance(value, (np.ndarray, np.generic, list)):
         value = _as_value(value, x)
+    elif isinstance(value, Tensor):
+        value = _on_device_of(x, value)
     view, left = _basic(x, _normalise(x, key))
     if all(item is None for item in left):
         _fill(view, value)
@@ -259,7 +269,7 @@ def _is_single(value: Any) -> bool:
 
 def _as_value(value: Any, x: Tensor) -> Tensor:
     array = np.asarray(value)
-    t = wrap(xp_of(x._data).asarray(array.astype(dtype_of(type_of(x).dtype).np)))
+    t = wrap(beside(x).asarray(array.astype(dtype_of(type_of(x).dtype).np)))
     if modes.recording and modes.RECORDER.get() is not None:
         modes.RECORDER.get().constant(t)
     return t

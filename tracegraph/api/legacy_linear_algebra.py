@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph import return_types
+from tracegraph.api import elimination
 from tracegraph.api import linear_algebra as linalg
 from tracegraph.api.contraction import matmul
 from tracegraph.api.matrices import tril, triu
@@ -145,3 +146,19 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
         if dim is None:
             raise OpError("no dimension of size 3 in input")
     return linalg.cross(input, other, dim=dim)
+
+
+def matrix_exp(input: Tensor) -> Tensor:
+    """Exponential of square matrices."""
+    return elimination.matrix_exp(input)
+
+
+def lu(input: Tensor, pivot: bool = True, get_infos: bool = False) -> Any:
+    """Return (LU, pivots), and infos of 0 if asked for."""
+    results = tuple(elimination.lu_factor_ex(input, pivot=pivot))
+    return results if get_infos else results[:2]
+
+
+def lu_solve(input: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
+    """Return X with A·X = input for a matrix A factored by `lu`."""
+    return elimination.lu_solve(LU_data, LU_pivots, input)

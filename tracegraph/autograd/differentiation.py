@@ -13,6 +13,7 @@ from tracegraph.tensors import Tensor, type_of
 
 
 def as_tuple(x: Any) -> tuple[Any, ...]:
+    """Return one tensor (or None), or a sequence, as a tuple."""
     return (x,) if isinstance(x, Tensor) or x is None else tuple(x)
 
 

@@ -75,7 +75,7 @@ class _UserNode(Node):
 
 
 class Function:
-    """A user-defined differentiable function: static `forward(ctx, ...)` and `backward(ctx, ...)`."""
+    """A function with a gradient of its own: static `forward(ctx, ...)`, `backward(ctx, ...)`."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any, **kwargs: Any) -> Any:
@@ -85,7 +85,9 @@ class Function:
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         """Return one gradient (or None) per argument of `forward`; subclasses write this."""
-        raise AutogradError("You must implement the backward function for custom autograd.Function.")
+        raise AutogradError(
+            "You must implement the backward function for custom autograd.Function."
+        )
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:

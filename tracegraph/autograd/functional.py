@@ -27,6 +27,11 @@ def _outputs(value: Any) -> tuple[Tensor, ...]:
     return (value,) if isinstance(value, Tensor) else tuple(value)
 
 
+def _filled(found: Sequence[Any], like: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Gradients, zeros where there is none."""
+    return tuple(zeros_like(x) if g is None else g for g, x in zip(found, like, strict=True))
+
+
 def _like(result: tuple[Any, ...], given: Any) -> Any:
     return result[0] if isinstance(given, Tensor) else result
 
@@ -48,7 +53,7 @@ def vjp(
             raise AutogradError("The vector v can only be None if the output is a single element")
         weights = tuple(map(ones_like, outs)) if v is None else _outputs(v)
         found = grad(outs, leaves, weights, create_graph=create_graph, allow_unused=True)
-        filled = tuple(zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True))
+        filled = _filled(found, leaves)
     if not create_graph:
         value = _like(tuple(o.detach() for o in outs), value)
     return value, _like(filled, inputs)
@@ -70,7 +75,7 @@ def jvp(
             [g for g, _ in used], dummies, [w for _, w in used], create_graph=create_graph,
             allow_unused=True,
         ) if used else (None,) * len(dummies)  # fmt: skip
-        filled = tuple(zeros_like(o) if g is None else g for g, o in zip(found, outs, strict=True))
+        filled = _filled(found, outs)
     if not create_graph:
         value = _like(tuple(o.detach() for o in outs), value)
     return value, _like(filled, value)
@@ -101,7 +106,7 @@ def _rows(out: Tensor, leaves: tuple[Tensor, ...], create_graph: bool) -> tuple[
     for i in range(flat.numel()):
         found = grad(flat[i], leaves, retain_graph=True, create_graph=create_graph,
                      allow_unused=True)  # fmt: skip
-        rows.append([zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)])
+        rows.append(_filled(found, leaves))
     return tuple(
         reshape(stack(column), (*out.shape, *x.shape)) if column else zeros_like(x)
         for column, x in zip(zip(*rows, strict=True), leaves, strict=True)
@@ -132,5 +137,5 @@ def hvp(
         first = grad(value, leaves, create_graph=True)
         found = grad(first, leaves, _weights(v, leaves), create_graph=create_graph,
                      allow_unused=True)  # fmt: skip
-        filled = tuple(zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True))
+        filled = _filled(found, leaves)
     return value if create_graph else value.detach(), _like(filled, inputs)

@@ -24,6 +24,7 @@ class GradMode:
         modes.GRAD.reset(self._tokens.pop())
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function (or generator) that runs in this mode."""
         mode = self.mode
         if inspect.isgeneratorfunction(function):
 
@@ -48,10 +49,11 @@ class GradMode:
         return wrapped
 
 
-class no_grad(GradMode):  # noqa: N801
+class no_grad(GradMode):
     """Record no gradients inside; a context manager or a decorator (with or without `()`)."""
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        """Return the mode, or a function decorated without parentheses."""
         made = object.__new__(cls)
         if function is None:
             return made
@@ -66,7 +68,7 @@ class no_grad(GradMode):  # noqa: N801
         return False
 
 
-class enable_grad(no_grad):  # noqa: N801
+class enable_grad(no_grad):
     """Record gradients inside, also within `no_grad`."""
 
     @classmethod
@@ -74,7 +76,7 @@ class enable_grad(no_grad):  # noqa: N801
         return True
 
 
-class inference_mode(GradMode):  # noqa: N801
+class inference_mode(GradMode):
     """As `no_grad`; `inference_mode(False)` leaves gradients on."""
 
     def __init__(self, mode: bool = True) -> None:
@@ -90,7 +92,7 @@ class inference_mode(GradMode):  # noqa: N801
         super().__exit__(*exc)
 
 
-class set_grad_enabled(GradMode):  # noqa: N801
+class set_grad_enabled(GradMode):
     """Switch gradients on or off at once; as a context manager, until its end."""
 
     def __init__(self, mode: bool) -> None:

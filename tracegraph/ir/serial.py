@@ -152,7 +152,7 @@ def _node_from_data(
     attrs = {k: _decode_attr(v, types, arrays) for k, v in item.get("attrs", {}).items()}
     inputs = []
     for n, i in item.get("in", ()):
-        if not (0 <= n < len(made) and 0 <= i):
+        if not (0 <= n < len(made) and i >= 0):
             raise GraphError(f"operand {[n, i]} does not come before it")
         inputs.append(made[n].outs[i])
     regions = {k: graph_from_data(r, arrays) for k, r in item.get("regions", {}).items()}
@@ -160,7 +160,7 @@ def _node_from_data(
         unknown = set(attrs) - set(OPS[op].attrs)
         if unknown:
             raise GraphError(f"op {op!r} has no attribute {sorted(unknown)}; update tracegraph")
-        if list(OPS[op].infer([v.type for v in inputs], attrs)) != types:
+        if types != [*OPS[op].infer([v.type for v in inputs], attrs)]:
             raise GraphError(f"types {item['types']} do not follow from the operands")
     elif op == KERNEL:
         _check_kernel(inputs, types, regions)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tracegraph import modes, printing
 from tracegraph.api import creation
+from tracegraph.conversion import leave_graph
 from tracegraph.devices import module_of, parse_device
 from tracegraph.dtypes import dtype_of, get_default_dtype
 from tracegraph.engine import clone
@@ -64,6 +65,7 @@ class Parameter(Tensor):
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        leave_graph(self, "pickle")
         return (_rebuild, (type(self), self._data, (self.requires_grad,), dict(self.__dict__)))
 
     def __repr__(self) -> str:
@@ -96,6 +98,7 @@ class Buffer(Tensor):
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        leave_graph(self, "pickle")
         return (_rebuild, (type(self), self._data, (), dict(self.__dict__)))
 
 

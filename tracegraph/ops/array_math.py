@@ -11,14 +11,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from tracegraph import special_functions
+from tracegraph.special_functions.normal import erf_single
 
 _SAME = (
     "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
-    "bitwise_and", "bitwise_or", "bitwise_xor", "ceil", "copysign", "cos", "cosh", "equal",
-    "exp", "exp2", "expm1", "floor", "fmax", "fmin", "fmod", "greater", "greater_equal",
-    "hypot", "invert", "isfinite", "isinf", "isnan", "left_shift", "less", "less_equal",
-    "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "maximum", "minimum", "nextafter", "not_equal", "power", "remainder",
+    "bitwise_and", "bitwise_or", "bitwise_xor", "ceil", "copysign", "cos", "cosh", "equal", "exp",
+    "exp2", "expm1", "floor", "fmax", "fmin", "fmod", "greater", "greater_equal", "hypot",
+    "invert", "isfinite", "isinf", "isnan", "left_shift", "less", "less_equal", "log", "log10",
+    "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "maximum", "minimum", "nextafter", "not_equal", "power", "remainder",
     "right_shift", "signbit", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "where",
 )  # fmt: skip
 
@@ -50,6 +51,8 @@ def math_over(xp: Any) -> SimpleNamespace:
     for name in _SPECIAL:
         if hasattr(special_functions, name):
             setattr(m, name, _bind(getattr(special_functions, name), m))
+    double = m.erf
+    m.erf = lambda x: erf_single(m, x) if x.dtype == xp.float32 else double(x)
     return m
 
 

@@ -6,6 +6,7 @@ Indices are int64; negative ones count from the end; out of range raises IndexEr
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, Final
 
 from tracegraph.dtypes import int64
@@ -20,7 +21,7 @@ def index_shape(x: Shape, indices: tuple[TensorType, ...], dims: Shape) -> Shape
     """Return the shape of `x[...]` with index arrays at `dims` (NumPy's advanced indexing)."""
     lead = broadcast_shapes([t.shape for t in indices])
     rest = [n for i, n in enumerate(x) if i not in dims]
-    adjacent = all(b - a == 1 for a, b in zip(dims, dims[1:], strict=False))
+    adjacent = all(b - a == 1 for a, b in pairwise(dims))
     place = dims[0] if adjacent else 0
     return (*rest[:place], *lead, *rest[place:])
 
@@ -100,7 +101,8 @@ def fold_at(xp: Any, name: str, out: Any, indices: tuple[Any, ...], dims: Shape,
 
     NumPy has `function.at`, which on flat memory is 5 to 10 times faster than on rows, and 3 times
     faster than sorting. CuPy has it for few functions and dtypes, in an order that changes from
-    run to run; there values are sorted by place and folded in doubling steps (Hillis & Steele 1986).
+    run to run; there values are sorted by place and folded in doubling steps (Hillis & Steele
+    1986).
     """
     function = getattr(xp, name)
     if not dims:
@@ -123,7 +125,7 @@ def _positions(xp: Any, shape: Shape, indices: tuple[Any, ...], dims: Shape) -> 
     total: Any = 0
     for dim, index in zip(dims, indices, strict=True):
         total = total + index % max(shape[dim], 1) * steps[dim]
-    adjacent = all(b - a == 1 for a, b in zip(dims, dims[1:], strict=False))
+    adjacent = all(b - a == 1 for a, b in pairwise(dims))
     place = dims[0] if adjacent else 0
     rest = [i for i in range(len(shape)) if i not in dims]
     lead, total = total.ndim, total.reshape((*total.shape, *(1,) * (len(rest) - place)))

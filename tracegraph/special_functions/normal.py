@@ -70,6 +70,16 @@ QUANTILE_FAR_DENOMINATOR = (
 )  # fmt: skip
 
 
+# Own fit, made by tests/tools/fit_special.py: atanh(erf(x)) / x in x^2 for |x| <= 2.5; beyond, it
+# is far enough off 0 that tanh rounds it to the same number.
+ERF_SINGLE_NUMERATOR = (
+    1.1283792671096395, 0.2804390325037068, 0.042342980282967194, 0.002131523978020081,
+)  # fmt: skip
+ERF_SINGLE_DENOMINATOR = (
+    1.0, 0.15745414996323892, 0.023366638714896887, 0.0003157286434058355,
+)  # fmt: skip
+
+
 def _erf_near(x: Any) -> tuple[Any, Any]:
     """Return numerator and denominator of erf(x), |x| <= 0.46875 (Cody 1969)."""
     square = x * x
@@ -106,6 +116,16 @@ def erf(m: Any, x: Any) -> Any:
     rest = middle - m.exp(-(y * y)) * polynomial(ERFC_NUMERATOR, y)
     rest = m.where(x < 0.0, -rest, rest)
     return m.where(small, numerator, rest) / m.where(small, denominator, middle)
+
+
+def erf_single(m: Any, x: Any) -> Any:
+    """Error function for float32, to 5 units in the last place and a third of the work of `erf`.
+
+    `m` has `minimum` and `tanh` as well.
+    """
+    square = m.minimum(x * x, 100.0)
+    ratio = polynomial(ERF_SINGLE_NUMERATOR, square) / polynomial(ERF_SINGLE_DENOMINATOR, square)
+    return m.tanh(x * ratio)
 
 
 def erfc(m: Any, x: Any) -> Any:
