@@ -12,7 +12,7 @@ from tracegraph.dtypes import DType
 from tracegraph.errors import TraceGraphError
 from tracegraph.ir.graph import CONSTANT, Graph, Node, Value
 from tracegraph.ops.core import COMMUTATIVE, Op
-from tracegraph.ops.table import OPS, run_op
+from tracegraph.ops.table import run_op
 from tracegraph.passes.rewriting import Maker, constant_of, rewrite, table, uniform_of
 
 # What a comparison becomes when its operands change places.
@@ -21,34 +21,26 @@ _MIRRORED: Final = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 def canonicalise(graph: Graph) -> int:
     """Order operands: constants last, larger first; write arrays of one value as an expand."""
-    places: dict[Node, int] = {}
+    return rewrite(graph, _RULES)
 
-    def rank(value: Value) -> tuple[bool, int, int, int]:
-        node = value.node
-        fixed = node.op == CONSTANT or uniform_of(value) is not None
-        return fixed, -value.type.size, places.setdefault(node, len(places)), value.index
 
-    def reorder(make: Maker, node: Node) -> Value | None:
-        x, y, *rest = node.inputs
-        if rest or rank(x) <= rank(y):
-            return None
-        if node.op in _MIRRORED:
-            return make.op(_MIRRORED[node.op], y, x)
-        return make.op(node.op, y, x) if commutes_exactly(node.row, x.type.dtype) else None
+def _rank(value: Value) -> tuple[bool, int, int, int]:
+    """Where an operand should stand. By `seq`, which replacements inherit: so it settles."""
+    node = value.node
+    fixed = node.op == CONSTANT or uniform_of(value) is not None
+    return fixed, -value.type.size, node.seq, value.index
 
-    for node in graph.order():
-        places[node] = len(places)
-    return rewrite(
-        graph,
-        table(
-            {
-                COMMUTATIVE: reorder,
-                " ".join(_MIRRORED): reorder,
-                "full": _full,
-                CONSTANT: _uniform_constant,
-            }
-        ),
-    )
+
+def _reorder(make: Maker, node: Node) -> Value | None:
+    """Commutative operands by rank; a comparison becomes its mirror."""
+    if len(node.inputs) != 2:
+        return None
+    x, y = node.inputs
+    if _rank(x) <= _rank(y):
+        return None
+    if node.op in _MIRRORED:
+        return make.op(_MIRRORED[node.op], y, x)
+    return make.op(node.op, y, x) if commutes_exactly(node.row, x.type.dtype) else None
 
 
 @cache
@@ -97,4 +89,11 @@ def _uniform_constant(make: Maker, node: Node) -> Value | None:
     return make.expand(make.constant(first.reshape(()), node.out.type.dtype), array.shape)
 
 
-assert all(name in OPS for name in _MIRRORED)
+_RULES: Final = table(
+    {
+        COMMUTATIVE: _reorder,
+        " ".join(_MIRRORED): _reorder,
+        "full": _full,
+        CONSTANT: _uniform_constant,
+    }
+)

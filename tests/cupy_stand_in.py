@@ -20,6 +20,7 @@ import numpy as np
 
 from tests.cupy_facts import CREATION, FUNCTIONS, HOST, LINALG, METHODS, UFUNCS
 from tracegraph.devices import cuda_count
+from tracegraph.random import _cuda_generators
 
 _WRAPPING = frozenset(("take", "take_along_axis"))
 
@@ -386,4 +387,5 @@ def installed() -> Iterator[ModuleType]:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
+        _cuda_generators.clear()
         cuda_count.cache_clear()

@@ -121,7 +121,8 @@ def mixed_devices(device: str) -> None:
     here, there = torch.ones(3), torch.ones(3, device=device)
     for mix in (
         lambda: here + there, lambda: there @ here, lambda: torch.cat([here, there]),
-        lambda: torch.where(there > 0, here, there), lambda: nn.functional.linear(there, torch.ones(2, 3)),
+        lambda: torch.where(there > 0, here, there),
+        lambda: nn.functional.linear(there, torch.ones(2, 3)),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match="same device") as caught:
             mix()

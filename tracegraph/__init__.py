@@ -86,7 +86,8 @@ _LAZY.update(dict.fromkeys(_FUNCTIONAL.split(), "tracegraph.nn.functional"))
 _SUBMODULES = frozenset((
     "amp", "autograd", "cuda", "distributions", "errors", "fft", "fx", "jit",
     "linalg", "models", "nn", "optim", "random", "special", "utils", "hub",
-    "backends", "version", "testing", "onnx", "passes", "runtime", "ir",
+    "backends", "version", "testing", "onnx", "passes", "runtime", "ir", "return_types",
+    "signal",
 ))  # fmt: skip
 
 __all__ = [

@@ -84,7 +84,7 @@ class _Backward:
             grad = pending.pop(node)
             if self.crossing:
                 modes.XP.set(_module_of(grad))
-            if node.hooks:
+            if node.hooks is not None:
                 grad = _run_hooks(node, grad)
             if self.wanted is not None:
                 self._capture(node, grad)
@@ -98,6 +98,8 @@ class _Backward:
                 grads = node.plan.run(node, front, grad, create_graph)
             else:
                 grads = self._apply(node, grad)
+            if node.hooks is not None and node.hooks.after:
+                grads = _run_hooks_after(node, grads, grad)
             for edge, grad in zip(node.edges, grads, strict=False):
                 if edge is None or grad is None:
                     continue
@@ -177,14 +179,35 @@ def _module_of(grad: Any) -> Any:
 
 
 def _run_hooks(node: Node, grad: Any) -> Any:
-    assert node.hooks is not None
+    """Run what hangs on the results and before the rules; returns the gradients to go on with."""
+    hooks = node.hooks
+    assert hooks is not None
     grads = list(grad) if node.shape is None else [grad]
-    for index, hooks in node.hooks.items():
-        for hook in list(hooks):
+    for index, listed in hooks.results.items():
+        for hook in list(listed):
             if grads[index] is not None:
                 changed = hook(grads[index])
                 grads[index] = grads[index] if changed is None else changed
+    for hook in list(hooks.before):
+        changed = hook(tuple(grads))
+        grads = grads if changed is None else list(_as_tuple(changed))
+    for index, keep in hooks.retained.items():
+        if grads[index] is not None:
+            keep(grads[index])
     return grads if node.shape is None else grads[0]
+
+
+def _run_hooks_after(node: Node, found: Sequence[Any], grad: Any) -> Sequence[Any]:
+    assert node.hooks is not None
+    grads = tuple(grad) if node.shape is None else (grad,)
+    for hook in list(node.hooks.after):
+        changed = hook(tuple(found), grads)
+        found = found if changed is None else _as_tuple(changed)
+    return found
+
+
+def _as_tuple(x: Any) -> tuple[Any, ...]:
+    return (x,) if isinstance(x, Tensor) else tuple(x)
 
 
 def _sum_to(grad: Tensor, shape: tuple[int, ...], node: Node) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from tracegraph.api import (
     activation,
     contraction,
+    copies,
     creation,
     differences,
     einsum,
@@ -26,7 +27,9 @@ from tracegraph.api import (
     sorting,
     special,
     statistics,
+    window_functions,
 )
+from tracegraph.api.foreach import FOREACH
 from tracegraph.api.keywords import accept_keywords
 
 
@@ -45,6 +48,7 @@ def functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
 FAMILIES: Final = (
     creation, pointwise, activation, random, reduction, shape, rearrangement, contraction, einsum,
     matrices, selection, sorting, statistics, differences, legacy_linear_algebra, queries,
+    copies,
 )  # fmt: skip
 _INNER: Final = frozenset((
     "finish", "infer_shape", "legacy_tensor", "matrix_product", "note_constant", "requested",
@@ -54,6 +58,12 @@ _ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": special.polygamma,
     "mvlgamma": special.multigammaln,
     "logit": special.logit,
+    "hann_window": window_functions.hann_window,
+    "hamming_window": window_functions.hamming_window,
+    "blackman_window": window_functions.blackman_window,
+    "bartlett_window": window_functions.bartlett_window,
+    "kaiser_window": window_functions.kaiser_window,
+    **FOREACH,
     "lu_unpack": elimination.lu_unpack,
 }
 

@@ -12,7 +12,14 @@ from tracegraph.dispatch import refresh
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.engine import clone
 from tracegraph.errors import AutogradError, OpError
-from tracegraph.tape import AccumulateGrad, add_hook, make_leaf, set_history
+from tracegraph.tape import (
+    AccumulateGrad,
+    HookHandle,
+    add_hook,
+    hooks_of,
+    make_leaf,
+    set_history,
+)
 from tracegraph.tensors import (
     Tensor,
     lineage_of,
@@ -132,8 +139,34 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Any]) -> Any:
     return add_hook(self._node, self._index, hook)
 
 
+def register_post_accumulate_grad_hook(self: Tensor, hook: Callable[[Tensor], Any]) -> Any:
+    """Call `hook(tensor)` each time after this leaf's `.grad` has been added to.
+
+    Raises:
+        AutogradError: not a leaf that requires a gradient.
+    """
+    refresh(self)
+    node = self._node
+    if not isinstance(node, AccumulateGrad):
+        raise AutogradError(
+            "post accumulate grad hooks cannot be registered on non-leaf tensors"
+            if node is not None
+            else "cannot register a hook on a tensor that doesn't require gradient"
+        )
+    if node.after is None:
+        node.after = []
+    node.after.append(hook)
+    return HookHandle(node.after, hook)
+
+
 def retain_grad(self: Tensor) -> None:
-    """Keep the gradient of a non-leaf in `.grad`."""
+    """Keep the gradient of a non-leaf in `.grad`.
+
+    Raises:
+        AutogradError: the tensor does not require a gradient.
+    """
+    if not requires_grad(self):
+        raise AutogradError("can't retain_grad on Tensor that has requires_grad=False")
     if is_leaf(self):
         return
     me = weakref.ref(self)
@@ -143,7 +176,15 @@ def retain_grad(self: Tensor) -> None:
         if owner is not None:
             owner._grad = clone(grad) if owner._grad is None else owner._grad + grad
 
-    register_hook(self, keep)
+    assert self._node is not None
+    hooks_of(self._node).retained[self._index] = keep
+
+
+def retains_grad(self: Tensor) -> bool:
+    """Whether this is a non-leaf that keeps its gradient in `.grad`."""
+    if is_leaf(self) or self._node is None or self._node.hooks is None:
+        return False
+    return self._index in self._node.hooks.retained
 
 
 def backward(

@@ -28,6 +28,7 @@ PROPERTIES: dict[str, Any] = {
     "requires_grad": property(leaves.requires_grad, leaves.set_requires_grad),
     "grad": property(leaves.get_grad, leaves.set_grad),
     "grad_fn": property(leaves.grad_fn),
+    "retains_grad": property(leaves.retains_grad),
     "is_leaf": property(leaves.is_leaf),
     "data": property(leaves.get_data, leaves.set_data),
     "device": property(lambda self: device_of(self._data)),
@@ -89,6 +90,7 @@ METHODS: dict[str, Any] = {
     "storage_offset": lambda self: 0,
     "register_hook": leaves.register_hook,
     "retain_grad": leaves.retain_grad,
+    "register_post_accumulate_grad_hook": leaves.register_post_accumulate_grad_hook,
     "backward": leaves.backward,
     "copy_": writing.copy_,
     "fill_": writing.fill_,
@@ -131,7 +133,7 @@ def complete(cls: type[Tensor]) -> None:
             setattr(cls, name, function)
             if name in IN_PLACE:
                 setattr(cls, name + "_", writing.in_place(function))
-    for name, value in {**method_forms.METHODS, **PROPERTIES, **METHODS}.items():
+    for name, value in {**method_forms.METHODS, **method_forms.PROPERTIES, **PROPERTIES, **METHODS}.items():
         setattr(cls, name, value)
     for name, dtype_name in _CASTS.items():
         setattr(cls, name, _caster(dtype_name))

@@ -56,7 +56,7 @@ class Node:
     saved: Sequence[Any] | None
     types: tuple[TensorType, ...]
     versions: Sequence[Any] | None
-    hooks: dict[int, list[Any]] | None
+    hooks: Hooks | None
     shape: tuple[int, ...] | None
 
     def name(self) -> str:
@@ -78,9 +78,16 @@ class Node:
         """An empty dict, for programs that ask."""
         return {}
 
-    def register_hook(self, hook: Callable[..., Any]) -> Any:
-        """Call `hook(grad)` for the gradient of the first result."""
-        return add_hook(self, 0, hook)
+    def register_hook(self, hook: Callable[..., Any]) -> HookHandle:
+        """Call `hook(operand gradients, result gradients)` after the node's rules; both tuples.
+
+        What it returns, if not None, replaces the operand gradients.
+        """
+        return _hang(hooks_of(self).after, hook)
+
+    def register_prehook(self, hook: Callable[..., Any]) -> HookHandle:
+        """Call `hook(result gradients)` before the node's rules; what it returns replaces them."""
+        return _hang(hooks_of(self).before, hook)
 
     def apply(self, m: Any, g: Any, create_graph: bool) -> Sequence[Any]:
         """Return the gradients of the operands, in the order of the edges.
@@ -197,13 +204,35 @@ class MoveNode(Node):
         """Nothing is kept."""
 
 
-def add_hook(node: Node, index: int, hook: Callable[..., Any]) -> HookHandle:
-    """Register `hook(grad) -> grad | None` on one result of a node."""
+class Hooks:
+    """What runs at a node: `results` (lists by result index), then `before`, `retained` (keeps
+    `.grad` of a result), and after the gradient rules `after`.
+    """  # noqa: D205
+
+    __slots__ = ("after", "before", "results", "retained")
+
+    def __init__(self) -> None:
+        self.results: dict[int, list[Callable[..., Any]]] = {}
+        self.retained: dict[int, Callable[..., Any]] = {}
+        self.before: list[Callable[..., Any]] = []
+        self.after: list[Callable[..., Any]] = []
+
+
+def hooks_of(node: Node) -> Hooks:
+    """Return the hooks of a node, made at first need."""
     if node.hooks is None:
-        node.hooks = {}
-    hooks = node.hooks.setdefault(index, [])
+        node.hooks = Hooks()
+    return node.hooks
+
+
+def _hang(hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> HookHandle:
     hooks.append(hook)
     return HookHandle(hooks, hook)
+
+
+def add_hook(node: Node, index: int, hook: Callable[..., Any]) -> HookHandle:
+    """Register `hook(grad) -> grad | None` on one result of a node."""
+    return _hang(hooks_of(node).results.setdefault(index, []), hook)
 
 
 class HookHandle:

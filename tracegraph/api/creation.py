@@ -253,6 +253,19 @@ def arange(
     return finish(_iota(size, start, step, wanted, device), requires_grad)
 
 
+def _between(start: Any, end: Any, steps: int, dtype: DType) -> Tensor:
+    """`linspace` with 0-d tensors as ends, computed in float64."""
+    ends = [x if isinstance(x, Tensor) else tensor(x) for x in (start, end)]
+    if any(x.ndim for x in ends):
+        raise OpError("linspace only supports 0-dimensional start and end tensors")
+    first, last = (front.cast(x, dtype=float64) for x in ends)
+    places = _iota(steps, 0, 1, float64, device_of(first._data))
+    step = (last - first) / max(steps - 1, 1)
+    low, high = first + places * step, last - (steps - 1 - places) * step
+    t: Tensor = front.where(places < (steps + 1) // 2, low, high)
+    return front.cast(t, dtype=dtype)
+
+
 def linspace(
     start: Any, end: Any, steps: int, *, dtype: DType | None = None, device: Any = None,
     requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,
@@ -261,13 +274,27 @@ def linspace(
     if steps < 0:
         raise OpError("number of steps must be non-negative")
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
-    start, end = (float(x) for x in (start, end))
+    if isinstance(start, Tensor) or isinstance(end, Tensor):
+        return finish(_between(start, end, steps, wanted), requires_grad)
+    start, end = float(start), float(end)
     step = (end - start) / (steps - 1) if steps > 1 else 0.0
     half = (steps + 1) // 2
     low = _iota(half, start, step, wanted, device)
     high = _iota(steps - half, end - step * (steps - half - 1), step, wanted, device)
     t: Tensor = front.cat(low, high, dim=0) if steps > 1 else low
     return finish(t, requires_grad)
+
+
+def fill(input: Tensor, value: Any) -> Tensor:
+    """Return one number in the shape and dtype of `input`; a 0-d tensor takes its gradient."""
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise OpError(
+                "fill_ only supports 0-dimension value tensor but got tensor with "
+                f"{value.ndim} dimensions."
+            )
+        return front.expand(value.to(type_of(input).dtype), shape=input._data.shape).clone()
+    return front.overwrite(input, full_like(input, value))
 
 
 def eye(n: int, m: int | None = None, *, dtype: DType | None = None, **options: Any) -> Tensor:

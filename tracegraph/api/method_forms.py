@@ -164,6 +164,12 @@ def _matmul(self: Tensor, other: Any) -> Any:
     return matmul(self, other) if isinstance(other, Tensor) else NotImplemented
 
 
+PROPERTIES: dict[str, Any] = {
+    "H": property(t),
+    "mH": property(lambda self: transpose(self, -2, -1)),
+    "real": property(lambda self: self),
+}
+
 METHODS: dict[str, Callable[..., Any]] = {
     "__matmul__": _matmul,
     "__rmatmul__": _rmatmul,

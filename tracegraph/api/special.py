@@ -69,8 +69,16 @@ def multigammaln(input: Tensor, p: int) -> Tensor:
     return total + p * (p - 1) / 4 * math.log(math.pi)
 
 
+def spherical_bessel_j0(input: Tensor) -> Tensor:
+    """sin(x) / x, and 1 at 0."""
+    return sinc(input / math.pi)
+
+
+modified_bessel_i0, modified_bessel_i1 = i0, i1
+
 __all__ = [
     "digamma", "entr", "erf", "erfc", "erfinv", "exp2", "expit", "expm1", "gammaln", "i0", "i0e",
     "i1", "i1e", "log1p", "log_ndtr", "log_softmax", "logit", "logsumexp", "multigammaln", "ndtr",
-    "ndtri", "polygamma", "psi", "round", "sinc", "softmax", "xlog1py", "xlogy",
+    "modified_bessel_i0", "modified_bessel_i1", "ndtri", "polygamma", "psi", "round", "sinc",
+    "softmax", "spherical_bessel_j0", "xlog1py", "xlogy",
 ]  # fmt: skip

@@ -1,0 +1,298 @@
+"""The tape: leaves, accumulation, hooks, kept graphs, errors. Each test also runs on PyTorch."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.both_modules import T, numbers  # noqa: F401
+
+
+def test_gradients_accumulate_until_they_are_reset(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0, 2.0], requires_grad=True)
+    (x * x).sum().backward()
+    assert numbers(x.grad) == [2.0, 4.0]
+    (3 * x).sum().backward()
+    assert numbers(x.grad) == [5.0, 7.0]
+    x.grad = None
+    x.sum().backward()
+    assert numbers(x.grad) == [1.0, 1.0]
+
+
+def test_an_accumulated_gradient_is_the_same_tensor(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0], requires_grad=True)
+    x.sum().backward()
+    first = x.grad
+    x.sum().backward()
+    assert x.grad is first
+    assert numbers(first) == [2.0]
+
+
+def test_two_leaves_do_not_share_a_gradient(T: Any) -> None:  # noqa: F811
+    x = T.ones(2, requires_grad=True)
+    y = T.ones(2, requires_grad=True)
+    z = x + y
+    z.backward(T.ones(2))
+    x.grad.add_(1)
+    assert numbers(y.grad) == [1.0, 1.0]
+
+
+def test_the_callers_gradient_is_not_kept(T: Any) -> None:  # noqa: F811
+    x = T.ones(2, requires_grad=True)
+    given = T.tensor([2.0, 3.0])
+    x.view(2).backward(given)
+    x.sum().backward()
+    assert numbers(given) == [2.0, 3.0]
+    assert numbers(x.grad) == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "leaf", "requires_grad"),
+    [
+        (lambda T, x: x, True, True),
+        (lambda T, x: x * 1, False, True),
+        (lambda T, x: x.detach(), True, False),
+        (lambda T, x: (x > 0), True, False),
+        (lambda T, x: T.ones(2), True, False),
+        (lambda T, x: x[0], False, True),
+        (lambda T, x: (x * 1).detach().requires_grad_(), True, True),
+        (lambda T, x: x.argmax(), True, False),
+    ],
+)
+def test_leaves(T: Any, make: Any, leaf: bool, requires_grad: bool) -> None:  # noqa: F811
+    t = make(T, T.ones(2, requires_grad=True))
+    assert t.is_leaf is leaf
+    assert t.requires_grad is requires_grad
+    assert (t.grad_fn is None) is leaf
+
+
+def test_a_graph_is_freed_unless_it_is_retained(T: Any) -> None:  # noqa: F811
+    x = T.tensor([2.0], requires_grad=True)
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert numbers(x.grad) == [8.0]
+    with pytest.raises(RuntimeError, match="Trying to backward through the graph a second time"):
+        y.backward()
+
+
+def test_a_graph_that_keeps_no_values_is_never_spent(T: Any) -> None:  # noqa: F811
+    x = T.ones(2, requires_grad=True)
+    y = (x + 1).reshape(2, 1)[0].sum()
+    y.backward()
+    y.backward()
+    assert numbers(x.grad) == [2.0, 0.0]
+
+
+def test_grad_frees_the_graph_as_well(T: Any) -> None:  # noqa: F811
+    x = T.tensor([2.0], requires_grad=True)
+    y = (x * x).sum()
+    assert numbers(T.autograd.grad(y, x)[0]) == [4.0]
+    assert x.grad is None
+    with pytest.raises(RuntimeError, match="a second time"):
+        T.autograd.grad(y, x)
+
+
+ERRORS = {
+    "no history": (
+        lambda T, x: T.ones(1).backward(),
+        "element 0 of tensors does not require grad and does not have a grad_fn",
+    ),
+    "not a scalar": (
+        lambda T, x: (x * 2).backward(), "grad can be implicitly created only for scalar outputs"),
+    "unused": (
+        lambda T, x: T.autograd.grad(x.sum(), T.ones(1, requires_grad=True)),
+        "One of the differentiated Tensors appears to not have been used in the graph. Set "
+        "allow_unused=True if this is the desired behavior.",
+    ),
+    "not required": (
+        lambda T, x: T.autograd.grad(x.sum(), T.ones(1)),
+        "One of the differentiated Tensors does not require grad",
+    ),
+    "a leaf in place": (
+        lambda T, x: x.add_(1),
+        "a leaf Variable that requires grad is being used in an in-place operation.",
+    ),
+    "a view of a leaf in place": (
+        lambda T, x: x[0].add_(1),
+        "a view of a leaf Variable that requires grad is being used in an in-place operation.",
+    ),
+    "an item of a leaf": (lambda T, x: x.__setitem__(0, 1.0), "leaf Variable that requires grad"),
+    "flags of a non-leaf": (
+        lambda T, x: (x * 1).requires_grad_(False),
+        "you can only change requires_grad flags of leaf variables.",
+    ),
+    "integers": (
+        lambda T, x: T.ones(1, dtype=T.int64).requires_grad_(),
+        "only Tensors of floating point dtype can require gradients",
+    ),
+    "numpy": (
+        lambda T, x: x.numpy(),
+        "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.",
+    ),
+    "shape of the gradient": (
+        lambda T, x: (x * 1).backward(T.ones(3)), "Mismatch in shape: grad_output"),
+    "a hook without gradient": (
+        lambda T, x: T.ones(1).register_hook(print),
+        "cannot register a hook on a tensor that doesn't require gradient",
+    ),
+    "deepcopy": (
+        lambda T, x: __import__("copy").deepcopy(x * 1),
+        "Only Tensors created explicitly by the user",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_what_pytorch_says(T: Any, case: str) -> None:  # noqa: F811
+    function, sentence = ERRORS[case]
+    x = T.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match=re.escape(sentence)):
+        function(T, x)
+    assert numbers(x) == [1.0, 1.0]
+
+
+def test_allow_unused_and_materialized_gradients(T: Any) -> None:  # noqa: F811
+    x = T.ones(2, requires_grad=True)
+    y = T.ones(3, requires_grad=True)
+    assert T.autograd.grad(x.sum(), (x, y), allow_unused=True)[1] is None
+    found = T.autograd.grad(x.sum(), (x, y), allow_unused=True, materialize_grads=True)
+    assert numbers(found[1]) == [0.0, 0.0, 0.0]
+
+
+def test_several_outputs_and_the_same_input_twice(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0, 2.0], requires_grad=True)
+    a, b = x * 2, (x * x).sum()
+    first, again = T.autograd.grad((a, b), (x, x), (T.ones(2), T.tensor(3.0)))
+    assert numbers(first) == numbers(again) == [8.0, 14.0]
+
+
+def test_gradients_of_intermediate_results(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0, 2.0], requires_grad=True)
+    h = x * 3
+    y = (h * h).sum()
+    gh, gx = T.autograd.grad(y, (h, x))
+    assert numbers(gh) == [6.0, 12.0]
+    assert numbers(gx) == [18.0, 36.0]
+
+
+def test_backward_of_chosen_inputs_leaves_others_alone(T: Any) -> None:  # noqa: F811
+    x, y = T.ones(1, requires_grad=True), T.ones(1, requires_grad=True)
+    (x * y * 2).sum().backward(inputs=[x])
+    assert numbers(x.grad) == [2.0]
+    assert y.grad is None
+
+
+def test_retain_grad(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0, 2.0], requires_grad=True)
+    h = x * 3
+    h.retain_grad()
+    h.retain_grad()
+    (h * h).sum().backward()
+    assert numbers(h.grad) == [6.0, 12.0]
+    assert h.retains_grad
+    assert not x.retains_grad
+
+
+def test_hooks_change_gradients_in_order(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0], requires_grad=True)
+    h = x * 2
+    seen = []
+    first = h.register_hook(lambda g: g * 10)
+    h.register_hook(lambda g: seen.append(numbers(g)))
+    x.register_hook(lambda g: g + 1)
+    h.sum().backward()
+    assert seen == [[10.0]]
+    assert numbers(x.grad) == [21.0]
+    first.remove()
+    first.remove()
+    (x * 2).sum().backward()
+    assert numbers(x.grad) == [24.0]
+
+
+def test_a_hook_runs_once_with_the_whole_gradient(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0], requires_grad=True)
+    h = x * 2
+    seen: list[Any] = []
+    h.register_hook(lambda g: seen.append(numbers(g)))
+    (h * 3 + h * 4).sum().backward()
+    assert seen == [[7.0]]
+
+
+def test_a_hook_removed_as_a_context(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0], requires_grad=True)
+    with x.register_hook(lambda g: g * 5):
+        x.sum().backward()
+    x.sum().backward()
+    assert numbers(x.grad) == [6.0]
+
+
+def test_hooks_after_accumulation(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0], requires_grad=True)
+    seen = []
+    handle = x.register_post_accumulate_grad_hook(lambda p: seen.append(numbers(p.grad)))
+    x.sum().backward()
+    x.sum().backward()
+    handle.remove()
+    x.sum().backward()
+    assert seen == [[1.0], [2.0]]
+
+
+def test_hooks_of_a_node(T: Any) -> None:  # noqa: F811
+    x = T.tensor([2.0], requires_grad=True)
+    y = x * x
+    seen = []
+    y.grad_fn.register_prehook(lambda gs: seen.append(numbers(gs[0])))
+    y.grad_fn.register_hook(lambda gi, go: seen.append((numbers(gi[0]), numbers(go[0]))))
+    y.sum().backward()
+    assert seen == [[1.0], ([2.0], [1.0])]
+
+
+def test_a_hook_on_a_copy_does_not_act_on_its_source(T: Any) -> None:  # noqa: F811
+    x = T.tensor([1.0], requires_grad=True)
+    y = x * 1
+    z = T.zeros(1)
+    z.copy_(y)
+    z.register_hook(lambda g: g * 100)
+    (y * 2).sum().backward(retain_graph=True)
+    assert numbers(x.grad) == [2.0]
+    z.sum().backward()
+    assert numbers(x.grad) == [102.0]
+
+
+def test_names_of_nodes(T: Any) -> None:  # noqa: F811
+    x = T.ones(2, 2, requires_grad=True)
+    names = [type(t.grad_fn).__name__ if T.__name__ == "torch" else t.grad_fn.name()
+             for t in (x + 1, x * 2, x.exp(), x.sum(), x @ x, x.relu())]  # fmt: skip
+    assert names == ["AddBackward0", "MulBackward0", "ExpBackward0", "SumBackward0", "MmBackward0",
+                     "ReluBackward0"]  # fmt: skip
+    assert (x + 1).grad_fn.next_functions[0][0].variable is x
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_derivatives_of_higher_order(T: Any, order: int) -> None:  # noqa: F811
+    x = T.tensor([0.5, 2.0], dtype=T.float64, requires_grad=True)
+    y = (x**5).sum()
+    for _ in range(order):
+        (g,) = T.autograd.grad(y, x, create_graph=True)
+        y = g.sum()
+    factor = {1: 5, 2: 20, 3: 60, 4: 120}[order]
+    assert numbers(g) == pytest.approx([factor * v ** (5 - order) for v in (0.5, 2.0)])
+
+
+def test_gradients_of_a_gradient_with_backward(T: Any) -> None:  # noqa: F811
+    x = T.tensor([3.0], requires_grad=True)
+    (g,) = T.autograd.grad((x * x * x).sum(), x, create_graph=True)
+    assert g.requires_grad
+    (g * g).sum().backward()
+    assert numbers(x.grad) == [2 * 27.0 * 18.0]
+
+
+def test_created_gradients_stay_on_the_tape(T: Any) -> None:  # noqa: F811
+    x = T.tensor([3.0], requires_grad=True)
+    (x * x).sum().backward(create_graph=True)
+    assert x.grad.requires_grad
+    (again,) = T.autograd.grad(x.grad.sum(), x)
+    assert numbers(again) == [2.0]
