@@ -133,8 +133,9 @@ def complete(cls: type[Tensor]) -> None:
             setattr(cls, name, function)
             if name in IN_PLACE:
                 setattr(cls, name + "_", writing.in_place(function))
-    for name, value in {**method_forms.METHODS, **method_forms.PROPERTIES, **PROPERTIES, **METHODS}.items():
-        setattr(cls, name, value)
+    for members in (method_forms.METHODS, method_forms.PROPERTIES, PROPERTIES, METHODS):
+        for name, value in members.items():
+            setattr(cls, name, value)
     for name, dtype_name in _CASTS.items():
         setattr(cls, name, _caster(dtype_name))
     for name, ufunc in (

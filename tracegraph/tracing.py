@@ -7,13 +7,13 @@ State, containers and the random state are put back.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tracegraph import pytree
+from tracegraph.arguments import SCALARS, as_arguments, is_leaf, leaf_paths, name_of, named
 from tracegraph.dispatch import refresh
 from tracegraph.entry import EntryPoint, Hyper, LeafSpec, Signature
 from tracegraph.errors import TraceError
@@ -24,8 +24,6 @@ from tracegraph.storage import Storage
 from tracegraph.tape import make_leaf, set_history
 from tracegraph.tensors import Tensor, storage_of, type_of, wrap, xp_of
 
-_SCALARS = (bool, int, float, str)
-
 
 class Traced(EntryPoint):
     """A traced function: call it to replay, look at `.graph`, save it with `tracegraph.save`.
@@ -33,11 +31,6 @@ class Traced(EntryPoint):
     Replays read and write the very tensors (parameters, buffers, optimizer slots) that the
     function used, and follow the optimizers' present hyper-parameters.
     """
-
-
-def is_leaf(value: Any) -> bool:
-    """Whether a value is a leaf of nested inputs or outputs."""
-    return isinstance(value, (Tensor, np.ndarray, np.generic, *_SCALARS))
 
 
 def trace(
@@ -61,10 +54,10 @@ def trace(
     """
     if isinstance(function, Tensor):  # PyTorch's `trace(matrix)`, the sum of the diagonal
         return function.trace()  # type: ignore[no-any-return]
-    args = _as_arguments(example_inputs)
-    names, values = _named(function, args, dict(example_kwargs or {}))
+    args = as_arguments(example_inputs)
+    names, values = named(function, args, dict(example_kwargs or {}))
     leaves, tree = pytree.flatten(tuple(values), is_leaf, "input")
-    paths = _leaf_paths(names, values)
+    paths = leaf_paths(names, values)
     found = walk(function)
     grads = [(t, t._grad) for t in _leaves_of(found)]
     inputs = (leaves, tree, paths, len(args), names)
@@ -83,67 +76,9 @@ def trace(
         if attempt.left_changes():
             attempt.check_again(_Attempt(function, walk(function), *inputs))
         attempt.note_rebinding()
-        return attempt.finish(name or _name_of(function))
+        return attempt.finish(name or name_of(function))
     finally:
         attempt.undo(grads)
-
-
-def _as_arguments(example_inputs: Any) -> tuple[Any, ...]:
-    if isinstance(example_inputs, (tuple, list)) and not hasattr(example_inputs, "_fields"):
-        return tuple(example_inputs)
-    return (example_inputs,)
-
-
-def _name_of(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def _parameters(function: Any) -> list[inspect.Parameter]:
-    target = function.forward if hasattr(function, "__tracegraph_state__") else function
-    try:
-        return list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):
-        return []
-
-
-def _named(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[list[str], list[Any]]:
-    """Return argument names (positional first, then by keyword) and values."""
-    names: list[str] = []
-    rest = "args"
-    plain = []
-    for p in _parameters(function):
-        if p.kind is p.VAR_POSITIONAL:
-            rest = p.name
-        elif p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
-            plain.append(p.name)
-    for i in range(len(args)):
-        names.append(plain[i] if i < len(plain) else f"{rest}{i - len(plain)}")
-    return [*names, *kwargs], [*args, *kwargs.values()]
-
-
-def _leaf_paths(names: Sequence[str], values: Sequence[Any]) -> list[str]:
-    """Return a readable path for every leaf of the inputs, in order."""
-    paths: list[str] = []
-
-    def descend(tree: pytree.Tree, path: str) -> None:
-        if "leaf" in tree:
-            paths.append(path)
-        elif "dict" in tree:
-            for key, child in tree["dict"]:
-                descend(child, f"{path}.{key}")
-        elif "items" in tree:
-            for field, child in zip(tree["fields"], tree["items"], strict=True):
-                descend(child, f"{path}.{field}")
-        else:
-            for i, child in enumerate(tree.get("tuple") or tree.get("list") or ()):
-                descend(child, f"{path}.{i}")
-
-    for name, value in zip(names, values, strict=True):
-        _, tree = pytree.flatten(value, is_leaf, name)
-        descend(tree, name)
-    return paths
 
 
 def _leaves_of(found: Walk) -> list[Tensor]:
@@ -202,7 +137,7 @@ class _Attempt:
 
     def _bind(self, x: Any, path: str) -> Any:
         """Return what the function gets for an input leaf; tensors come as fresh shells."""
-        if isinstance(x, _SCALARS):
+        if isinstance(x, SCALARS):
             self.input_specs.append(LeafSpec(path, None, x))
             return x
         array = x._data if isinstance(x, Tensor) else np.asarray(x)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS, NUMBERS
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import Case, Spec, case, define, elementwise_type, reals
+from tracegraph.ops.core import Case, Spec, case, define, elementwise_type, in_blocks, reals
 from tracegraph.tensor_type import TensorType
 
 _REAL = reals(-4, 4)
@@ -140,7 +140,7 @@ def _gelu_type(x: TensorType, *, approximate: str) -> TensorType:
 
 
 gelu = define(
-    "gelu(x) -> y", type=_gelu_type, scalar=_gelu, vjp=(_gelu_vjp,),
+    "gelu(x) -> y", type=_gelu_type, scalar=_gelu, kernel=in_blocks(_gelu), vjp=(_gelu_vjp,),
     sample=_cases(approximate="none") + _cases(approximate="tanh"),
     doc="x·P(N(0, 1) <= x), exactly or by tanh. Hendrycks & Gimpel 2016, arXiv:1606.08415.",
 )  # fmt: skip

@@ -32,6 +32,7 @@ from tracegraph.ops.core import (
     Spec,
     define,
     elementwise_type,
+    in_blocks,
     in_float32,
     reals,
 )
@@ -319,6 +320,7 @@ sigmoid = define(
 )  # fmt: skip
 erf = define(
     "erf(x) -> y", type=_FLOAT, scalar=lambda m, x: m.erf(x),
+    kernel=in_blocks(lambda m, x: m.erf(x)),
     vjp=(lambda m, g, x: g * (m.exp(-(x * x)) * (2 / math.sqrt(math.pi))),),
     sample=reals(-3, 3), doc="Error function (Abramowitz & Stegun 7.1.1).",
 )  # fmt: skip
