@@ -51,6 +51,7 @@ def transfers(device: str) -> None:
     there = (leaf * leaf).to(device)
     (slope,) = torch.autograd.grad((there * there).sum(), there, retain_graph=True)
     assert slope.is_cuda
+    assert [node.op for node in (there * there).sum().graph().order()].count("mul") == 2
     (there * there).sum().backward(create_graph=True)
     assert leaf.grad.device.type == "cpu" and leaf.grad.tolist() == [4.0, 32.0, 108.0]
     (curve,) = torch.autograd.grad(leaf.grad.sum(), leaf)
@@ -245,6 +246,20 @@ def training(network: str, optimizer: str, device: str) -> None:
         same(t, r, 2e-3)
 
 
+def optimizers(device: str) -> None:
+    """Every elementwise optimizer makes the CPU's steps."""
+    names = "SGD Adam AdamW NAdam RAdam Adamax Adagrad Adadelta RMSprop Rprop ASGD"
+    for name in names.split():
+        weights = [torch.nn.Parameter(torch.tensor(numbers(5)).to(d)) for d in (device, "cpu")]
+        rules = [getattr(torch.optim, name)([w], lr=0.03) for w in weights]
+        for _ in range(8):
+            for weight, rule in zip(weights, rules, strict=True):
+                rule.zero_grad()
+                (weight**2).sum().backward()
+                rule.step()
+        same(*weights, 1e-5)
+
+
 def replay(network: str, device: str, folder: Path) -> None:
     """A file made on the CPU gives its numbers on the device, for a module and for its step."""
     module, _ = training_step(network, "adam", "cpu")
@@ -291,5 +306,5 @@ def state_across_devices(device: str, folder: Path) -> None:
     assert all(p.is_cuda for p in module.parameters())
 
 
-PLAIN = (transfers, creation, random_numbers, mixed_devices, indexing)
+PLAIN = (transfers, creation, random_numbers, mixed_devices, indexing, optimizers)
 FILES = (trace_on_device, state_across_devices)

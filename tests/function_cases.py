@@ -200,6 +200,23 @@ t.linalg.tensorinv(t.eye(6, dtype=x.dtype).reshape(6, 2, 3) * 2, 1); t.linalg.te
 t.linalg.diagonal(a)
 """
 
+LATER = """
+t.linalg.lu(q)[2]; t.linalg.lu(a)[1]; t.linalg.lu(r)[1]; t.linalg.lu_factor(B)[0]
+t.linalg.lu_factor(q).pivots; t.lu_unpack(*t.linalg.lu_factor(a)); t.matrix_exp(q)
+t.linalg.matrix_exp(B * 5); t.linalg.lu_solve(*t.linalg.lu_factor(q), r.T[:3, :2])
+t.linalg.lu_solve(*t.linalg.lu_factor(q), q, adjoint=True)
+t.linalg.lu_solve(*t.linalg.lu_factor(q), q, left=False); t.hann_window(5)
+t.hamming_window(6, False); t.kaiser_window(5); t.blackman_window(4, dtype=t.float64)
+t.bartlett_window(5); t.signal.windows.cosine(5); t.signal.windows.gaussian(5, std=2)
+t.signal.windows.exponential(5, tau=2.0); t.signal.windows.nuttall(6, sym=False); t.hann_window(1)
+t.hann_window(0); t.signal.windows.kaiser(5, beta=3.0)
+t.signal.windows.general_cosine(4, a=[0.5, 0.3, 0.2]); t.expand_copy(c, (3, 4)); t.unbind_copy(x)
+t.view_copy(x, (4, 3)); t._foreach_add([x, y], [z, y]); t._foreach_mul([x, v], 2.0)
+t._foreach_addcmul([x], [z], [p], 0.5); t._foreach_norm([x, y]); x.H; a.mH; x.real
+t.linspace(y[0], y[1], 4).detach(); t.fill(x, 2.0); t.fill(x, s); t.special.spherical_bessel_j0(p)
+x.type(t.float32); i.type("torch.FloatTensor")
+"""
+
 IN_PLACE = """
 x.add_(z); x.sub_(1); x.mul_(z); x.div_(p); x.pow_(2); x.clamp_(-1, 1); x.abs_(); x.exp_()
 x.neg_(); x.sqrt_(); x.zero_(); x.fill_(2.0); x.masked_fill_(k, 0.0); x.masked_scatter_(k, z)
@@ -207,11 +224,11 @@ x.index_add_(0, J, z); x.index_fill_(0, J, 1.0); x.index_copy_(0, J[:2], z[:2])
 x.scatter_(1, I[:, :1], 9.0); x.scatter_add_(1, I, z); x.index_put_((J, J), y[:3])
 x.scatter_reduce_(1, I, z, "amax"); x.tril_(); x.triu_(1); x.cumsum_(1); x.lerp_(z, 0.5)
 x.addcmul_(z, p); x.put_(J, y[:3]); x.addcdiv_(z, p, value=2); x.copy_(y); x.floor_(); x.round_()
-x.sigmoid_(); x.tanh_(); x.t_(); x.transpose_(0, 1); x.unsqueeze_(0)
-c.squeeze_(1); q.fill_diagonal_(0); x.eq_(z); x.gt_(0); x.logical_not_(); x.resize_(2, 3)
-i.add_(1); i.floor_divide_(2); i.bitwise_and_(3); k.logical_and_(k); x.clamp_min_(0)
-x.nan_to_num_(); x[0].add_(1); x[:, 1].zero_(); x.view(-1)[3].fill_(7); x.diagonal().add_(2)
-x.t().mul_(c.t()); x.erfinv_(); x.addmm_(x, t.eye(4, dtype=x.dtype))
+x.sigmoid_(); x.tanh_(); x.t_(); x.transpose_(0, 1); x.unsqueeze_(0); c.squeeze_(1)
+q.fill_diagonal_(0); x.eq_(z); x.gt_(0); x.logical_not_(); x.resize_(2, 3); i.add_(1)
+i.floor_divide_(2); i.bitwise_and_(3); k.logical_and_(k); x.clamp_min_(0); x.nan_to_num_()
+x[0].add_(1); x[:, 1].zero_(); x.view(-1)[3].fill_(7); x.diagonal().add_(2); x.t().mul_(c.t())
+x.erfinv_(); x.addmm_(x, t.eye(4, dtype=x.dtype))
 """
 
 OUT = """

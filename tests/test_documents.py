@@ -135,6 +135,25 @@ def test_sequences_may_come_in_any_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[0], expected, 1e-6, 1e-6)
 
 
+@pytest.mark.parametrize("lengths", [[10, 2, 6], [3, 2, 1], [4, 4, 4], [1, 10, 1]])
+def test_a_trace_follows_other_lengths(lengths: list[int]) -> None:
+    program = load("dynamic_rnn")
+    model = filled(program, tracegraph)
+    x, example = program.trace_inputs()
+    traced = tracegraph.trace(model, (x, example))
+    given_lengths = tracegraph.tensor(lengths)
+    expected = model(x, given_lengths).detach().numpy()
+    np.testing.assert_allclose(traced(x, given_lengths).numpy(), expected, 1e-6, 1e-6)
+
+
+def test_the_graph_behind_a_loss_can_be_looked_at() -> None:
+    program = load("small_networks")
+    model = filled(program, tracegraph)["deep"]
+    graph = model(*program.trace_inputs()).mean().graph()
+    assert sum(node.op == "linear" for node in graph.order()) == 3
+    assert {"tanh", "relu"} <= {node.op for node in graph.order()}
+
+
 def test_the_classifier_takes_its_other_layer() -> None:
     program = load("dynamic_classifier")
     model = filled(program, tracegraph)

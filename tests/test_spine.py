@@ -65,7 +65,10 @@ def by_hand() -> Run:
 
     class Net:
         def __init__(self) -> None:
-            self.layers = [(0.3 * tg.randn(8, 16)).requires_grad_(), (0.3 * tg.randn(16, 3)).requires_grad_()]
+            self.layers = [
+                (0.3 * tg.randn(8, 16)).requires_grad_(),
+                (0.3 * tg.randn(16, 3)).requires_grad_(),
+            ]
             self.speed = {i: tg.zeros(*w.shape) for i, w in enumerate(self.layers)}
             self.seen = tg.zeros(())
 
@@ -160,8 +163,20 @@ assert not strange, strange
 def elsewhere(folder: Path, path: Path, run: Run, first: int, last: int) -> dict[str, np.ndarray]:
     """Go on from a file in a new process that has no source of the model; returns what it saw."""
     feed, answer = folder / "feed.npz", folder / "answer.npz"
-    np.savez(feed, **{f"{n}{i}": a for i, b in enumerate(run.batches) for n, a in zip("xy", b, strict=True)})
-    command = [sys.executable, "-c", LOADER, str(path), str(feed), str(answer), str(first), str(last)]
+    np.savez(
+        feed,
+        **{f"{n}{i}": a for i, b in enumerate(run.batches) for n, a in zip("xy", b, strict=True)},
+    )
+    command = [
+        sys.executable,
+        "-c",
+        LOADER,
+        str(path),
+        str(feed),
+        str(answer),
+        str(first),
+        str(last),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     return dict(np.load(answer))
@@ -233,7 +248,9 @@ def test_tracing_does_not_train(case: str) -> None:
     for name, value in after.items():
         assert np.array_equal(value, before.get(name, np.zeros_like(value))), name
     run_step(*tensors(run.batches[0]))
-    assert not np.array_equal(next(iter(run.state().values())).detach().numpy(), before[next(iter(before))])
+    assert not np.array_equal(
+        next(iter(run.state().values())).detach().numpy(), before[next(iter(before))]
+    )
 
 
 def test_a_scheduler_moves_a_replayed_step() -> None:

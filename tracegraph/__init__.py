@@ -7,6 +7,7 @@ first use.
 from __future__ import annotations
 
 import importlib
+import warnings as _warnings
 from typing import Any
 
 from tracegraph import dtypes as _dtypes
@@ -19,6 +20,7 @@ from tracegraph.autograd.grad_mode import (
     no_grad,
     set_grad_enabled,
 )
+from tracegraph.constants import CONSTANTS as _CONSTANTS
 from tracegraph.devices import Device as device
 from tracegraph.dtypes import (
     DType,
@@ -55,6 +57,9 @@ from tracegraph.random import (
 from tracegraph.tensors import Size, Tensor
 from tracegraph.version import __version__ as __version__
 
+# inf and NaN are results here, as in PyTorch: NumPy's warnings about them are not for users.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tracegraph\.")
+
 dtype = DType
 bool = _dtypes.bool_
 half, float, double = float16, float32, float64
@@ -63,6 +68,7 @@ short, int, long = int16, int32, int64
 # `trace` of a matrix is reached through the lazy one, which traces functions.
 globals().update({name: f for name, f in _FUNCTIONS.items() if name != "trace"})
 globals().update(_TYPES)
+globals().update(_CONSTANTS)
 
 _LAZY = {
     "autocast": "tracegraph.amp",

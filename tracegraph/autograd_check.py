@@ -63,7 +63,9 @@ def _analytic(out: Tensor, inputs: Sequence[Tensor]) -> list[Array]:
         found = grad(out, inputs, seed, retain_graph=True, allow_unused=True)
         for column, g, x in zip(columns, found, inputs, strict=True):
             column.append(_numbers(zeros_like(x) if g is None else g).reshape(-1))
-    return [np.array(c).reshape(out.numel(), -1).T for c in columns]
+    return [
+        np.array(c).reshape(out.numel(), x.numel()).T for c, x in zip(columns, inputs, strict=True)
+    ]
 
 
 def gradcheck(
@@ -165,9 +167,7 @@ def gradgradcheck(
             results = [o for o in _as_tuple(func(*leaves)) if _wanted(o)]
             wanted = [v for v, x in zip(leaves, given, strict=True) if _wanted(x)]
             found = grad(results, wanted, seeds, create_graph=True, allow_unused=True)
-        return tuple(
-            zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True)
-        )
+        return tuple(zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True))
 
     return gradcheck(
         gradients, (*given, *weights), eps=eps, atol=atol, rtol=rtol,

@@ -235,8 +235,7 @@ def assign(t: Tensor, new: Tensor) -> Tensor:
     """
     if t._data.shape != new._data.shape:
         raise OpError(
-            f"output with shape {list(t.shape)} doesn't match the broadcast shape "
-            f"{list(new.shape)}"
+            f"output with shape {list(t.shape)} doesn't match the broadcast shape {list(new.shape)}"
         )
     check_writable(t)
     if modes.recording:
@@ -310,7 +309,7 @@ def wrote(t: Tensor, new: Tensor) -> Tensor:
         if t._lineage is not None:
             refresh(t)
         if new._node is not None or t._node is not None:
-            _rebase(t, new)
+            rebase(t, new)
     if modes.recording:
         recorder = modes.RECORDER.get()
         if recorder is not None:
@@ -318,7 +317,7 @@ def wrote(t: Tensor, new: Tensor) -> Tensor:
     return t
 
 
-def _rebase(t: Tensor, new: Tensor) -> None:
+def rebase(t: Tensor, new: Tensor) -> None:
     """Give `t`, and all that views the same base, the history of `new`."""
     if new._node is None:
         whole = wrap(new._data)

@@ -99,9 +99,7 @@ class EntryPoint:
         self._programs: dict[tuple[str, str | None], Program] = {}
         self._lock = threading.RLock()
 
-    def program(
-        self, device: Any = "cpu", runtime: str | None = None, level: int = 1
-    ) -> Program:
+    def program(self, device: Any = "cpu", runtime: str | None = None, level: int = 1) -> Program:
         """Return this entry as a Program on a device and runtime ("interpreter")."""
         return Program(self, device, runtime, level)
 
@@ -152,9 +150,7 @@ class EntryPoint:
     ) -> tuple[list[Any], dict[str, Any], list[Any]]:
         """Check a call against the signature; returns arrays, given leaves by name, hypers."""
         values = {h.name: kwargs.pop(h.name) for h in self.hypers if h.name in kwargs}
-        leaves = pytree.match(
-            self.signature.inputs, self._bind(args, kwargs), is_leaf, "input"
-        )
+        leaves = pytree.match(self.signature.inputs, self._bind(args, kwargs), is_leaf, "input")
         arrays, given = [], {}
         for leaf, spec in zip(leaves, self.signature.specs, strict=True):
             if spec.type is None:

@@ -16,6 +16,7 @@ from tracegraph.api import (
     einsum,
     elimination,
     legacy_linear_algebra,
+    masking,
     matrices,
     pointwise,
     queries,
@@ -47,12 +48,12 @@ def functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 FAMILIES: Final = (
     creation, pointwise, activation, random, reduction, shape, rearrangement, contraction, einsum,
-    matrices, selection, sorting, statistics, differences, legacy_linear_algebra, queries,
+    matrices, selection, masking, sorting, statistics, differences, legacy_linear_algebra, queries,
     copies,
 )  # fmt: skip
 _INNER: Final = frozenset((
-    "finish", "infer_shape", "legacy_tensor", "matrix_product", "note_constant", "requested",
-    "reshaped", "shape_of", "slice_dim",
+    "as_row", "finish", "infer_shape", "legacy_tensor", "matrix_product", "note_constant",
+    "requested", "reshaped", "shape_of", "single_value", "slice_dim", "strided_places",
 ))  # fmt: skip
 _ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": special.polygamma,
@@ -92,8 +93,8 @@ abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arcco
 arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh baddbmm bitwise_and
 bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max
 clamp_min clip copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv
-exp exp2 expm1 fix float_power floor floor_divide fmod frac ge greater greater_equal gt
-heaviside hypot i0 index_add index_copy index_fill index_put index_reduce ldexp le lerp less
+exp exp2 expm1 fix float_power floor floor_divide fmod frac gcd ge greater greater_equal gt
+heaviside hypot i0 index_add index_copy index_fill index_put index_reduce lcm ldexp le lerp less
 less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt
 masked_fill masked_scatter maximum minimum mul multiply mvlgamma nan_to_num ne neg negative
 nextafter not_equal pow put rad2deg reciprocal relu remainder renorm round rsqrt scatter

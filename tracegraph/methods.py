@@ -113,7 +113,7 @@ _CASTS = {
 def _caster(name: str) -> Any:
     dtype = dtype_of(name)
 
-    def method(self: Tensor) -> Tensor:
+    def method(self: Tensor, memory_format: Any = None) -> Tensor:
         return cast(self, dtype)
 
     method.__doc__ = f"Return the tensor as {name}."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.errors import AutogradError
@@ -30,6 +30,13 @@ Edge = tuple["Node", int] | None
 _count = itertools.count(-1, -1)
 _leaf_count = itertools.count(1)
 _allocate = object.__new__
+
+SPENT: Final = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after "
+    "they have already been freed). Saved intermediate values of the graph are freed when you call "
+    ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
+    "graph a second time or if you need to access saved tensors after calling backward."
+)
 
 _GRAD_NAMES = {"matmul": "Mm", "cast": "ToCopy", "slice": "Slice", "reshape": "View"}
 
@@ -98,13 +105,7 @@ class Node:
             AutogradError: what was kept has been freed, or overwritten since.
         """
         if self.saved is None:
-            raise AutogradError(
-                "Trying to backward through the graph a second time (or directly access saved "
-                "tensors after they have already been freed). Saved intermediate values of the "
-                "graph are freed when you call .backward() or autograd.grad(). Specify "
-                "retain_graph=True if you need to backward through the graph a second time or if "
-                "you need to access saved tensors after calling backward."
-            )
+            raise AutogradError(SPENT)
         if self.shape is None:
             g = tuple(
                 zeros(m, t) if x is None and t.dtype.kind == FLOAT_KIND else x
@@ -120,7 +121,7 @@ class Node:
         if kind == SAVE_OUTPUT:
             array, storage = saved
             if storage.version != version:
-                _overwritten(storage.version, version, array, self)
+                overwritten(storage.version, version, array, self)
             t = wrap(array)
             t._storage = storage
             if create_graph:
@@ -147,10 +148,11 @@ def zeros(m: Any, t: TensorType) -> Any:
 def _check_version(t: Tensor, version: int, node: Node) -> None:
     storage = t._storage
     if storage is not None and storage.version != version:
-        _overwritten(storage.version, version, t._data, node)
+        overwritten(storage.version, version, t._data, node)
 
 
-def _overwritten(now: int, version: int, data: Any, node: Node) -> None:
+def overwritten(now: int, version: int, data: Any, node: Any) -> None:
+    """Refuse to use what was kept and overwritten since."""
     raise AutogradError(
         "one of the variables needed for gradient computation has been modified by an inplace "
         f"operation: [tracegraph.{dtype_of_data(data).name} {list(data.shape)}], needed by "

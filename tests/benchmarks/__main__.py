@@ -17,6 +17,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(workloads.NAMES)}, micro")
     parser.add_argument("--peers", help=f"of {', '.join(modes.MODES)}; all installed by default")
     parser.add_argument("--quick", action="store_true", help="short budgets, one round")
+    parser.add_argument("--cpu", action="store_true", help="processor seconds, for busy machines")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     found = parser.parse_args()
     for name in found.names:
@@ -42,15 +43,17 @@ def main() -> None:
     names = [n for n in found.names if n != "micro"]
     if not found.names:
         names = list(workloads.NAMES)
-    print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}, "
-          f"{found.threads} threads of {os.cpu_count()}")  # fmt: skip
+    measured = "processor" if found.cpu else "wall"
+    print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}")
+    print(f"{found.threads} threads of {os.cpu_count()}, {measured} time")
     if names:
         wanted = _wanted(found.peers)
         absent = {m: lack for m in modes.MODES if (lack := modes.missing(m))}
         for mode, lack in absent.items():
             print(f"without {mode}: {', '.join(lack)} not installed")
         budget, rounds = (0.3, 1) if found.quick else (2.0, 3)
-        made = tables.collect(wanted, names, found.threads, budget, rounds)
+        how = tables.Settings(found.threads, budget, rounds, found.cpu)
+        made = tables.collect(wanted, names, how)
         for key in ("minimum", "median", "first"):
             print("", *tables.render(made, wanted, key), sep="\n", flush=True)
         for line in tables.errors(made):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.benchmarks import modes
 from tests.benchmarks.clock import shown
@@ -18,10 +18,19 @@ Cell = dict[str, Any]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def _process(mode: str, names: Sequence[str], threads: int, budget_s: float) -> list[Cell]:
-    settings = os.environ | {name: str(threads) for name in _THREADS} | {"PYTHONPATH": str(ROOT)}
+class Settings(NamedTuple):
+    """How programs are timed; see the command line."""
+
+    threads: int
+    budget_s: float
+    rounds: int
+    cpu: bool
+
+
+def _process(mode: str, names: Sequence[str], how: Settings) -> list[Cell]:
+    settings = os.environ | {name: str(how.threads) for name in _THREADS}
     command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.run"]
-    command += [mode, str(threads), str(budget_s), *names]
+    command += [mode, str(how.threads), str(how.budget_s), "cpu" if how.cpu else "wall", *names]
     done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:
@@ -32,16 +41,16 @@ def _process(mode: str, names: Sequence[str], threads: int, budget_s: float) -> 
 
 
 def collect(
-    wanted: Sequence[str], names: Sequence[str], threads: int, budget_s: float, rounds: int
+    wanted: Sequence[str], names: Sequence[str], how: Settings
 ) -> dict[str, dict[str, Cell]]:
     """Return the times by program and mode: the least median and minimum of some rounds.
 
     Rounds alternate between modes, so that what else the machine does meets all of them.
     """
     found: dict[str, dict[str, Cell]] = {name: {} for name in names}
-    for _ in range(rounds):
+    for _ in range(how.rounds):
         for mode in wanted:
-            for line in _process(mode, names, threads, budget_s):
+            for line in _process(mode, names, how):
                 cell = found[line["name"]].setdefault(mode, line)
                 for key in ("first", "median", "minimum"):
                     if key in line and key in cell:

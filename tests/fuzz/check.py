@@ -270,7 +270,11 @@ class Checker:
     def _traced(self, expected: list[Outcome]) -> None:
         built = tracegraph_program(self.program)
         args = built.inputs(0)
-        before = (flat(built.state, grads=True), flat(args), {"rng": _array(tg.get_rng_state()).tolist()})
+        before = (
+            flat(built.state, grads=True),
+            flat(args),
+            {"rng": _array(tg.get_rng_state()).tolist()},
+        )
         places = identities(built.state)
         try:
             traced = tg.trace(built.function, args)
@@ -291,7 +295,11 @@ class Checker:
         self.seen[f"refused: {str(error)[:60]}"] += 1
 
     def _unchanged(self, before: Any, built: Built, args: Any, places: Any) -> None:
-        after = (flat(built.state, grads=True), flat(args), {"rng": _array(tg.get_rng_state()).tolist()})
+        after = (
+            flat(built.state, grads=True),
+            flat(args),
+            {"rng": _array(tg.get_rng_state()).tolist()},
+        )
         for old, new in zip(before, after, strict=True):
             found = difference(old, new, exact=True, flags=True)
             if found and not _started(old, new):
@@ -351,7 +359,9 @@ class Checker:
         for i, t in enumerate(outs):
             for other in (*outs[i + 1 :], *others):
                 if t is other or _share(t, other):
-                    self._fail(what, "a result shares memory with another result, an input or State")
+                    self._fail(
+                        what, "a result shares memory with another result, an input or State"
+                    )
 
 
 def _share(a: Any, b: Any) -> bool:
@@ -380,8 +390,11 @@ def identities(value: Any) -> list[int]:
 def _allowed(mine: Outcome, theirs: Outcome) -> str:
     """Why one of the two may raise alone: names a difference that is meant."""
     if mine.error is None:
-        for text in ("refer to a single memory location", "function that returns multiple views",
-                     "a leaf Variable that requires grad is being used"):  # stale views
+        for text in (
+            "refer to a single memory location",
+            "function that returns multiple views",
+            "a leaf Variable that requires grad is being used",
+        ):  # stale views
             if text in str(theirs.error):
                 return f"PyTorch refuses: {text}"
     if theirs.error is None and "more than one element of the written-to" in str(mine.error):

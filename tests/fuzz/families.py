@@ -45,7 +45,10 @@ def piece(w: Writer) -> None:
     moved.insert(v.ndim - 1, moved.pop(dim))
     forms = [
         (f"{v.name}.select({dim}, {at})", _dropped(v.shape, dim)),
-        (f"{v.name}.narrow({dim}, {at}, {size - at})", (*v.shape[:dim], size - at, *v.shape[dim + 1 :])),
+        (
+            f"{v.name}.narrow({dim}, {at}, {size - at})",
+            (*v.shape[:dim], size - at, *v.shape[dim + 1 :]),
+        ),
         (f"{v.name}.unbind({dim})[{at}]", _dropped(v.shape, dim)),
         (f"T.movedim({v.name}, {dim}, -1)", tuple(moved)),
         (f"{v.name}.chunk(2, {dim})[0]", (*v.shape[:dim], -(-size // 2), *v.shape[dim + 1 :])),
@@ -113,7 +116,9 @@ def layer(w: Writer) -> None:
              (f"T.nn.functional.silu({v.name})", v.shape),
              (f"T.nn.functional.layer_norm({v.name}, ({columns},))", v.shape)]  # fmt: skip
     if weights is not None:
-        forms.append((f"T.nn.functional.linear({v.name}, {weights.name})", (rows, weights.shape[0])))
+        forms.append(
+            (f"T.nn.functional.linear({v.name}, {weights.name})", (rows, weights.shape[0]))
+        )
     if columns > 1 and rows:
         forms.append((f"T.nn.functional.mse_loss({v.name}, {v.name}.detach() * 0.5)", ()))
         forms.append((f"T.nn.functional.conv1d({v.name}.unsqueeze(1), T.ones(2, 1, 2, dtype=D))",
@@ -179,14 +184,20 @@ def integers(w: Writer) -> None:
     if v is None:
         w.new("T.arange(3)", (3,), "i")
         return
-    w.new(w.c.pick(("{0} * 2", "{0} + {0}", "{0} % 3", "{0} // 2", "-{0}")).format(v.name), v.shape, "i")
+    w.new(
+        w.c.pick(("{0} * 2", "{0} + {0}", "{0} % 3", "{0} // 2", "-{0}")).format(v.name),
+        v.shape,
+        "i",
+    )
 
 
 def integer_write(w: Writer) -> None:
     """A write to integers."""
     v = w.find(lambda o: o.kind == "i" and not o.spread)
     if v is not None:
-        w.line(w.c.pick(("{0}.add_(1)", "{0}[...] = 2", "{0}.mul_({0})", "{0}.zero_()")).format(v.name))
+        w.line(
+            w.c.pick(("{0}.add_(1)", "{0}[...] = 2", "{0}.mul_({0})", "{0}.zero_()")).format(v.name)
+        )
 
 
 def optimizer_step(w: Writer) -> None:

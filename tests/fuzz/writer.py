@@ -123,9 +123,7 @@ class Writer:
 
     def floats(self, ndim: int | None = None, least: int = 0) -> Var:
         """A float variable with `ndim` dims, or at least `least`; made if there is none."""
-        found = self.find(
-            lambda v: v.kind == "f" and v.ndim >= least and ndim in (None, v.ndim)
-        )
+        found = self.find(lambda v: v.kind == "f" and v.ndim >= least and ndim in (None, v.ndim))
         if found is None:
             shape = (2, 3, 2)[: max(ndim or 0, least)]
             found = self.new(f"T.full({shape}, 1.5, dtype=D)", shape)
@@ -139,8 +137,9 @@ class Writer:
         """A float variable to write to; seldom one that refuses."""
         risky = self.c.chance(3)
         return self.find(
-            lambda v: v.kind == "f"
-            and (risky or ((not v.locked or bool(self.no_grad)) and not v.spread))
+            lambda v: (
+                v.kind == "f" and (risky or ((not v.locked or bool(self.no_grad)) and not v.spread))
+            )
         )
 
     def operand(self, shape: Shape, target: Var | None = None, whole: bool = False) -> str:
@@ -225,7 +224,9 @@ class Writer:
             sizes = "".join(f", {n}" for n in shape)
             self.count += 1
             if self.c.chance(5):
-                self.inputs.append((name, f"{{'a': [tensor(10 * call + {50 + i}{sizes})], 'b': 2}}"))
+                self.inputs.append(
+                    (name, f"{{'a': [tensor(10 * call + {50 + i}{sizes})], 'b': 2}}")
+                )
                 self.vars.append(Var(f"{name}['a'][0]", shape, root=self.count))
                 continue
             if self.c.chance(10):

@@ -135,6 +135,28 @@ def from_numpy(array: Any) -> Tensor:
     return note_constant(wrap(array))
 
 
+def asarray(
+    obj: Any, *, dtype: DType | None = None, device: Any = None, copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Return `obj` as a tensor, sharing memory where possible unless `copy` is set."""
+    made = tensor(obj, dtype=dtype, device=device) if copy else as_tensor(obj, dtype, device)
+    return finish(made, requires_grad)
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """Return a tensor that shares memory with an object of the DLPack protocol."""
+    return note_constant(wrap(np.from_dlpack(ext_tensor)))
+
+
+def frombuffer(
+    buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Tensor:
+    """Return a vector that shares memory with a buffer, from `offset` bytes on."""
+    array = np.frombuffer(buffer, dtype_of(dtype).np, count, offset)
+    return finish(note_constant(wrap(array)), requires_grad)
+
+
 def legacy_tensor(*args: Any, **kwargs: Any) -> Tensor:
     """`Tensor(2, 3)` (uninitialised) or `Tensor(data)`, always the default float dtype."""
     if len(args) == 1 and not isinstance(args[0], int):

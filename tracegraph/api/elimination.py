@@ -26,7 +26,8 @@ def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
     """Return (LU, pivots, info); info is 0: an exact zero as pivot shows in U."""
     info = filled(A, tuple(A.shape[:-2]), 0, int32)
-    return return_types.linalg_lu_factor_ex(*lu_factor(A, pivot=pivot), info)
+    packed, pivots = lu_factor(A, pivot=pivot)
+    return return_types.linalg_lu_factor_ex(packed, pivots, info)
 
 
 def _unit_lower(x: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ def _at(argument: Any, place: int) -> Any:
 
 def _over_lists(method: str) -> Callable[..., Any]:
     def function(self: Sequence[Tensor], *arguments: Any, **options: Any) -> Any:
+        if method.startswith("addc") and len(arguments) == 3:  # the factor is a keyword there
+            options["value"] = arguments[2]
+            arguments = arguments[:2]
         results = [
             getattr(x, method)(
                 *(_at(a, i) for a in arguments), **{k: _at(v, i) for k, v in options.items()}

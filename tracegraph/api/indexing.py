@@ -119,7 +119,7 @@ def _on_device_of(like: Tensor, t: Tensor) -> Tensor:
     """An index or a value on the device of what it is used with; both may come from the CPU."""
     if t._data.__class__ is like._data.__class__:
         return t
-    return t.to(device_of(like._data))  # type: ignore[no-any-return]
+    return t.to(device_of(like._data))
 
 
 def _as_index(item: Any, like: Tensor) -> Tensor:

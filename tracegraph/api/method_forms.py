@@ -10,6 +10,7 @@ from tracegraph.api import creation, special
 from tracegraph.api.contraction import matmul
 from tracegraph.api.pointwise import where
 from tracegraph.api.promotion import cast
+from tracegraph.api.rearrangement import strided_places
 from tracegraph.api.reduction import sum
 from tracegraph.api.shape import expand, reshape, squeeze, t, transpose, unsqueeze
 from tracegraph.devices import device_of
@@ -168,7 +169,18 @@ PROPERTIES: dict[str, Any] = {
     "H": property(t),
     "mH": property(lambda self: transpose(self, -2, -1)),
     "real": property(lambda self: self),
+    "is_cpu": property(lambda self: device_of(self._data).type == "cpu"),
 }
+
+
+def as_strided_scatter(
+    self: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None
+) -> Tensor:
+    """Return the tensor with `src` written at places in memory given by steps per dim."""
+    places = strided_places(self, tuple(size), tuple(stride), storage_offset or 0)
+    flat = front.index_put(reshape(self, (-1,)), src, places, dims=(0,), accumulate=False)
+    return reshape(flat, self.shape)
+
 
 METHODS: dict[str, Callable[..., Any]] = {
     "__matmul__": _matmul,
@@ -195,5 +207,13 @@ METHODS: dict[str, Callable[..., Any]] = {
     "resize_as_": lambda self, other, memory_format=None: resize_(self, other.shape),
     "fill_diagonal_": fill_diagonal_,
     "type": type_method,
+    "as_strided_scatter": as_strided_scatter,
+    "polygamma_": lambda self, n: self.copy_(special.polygamma(n, self)),
+    "pin_memory": lambda self, device=None: self,
+    "is_pinned": lambda self, device=None: False,
+    "share_memory_": lambda self: self,
+    "is_shared": lambda self: False,
+    "is_inference": lambda self: False,
+    "to_dense": lambda self, dtype=None: self,
 }
 """Bound to Tensor by `methods.py`."""

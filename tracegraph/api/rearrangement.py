@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegraph import modes
 from tracegraph.api.creation import note_constant
 from tracegraph.api.promotion import beside, cast, counting, filled, result_type
 from tracegraph.api.shape import (
@@ -117,8 +118,7 @@ def repeat_interleave(
 ) -> Tensor:
     """Return each element (or slice of a dim) repeated in place, so often or as a tensor says.
 
-    Raises:
-        BakeError: in a trace, tensor repeats without `output_size`: the result's size is data.
+    A trace fixes the sum of tensor repeats: a replay with another one raises GuardError.
     """
     if repeats is None:
         return repeat_interleave(counting(input, input.shape[0]), input, output_size=output_size)
@@ -133,14 +133,13 @@ def repeat_interleave(
         shape[place] *= repeats
         wide = [*x.shape[: place + 1], repeats, *x.shape[place + 1 :]]
         return reshape(expand(unsqueeze(x, place + 1), tuple(wide)), tuple(shape))
-    ends = front.cumsum(cast(reshape(repeats, (-1,)), int64), dim=0)
-    if ends.shape[0] != x.shape[place]:
+    times = cast(reshape(repeats, (-1,)), int64)
+    if times.shape[0] != x.shape[place]:
         raise OpError("repeats must have the same size as input along dim")
-    total = output_size
-    if total is None:
-        total = int(ends[-1]) if ends.shape[0] else 0
-    places = front.searchsorted(ends, counting(x, total), right=True)
-    return front.index(x, places, dims=(place,))
+    count = -1 if output_size is None else output_size
+    if count < 0 and modes.recording and modes.RECORDER.get() is not None:
+        count = int(times._data.sum())
+    return front.index(x, front.repeat_places(times, count=count), dims=(place,))
 
 
 def _flat(tensors: Any) -> list[Tensor]:
@@ -193,9 +192,6 @@ def dstack(tensors: Sequence[Tensor]) -> Tensor:
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """Join tensors along the columns (1-D ones are columns)."""
     return hstack([x if x.ndim > 1 else reshape(x, (-1, 1)) for x in tensors])
-
-
-concat = concatenate = cat
 
 
 def block_diag(*tensors: Any) -> Tensor:
@@ -283,26 +279,33 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     return permute(windows, tuple(order))
 
 
+def strided_places(
+    x: Tensor, size: tuple[int, ...], stride: tuple[int, ...], offset: int
+) -> Tensor:
+    """Return the flat places of elements that lie `stride` apart per dim, from `offset` on.
+
+    Raises:
+        OpError: a place lies outside of the tensor.
+    """
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) and last >= x._data.size:
+        raise OpError(
+            f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are "
+            f"out of bounds for storage of {x._data.size} elements"
+        )
+    places = filled(x, (), offset, int64)
+    for i, (n, step) in enumerate(zip(size, stride, strict=True)):
+        shape = tuple(n if k == i else 1 for k in range(len(size)))
+        places = places + reshape(counting(x, n) * step, shape)
+    return places
+
+
 def as_strided(
     input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
 ) -> Tensor:
-    """Return elements taken from memory in row-major order by steps per dim (a copy).
-
-    Raises:
-        OpError: the places lie outside of the tensor.
-    """
-    flat = reshape(input, (-1,))
-    places = filled(input, (), storage_offset or 0, int64)
-    for i, (n, step) in enumerate(zip(size, stride, strict=True)):
-        shape = tuple(n if k == i else 1 for k in range(len(size)))
-        places = places + reshape(counting(input, n) * step, shape)
-    last = (storage_offset or 0) + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if math.prod(size) and last >= flat.shape[0]:
-        raise OpError(
-            f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset "
-            f"{storage_offset or 0} are out of bounds for storage of {flat.shape[0]} elements"
-        )
-    return front.index(flat, places, dims=(0,))
+    """Return elements taken from memory in row-major order by steps per dim (a copy)."""
+    places = strided_places(input, tuple(size), tuple(stride), storage_offset or 0)
+    return front.index(reshape(input, (-1,)), places, dims=(0,))
 
 
 def broadcast_shapes(*shapes: Any) -> Size:

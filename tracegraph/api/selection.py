@@ -8,8 +8,6 @@ from typing import Any
 from tracegraph.api.indexing import (
     advanced_indices,
     check_index_dtype,
-    nonzero_rows,
-    nonzero_tuple,
     slice_scatter_at,
 )
 from tracegraph.api.pointwise import maximum, where
@@ -21,14 +19,14 @@ from tracegraph.api.promotion import (
 )
 from tracegraph.api.shape import expand, reshape, slice_dim
 from tracegraph.dispatch import front
-from tracegraph.dtypes import bool_, int64
-from tracegraph.errors import DTypeError, OpError
+from tracegraph.dtypes import bool_
+from tracegraph.errors import OpError
 from tracegraph.tensor_type import broadcast_shapes, wrap_dim
 from tracegraph.tensors import Tensor, type_of
 
 
-def _row(x: Tensor) -> Tensor:
-    """A 0-d tensor as a vector of one element."""
+def as_row(x: Tensor) -> Tensor:
+    """Return a 0-d tensor as a vector of one element."""
     return x if x._data.shape else reshape(x, (1,))
 
 
@@ -36,7 +34,7 @@ def _along(name: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, 
     """Return tensor, dim and int64 index for a gather or scatter along a dim."""
     place = wrap_dim(dim, x.ndim)
     index = check_index_dtype(index)
-    x, index = _row(x), _row(index)
+    x, index = as_row(x), as_row(index)
     if x.ndim != index.ndim:
         if index._data.size:
             raise OpError(
@@ -93,7 +91,7 @@ def _source(x: Tensor, at: Tensor, src: Any) -> Tensor:
     if not isinstance(src, Tensor):
         return filled(x, tuple(at.shape), src)
     single_dtype("scatter", x, src)
-    src = _row(src)
+    src = as_row(src)
     if src.ndim != at.ndim:
         raise OpError("Index tensor must have the same number of dimensions as src tensor")
     for dim, (n, have) in enumerate(zip(at.shape, src.shape, strict=True)):
@@ -196,7 +194,7 @@ def _vector(name: str, index: Tensor) -> Tensor:
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """Return the slices of a dim that a vector of indices names, as a copy."""
     place = wrap_dim(dim, input.ndim)
-    out = front.index(_row(input), _vector("index_select", index), dims=(place,))
+    out = front.index(as_row(input), _vector("index_select", index), dims=(place,))
     return out if input.ndim else reshape(out, ())
 
 
@@ -205,7 +203,7 @@ def _index_write(
 ) -> Tensor:
     place = wrap_dim(dim, x.ndim)
     single_dtype(name, x, source)
-    wide, values, at = _row(x), _row(source), _vector(name, index)
+    wide, values, at = as_row(x), as_row(source), _vector(name, index)
     wanted = list(wide.shape)
     wanted[place] = at.shape[0]
     if list(values.shape) != wanted:
@@ -231,15 +229,16 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """Return the tensor with one number written in the slices of a dim that are named."""
     place = wrap_dim(dim, input.ndim)
-    filler = _single_value("index_fill", input, value)
-    x, at = _row(input), _vector("index_fill", index)
+    filler = single_value("index_fill", input, value)
+    x, at = as_row(input), _vector("index_fill", index)
     none, true = filled(x, (x.shape[place],), False, bool_), scalar_tensor(True, bool_)
     hit = front.index_put(none, true, at, dims=(0,), accumulate=False)
     hit = reshape(hit, tuple(-1 if i == place else 1 for i in range(x.ndim)))
     return reshape(front.where(hit, filler, x), input.shape)
 
 
-def _single_value(name: str, x: Tensor, value: Any) -> Tensor:
+def single_value(name: str, x: Tensor, value: Any) -> Tensor:
+    """Return a number or 0-d tensor in the dtype of `x`."""
     if not isinstance(value, Tensor):
         return scalar_tensor(value, type_of(x).dtype)
     if value.ndim:
@@ -261,7 +260,7 @@ def index_reduce(
     place = wrap_dim(dim, input.ndim)
     at = _vector("index_reduce", index)
     column = reshape(at, tuple(-1 if i == place else 1 for i in range(max(source.ndim, 1))))
-    wide = expand(column, tuple(_row(source).shape))
+    wide = expand(column, tuple(as_row(source).shape))
     return scatter_reduce(input, place, wide, source, reduce, include_self=include_self)
 
 
@@ -294,65 +293,6 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     at, values = reshape(check_index_dtype(index), (-1,)), reshape(source, (-1,))
     out = front.index_put(flat, values, at, dims=(0,), accumulate=bool(accumulate))
     return reshape(out, input.shape)
-
-
-# By masks.
-
-
-def _mask(name: str, mask: Tensor) -> Tensor:
-    if type_of(mask).dtype is not bool_:
-        raise DTypeError(f"{name} only supports boolean masks, but got dtype {type_of(mask).dtype}")
-    return mask
-
-
-def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """Return the tensor with one number where the mask holds."""
-    if isinstance(value, float) and not type_of(input).dtype.is_floating_point:
-        raise OpError(f"value cannot be converted to type {type_of(input).dtype} without overflow")
-    filler = _single_value("masked_fill", input, value)
-    return front.where(_mask("masked_fill", mask), filler, input)
-
-
-def masked_select(input: Tensor, mask: Tensor) -> Tensor:
-    """Return the elements where the mask holds, as a vector.
-
-    A trace fixes the size: a replay where data gives another raises GuardError.
-    """
-    shape = broadcast_shapes([tuple(input.shape), tuple(mask.shape)])
-    x, known = _row(expand(input, shape)), _row(expand(_mask("masked_select", mask), shape))
-    return front.index(x, *nonzero_tuple(known), dims=tuple(range(x.ndim)))
-
-
-def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    """Return the tensor with elements of `source`, in their order, where the mask holds.
-
-    Raises:
-        IndexError: `source` has fewer elements than the mask asks for.
-    """
-    single_dtype("masked_scatter", input, source)
-    shape = broadcast_shapes([tuple(input.shape), tuple(mask.shape)])
-    x, known = expand(input, shape), expand(_mask("masked_scatter", mask), shape)
-    order = front.cumsum(cast(reshape(known, (-1,)), int64), dim=0)
-    place = where(reshape(known, (-1,)), order - 1, 0)
-    if source._data.size == 0:
-        source = filled(input, (1,), 0)
-    values = front.index(reshape(source, (-1,)), place, dims=(0,))
-    return front.where(known, reshape(values, shape), x)
-
-
-def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
-    """Return the indices of elements that are not 0: one row each, or one vector per dim.
-
-    A trace fixes the size: a replay where data gives another raises GuardError.
-    """
-    if as_tuple:
-        return nonzero_tuple(_row(input))
-    return nonzero_rows(input)
-
-
-def argwhere(input: Tensor) -> Tensor:
-    """Return the indices of elements that are not 0, one row each."""
-    return nonzero(input)
 
 
 # Slices, functional.

@@ -170,6 +170,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return dispatch(_CAT, parts, {"dim": wrap_dim(dim, ndim)})
 
 
+concat = concatenate = cat
+
+
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return tensors of one shape joined along a new dim."""
     if not len(tensors):
@@ -231,6 +234,9 @@ unsafe_chunk, unsafe_split = chunk, split
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> Any:
     """Return views of consecutive pieces of the listed sizes along a dim."""
     return split(input, list(split_sizes), dim)
+
+
+unsafe_split_with_sizes = split_with_sizes
 
 
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:

@@ -72,14 +72,14 @@ def grad(
     keep = create_graph if retain_graph is None else retain_graph
     found = run(roots, retain_graph=keep, create_graph=create_graph, wanted=wanted)
     result: list[Any] = []
-    for t, place in zip(ins, places, strict=True):
+    for number, (t, place) in enumerate(zip(ins, places, strict=True)):
         g = found.get(place)
         if g is None and materialize_grads:
             g = zeros(front, type_of(t))
         if g is None and not allow_unused:
             raise AutogradError(
-                "One of the differentiated Tensors appears to not have been used in the graph. "
-                "Set allow_unused=True if this is the desired behavior."
+                f"The differentiated Tensor at index {number} appears to not have been used in the "
+                "graph. Set allow_unused=True if this is the desired behavior."
             )
         result.append(g)
     return tuple(result)

@@ -2,33 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from tracegraph import modes
 from tracegraph.autograd.differentiation import as_tuple
 from tracegraph.autograd.grad_mode import GradMode
-from tracegraph.dispatch import refresh
+from tracegraph.dispatch import rebase, refresh
 from tracegraph.errors import AutogradError
-from tracegraph.tape import Edge, Node, next_order, zeros
-from tracegraph.tensors import Tensor, shell, type_of
+from tracegraph.tape import SPENT, Edge, Node, next_order, overwritten, zeros
+from tracegraph.tensors import Tensor, shell, storage_of, type_of
+
+
+class _Saved(NamedTuple):
+    """A tensor kept for `backward`, its version, and which result it is (-1: none)."""
+
+    tensor: Tensor | None
+    version: int
+    result: int
 
 
 class FunctionCtx:
     """What `forward` of a user-defined function leaves for its `backward`."""
 
-    def __init__(self) -> None:
-        self.saved_tensors: tuple[Any, ...] = ()
+    def __init__(self, label: str) -> None:
         self.needs_input_grad: tuple[bool, ...] = ()
-        self._non_differentiable: tuple[int, ...] = ()
         self.materialize = True
+        self._label = label
+        self._to_save: tuple[Tensor | None, ...] = ()
+        self._saved: tuple[_Saved, ...] | None = None
+        self._dirty: tuple[int, ...] = ()
+        self._non_differentiable: tuple[int, ...] = ()
+        self._node: Callable[[], Node | None] = _nothing
+
+    def name(self) -> str:
+        """The name that PyTorch shows for the node."""
+        return self._label
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keep tensors (or None) for `ctx.saved_tensors`."""
-        self.saved_tensors = tensors
+        self._to_save = tensors
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What `save_for_backward` kept.
+
+        Raises:
+            AutogradError: it has been freed, or overwritten in place since.
+        """
+        if self._saved is None:
+            raise AutogradError(SPENT)
+        found: list[Any] = []
+        for t, version, result in self._saved:
+            if t is not None and storage_of(t).version != version:
+                overwritten(storage_of(t).version, version, t._data, self)
+            if t is not None and result >= 0:
+                t = shell(t)
+                t._node, t._index = self._node(), result
+            found.append(t)
+        return tuple(found)
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        """Say that inputs were changed in place (their versions already tell)."""
+        """Say that inputs were changed in place and are results."""
+        self._dirty = tuple(id(t) for t in tensors)
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
         """Say that outputs carry no gradient."""
@@ -39,29 +77,33 @@ class FunctionCtx:
         self.materialize = value
 
 
+def _nothing() -> None:
+    return None
+
+
 class _UserNode(Node):
-    """The tape's node of a user-defined function."""
+    """The tape's node of a user-defined function; `places` are the results that are tensors."""
 
-    __slots__ = ("cls", "context")
+    __slots__ = ("context", "function", "places")
 
-    cls: Any
+    function: Callable[..., Any]
     context: FunctionCtx | None
+    places: tuple[bool, ...]
 
     def name(self) -> str:
-        return f"{self.cls.__name__}Backward"
+        return "Backward" if self.context is None else self.context.name()
 
     def apply(self, m: Any, g: Any, create_graph: bool) -> Sequence[Any]:
-        grads = g if self.shape is None else [g]
         ctx = self.context
         if ctx is None:
-            raise AutogradError(
-                "Trying to backward through the graph a second time; specify retain_graph=True"
-            )
+            raise AutogradError(SPENT)
+        grads = list(g) if self.shape is None else [g]
         if ctx.materialize:
             grads = [
                 zeros(m, t) if g is None else g for g, t in zip(grads, self.types, strict=True)
             ]
-        out = as_tuple(self.cls.backward(ctx, *grads))
+        given = iter(grads)
+        out = as_tuple(self.function(ctx, *(next(given) if p else None for p in self.places)))
         edges = len(self.edges)
         if len(out) < edges or any(g is not None for g in out[edges:]):
             raise AutogradError(
@@ -71,7 +113,9 @@ class _UserNode(Node):
         return out[:edges]
 
     def release(self) -> None:
-        self.context = None
+        if self.context is not None and self.context._saved:
+            self.context._saved = None
+            self.context = None
 
 
 class Function:
@@ -92,7 +136,7 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` off the tape and put one node on it."""
-        ctx = FunctionCtx()
+        ctx = FunctionCtx(f"{cls.__name__}Backward")
         needs = []
         for a in args:
             if isinstance(a, Tensor):
@@ -111,36 +155,82 @@ class Function:
                 setup(ctx, args, result)
             else:
                 result = cls.forward(ctx, *args, **kwargs)
+        ctx._saved = tuple(
+            _Saved(t, 0 if t is None else storage_of(t).version, -1) for t in ctx._to_save
+        )
+        ctx._to_save = ()
         if on:
-            result = _attach(cls, ctx, edges, args, result)
+            result = _attach(cls.backward, ctx, edges, args, result)
         return result
 
 
-def _attach(cls: Any, ctx: FunctionCtx, edges: list[Edge], args: Any, result: Any) -> Any:
+def _attach(
+    function: Callable[..., Any], ctx: FunctionCtx, edges: Sequence[Edge], args: Sequence[Any],
+    result: Any,
+) -> Any:  # fmt: skip
     """Put a node on the tape for the tensors that `forward` returned."""
     several = isinstance(result, (tuple, list))
     outs = list(result) if several else [result]
+    tensors = [t for t in outs if isinstance(t, Tensor)]
     node = _UserNode()
     node.op = None
-    node.cls = cls
+    node.function = function
     node.context = ctx
     node.edges = tuple(edges)
     node.hooks = None
     node.loc = None
     node.attrs = {}
     node.order = next_order()
-    tensors = [t for t in outs if isinstance(t, Tensor)]
+    node.places = tuple(isinstance(t, Tensor) for t in outs)
     node.types = tuple(map(type_of, tensors))
     node.shape = node.types[0].shape if len(tensors) == 1 else None
+    ctx._node = weakref.ref(node)
+    results = {id(t): index for index, t in enumerate(tensors)}
     given = {id(a) for a in args if isinstance(a, Tensor)}
-    index = 0
+    # A result that is kept would close a circle (node, context, result): a shell is kept instead.
+    ctx._saved = tuple(
+        s if s.tensor is None or id(s.tensor) not in results or id(s.tensor) in given
+        else _Saved(shell(s.tensor), s.version, results[id(s.tensor)])
+        for s in ctx._saved or ()
+    )  # fmt: skip
     for place, t in enumerate(outs):
-        if not isinstance(t, Tensor):
-            continue
-        if id(t) not in ctx._non_differentiable and type_of(t).dtype.is_floating_point:
-            if id(t) in given:
-                outs[place] = t = shell(t)
-                t._lineage = None
-            t._node, t._index = node, index
-        index += 1
+        if isinstance(t, Tensor) and id(t) not in ctx._non_differentiable:
+            outs[place] = _result(t, node, results[id(t)], id(t) in given, id(t) in ctx._dirty)
     return type(result)(outs) if several else outs[0]
+
+
+def _result(t: Tensor, node: Node, index: int, given: bool, dirty: bool) -> Tensor:
+    """Give one result its history; an operand that is a result gets it only if it was written."""
+    if not type_of(t).dtype.is_floating_point:
+        return t
+    out = shell(t) if given else t
+    out._lineage = None
+    out._node, out._index = node, index
+    if not dirty:
+        return out
+    rebase(t, out)
+    return t
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a `backward` that is not made of differentiable operations.
+
+    Differentiating its results raises AutogradError.
+    """
+
+    def refuse(ctx: Any, *grads: Any) -> Any:
+        raise AutogradError(
+            "trying to differentiate twice a function that was marked with @once_differentiable"
+        )
+
+    @functools.wraps(backward)
+    def wrapped(ctx: Any, *grads: Any) -> Any:
+        with GradMode(False):
+            result = backward(ctx, *grads)
+        needed = [t for t in grads if isinstance(t, Tensor) and t.requires_grad]
+        if not modes.GRAD.get() or not needed:
+            return result
+        edges = [None if t._node is None else (t._node, t._index) for t in needed]
+        return _attach(refuse, FunctionCtx(backward.__name__), edges, (), result)
+
+    return wrapped

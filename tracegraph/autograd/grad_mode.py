@@ -30,14 +30,7 @@ class GradMode:
 
             @functools.wraps(function)
             def generator(*args: Any, **kwargs: Any) -> Any:
-                steps = function(*args, **kwargs)
-                while True:
-                    with GradMode(mode):
-                        try:
-                            item = next(steps)
-                        except StopIteration as stop:
-                            return stop.value
-                    yield item
+                return (yield from _resumed(function(*args, **kwargs), mode))
 
             return generator
 
@@ -47,6 +40,26 @@ class GradMode:
                 return function(*args, **kwargs)
 
         return wrapped
+
+
+def _resumed(steps: Any, mode: bool) -> Any:
+    """Run a generator in a mode; between its steps the caller's mode holds."""
+    resume: Callable[[], Any] = functools.partial(next, steps)
+    while True:
+        with GradMode(mode):
+            try:
+                item = resume()
+            except StopIteration as stop:
+                return stop.value
+        try:
+            sent = yield item
+            resume = functools.partial(steps.send, sent)
+        except GeneratorExit:
+            with GradMode(mode):
+                steps.close()
+            raise
+        except BaseException as error:
+            resume = functools.partial(steps.throw, error)
 
 
 class no_grad(GradMode):
@@ -101,6 +114,11 @@ class set_grad_enabled(GradMode):
 
     def __enter__(self) -> None:
         pass
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that runs in this mode, which holds nowhere else."""
+        modes.GRAD.reset(self._tokens.pop())
+        return super().__call__(function)
 
 
 def is_grad_enabled() -> bool:

@@ -198,5 +198,3 @@ def _constant(array: Any, known: TensorType) -> Any:
     if array.shape != known.shape or array.dtype != known.dtype.np:
         raise GraphError(f"a constant's data is not {known}")
     return array
-
-

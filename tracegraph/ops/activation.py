@@ -63,7 +63,7 @@ def _below(m: Any, x: Any) -> Any:
 
 def _elu_vjp(m: Any, g: Any, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
     steep = m.exp(_below(m, x) * input_scale) * (alpha * scale * input_scale)
-    return m.where(x > 0, g * scale, g * steep)
+    return m.where(x <= 0, g * steep, g * scale)
 
 
 elu = define(
@@ -73,6 +73,8 @@ elu = define(
     vjp=(_elu_vjp,), sample=_cases(alpha=1.5, scale=1.1, input_scale=0.7),
     doc="scale·x where positive, else scale·alpha·(exp(input_scale·x) − 1). arXiv:1511.07289.",
 )  # fmt: skip
+
+
 def _silu_vjp(m: Any, g: Any, x: Any) -> Any:
     s = m.sigmoid(x)  # not from y, which PyTorch's programs overwrite: act(x).add_(shortcut)
     return g * (s * (1 + x * (1 - s)))
@@ -147,9 +149,8 @@ gelu = define(
 
 
 def _between_vjp(m: Any, g: Any, x: Any, low: float, high: float, slope: Any) -> Any:
-    """Gradient `slope` strictly between two bounds, 0 elsewhere; NaN counts as between."""
-    outside = m.logical_or(x <= low, x >= high)
-    return m.where(outside, _zero(m, g), slope)
+    """Gradient `slope` strictly between two bounds, 0 elsewhere and for NaN."""
+    return m.where(m.logical_and(x > low, x < high), slope, _zero(m, g))
 
 
 hardtanh = define(

@@ -168,7 +168,9 @@ def make_plan(op: Differentiable, mask: int) -> SavePlan:
 
 
 def _runner(
-    op: Differentiable, saves: tuple[tuple[int, int], ...], attrs: tuple[str, ...],
+    op: Differentiable,
+    saves: tuple[tuple[int, int], ...],
+    attrs: tuple[str, ...],
     rules: tuple[Rule, ...],
 ) -> Callable[..., Any]:
     """Return `run(node, m, g, create_graph)`: the rules called with what the node kept.

@@ -330,6 +330,17 @@ erfc = define(
     sample=reals(-3, 3), doc="1 − erf(x), without cancellation.",
 )  # fmt: skip
 
+gcd = define(
+    "gcd(x, y) -> z", type=elementwise_type(INTS), kernel=lambda xp, x, y: xp.gcd(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(ELEMENTWISE, COMMUTATIVE), sample=_int_cases(2, 1, 30),
+    doc="Greatest common divisor.",
+)  # fmt: skip
+lcm = define(
+    "lcm(x, y) -> z", type=elementwise_type(INTS), kernel=lambda xp, x, y: xp.lcm(x, y),
+    vjp=NOT_DIFFERENTIABLE, traits=(ELEMENTWISE, COMMUTATIVE), sample=_int_cases(2, 1, 30),
+    doc="Least common multiple.",
+)  # fmt: skip
+
 # Rounding.
 floor = define(
     "floor(x) -> y", type=_FLOAT, scalar=lambda m, x: m.floor(x), vjp=ZERO, sample=reals(-3, 3),

@@ -14,6 +14,7 @@ from tracegraph.ops import (
     creation,
     dense,
     factorisations,
+    gathering,
     indexing,
     linear_algebra,
     loss,
@@ -38,6 +39,7 @@ from tracegraph.ops.core import Op
 FAMILIES: Final[tuple[ModuleType, ...]] = (
     creation,
     indexing,
+    gathering,
     pointwise,
     special,
     random,

@@ -33,8 +33,18 @@ _ON_ARRAYS: Final = SimpleNamespace(
     add=lambda x, y: np.add(x, y, out=x),
     scale=lambda x, c: np.multiply(x, c, out=x),
 )
+
+
+def _choose(condition: Any, x: Any, y: Any) -> Any:
+    """`where`, for a condition that may be a Python bool (a rule's scalars, outside of traces)."""
+    if isinstance(condition, bool):
+        return x if condition else y
+    return pointwise.where(condition, x, y)
+
+
 _ON_TENSORS: Final = SimpleNamespace(
-    **{name: getattr(pointwise, name) for name in _FUNCTIONS},
+    **{name: getattr(pointwise, name) for name in _FUNCTIONS if name != "where"},
+    where=_choose,
     add=lambda x, y: x + y,
     scale=lambda x, c: x * c,
 )

@@ -1,1 +1,5 @@
 """Signal processing, as `torch.signal`."""
+
+from tracegraph.signal import windows
+
+__all__ = ["windows"]

@@ -1,0 +1,42 @@
+"""Numbers, memory formats and layouts that PyTorch has names for at its top level.
+
+Memory is always row-major here: a format may be asked for and changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+pi: Final = math.pi
+e: Final = math.e
+inf: Final = math.inf
+nan: Final = math.nan
+newaxis: Final = None
+
+
+class memory_format:
+    """How the elements of an image batch might lie in memory."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"tracegraph.{self._name}"
+
+
+class layout(memory_format):
+    """How elements are kept: always strided."""
+
+
+contiguous_format: Final = memory_format("contiguous_format")
+preserve_format: Final = memory_format("preserve_format")
+channels_last: Final = memory_format("channels_last")
+channels_last_3d: Final = memory_format("channels_last_3d")
+strided: Final = layout("strided")
+
+CONSTANTS: Final = {
+    "pi": pi, "e": e, "inf": inf, "nan": nan, "newaxis": newaxis, "memory_format": memory_format,
+    "layout": layout, "contiguous_format": contiguous_format, "preserve_format": preserve_format,
+    "channels_last": channels_last, "channels_last_3d": channels_last_3d, "strided": strided,
+}  # fmt: skip
