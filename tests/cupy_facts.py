@@ -18,7 +18,7 @@ UFUNCS = _names(
     """
     abs absolute add arccos arccosh arcsin arcsinh arctan arctan2 arctanh bitwise_and bitwise_or
     bitwise_xor ceil copysign cos cosh divide divmod equal exp exp2 expm1 floor floor_divide
-    fmax fmin fmod frexp greater greater_equal hypot invert isfinite isinf isnan ldexp
+    fmax fmin fmod frexp gcd greater greater_equal hypot invert isfinite isinf isnan lcm ldexp
     left_shift less less_equal log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not
     logical_or logical_xor maximum minimum modf multiply negative nextafter not_equal power
     reciprocal remainder right_shift rint sign signbit sin sinh sqrt square subtract tan tanh

@@ -282,7 +282,7 @@ class _Cupy(ModuleType):
             setattr(self, name, getattr(np, name))
 
     def __getattr__(self, name: str) -> Any:
-        raise NoSuchCall(f"module 'cupy' is not known to have {name!r}: see {__name__}")
+        raise NoSuchCall(f"module 'cupy' is not known to have {name!r}: see tests/cupy_facts.py")
 
 
 class _Device:

@@ -34,8 +34,8 @@ ALLOWED = {
 }
 # The one module that may import both passes and runtime.
 JOINER = "tracegraph.compiler"
-# Front modules whose imports inside functions may close a cycle: methods of tensors and entry points
-# reach what is built on them (`tensor.graph()`, `traced.save()`).
+# Front modules whose imports inside functions may close a cycle: methods of tensors and of entry
+# points reach what is built on them (`tensor.graph()`, `traced.save()`).
 # The facade `tracegraph` is lazy by design.
 LAZY_FRONT = {
     "tracegraph", "tracegraph.cli", "tracegraph.tensors", "tracegraph.methods", "tracegraph.entry",
@@ -51,7 +51,7 @@ LONG = {
     "tracegraph/ops/core.py::define": "a parameter, its docs and its field for each column",
     "tracegraph/nn/functional/attention.py::multi_head_attention_forward": "25 parameters",
     "tracegraph/ops/pointwise.py": "a table: one row for each elementwise primitive",
-    "tracegraph/operators.py::_arithmetic": "the short way of eager arithmetic: a call costs 0.1 us",
+    "tracegraph/operators.py::_arithmetic": "the short way of arithmetic: a call costs 0.1 us",
     "tracegraph/operators.py::method": "the short way of eager arithmetic: a call costs 0.1 us",
 }
 

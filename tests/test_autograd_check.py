@@ -9,7 +9,7 @@ import pytest
 from tests.both_modules import T  # noqa: F401
 
 
-def inputs(T: Any, *shapes: tuple[int, ...]) -> tuple[Any, ...]:  # noqa: F811
+def inputs(T: Any, *shapes: tuple[int, ...]) -> tuple[Any, ...]:
     draws = [T.linspace(0.3, 1.7, max(1, _size(s)), dtype=T.float64) for s in shapes]
     return tuple(
         d[: _size(s)].reshape(s).requires_grad_() for d, s in zip(draws, shapes, strict=True)
@@ -36,7 +36,7 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
-def _written(T: Any, x: Any) -> Any:  # noqa: F811
+def _written(T: Any, x: Any) -> Any:
     y = x * 1
     y.t()[0].mul_(x[1])
     y[1] = x[0] * x[1]
@@ -44,14 +44,14 @@ def _written(T: Any, x: Any) -> Any:  # noqa: F811
 
 
 @pytest.mark.parametrize("case", FUNCTIONS)
-def test_right_gradients_pass(T: Any, case: str) -> None:  # noqa: F811
+def test_right_gradients_pass(T: Any, case: str) -> None:
     function, shapes = FUNCTIONS[case]
     given = inputs(T, *shapes)
     assert T.autograd.gradcheck(lambda *xs: function(T, *xs), given)
     assert T.autograd.gradgradcheck(lambda *xs: function(T, *xs), given)
 
 
-def wrong(T: Any) -> Any:  # noqa: F811
+def wrong(T: Any) -> Any:
     class Wrong(T.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(ctx: Any, x: Any) -> Any:
@@ -65,7 +65,7 @@ def wrong(T: Any) -> Any:  # noqa: F811
     return Wrong.apply
 
 
-def test_wrong_gradients_fail(T: Any) -> None:  # noqa: F811
+def test_wrong_gradients_fail(T: Any) -> None:
     given = inputs(T, (3,))
     with pytest.raises(
         RuntimeError, match="Jacobian mismatch for output 0 with respect to input 0"
@@ -74,7 +74,7 @@ def test_wrong_gradients_fail(T: Any) -> None:  # noqa: F811
     assert not T.autograd.gradcheck(wrong(T), given, raise_exception=False)
 
 
-def test_wrong_second_gradients_fail(T: Any) -> None:  # noqa: F811
+def test_wrong_second_gradients_fail(T: Any) -> None:
     class Half(T.autograd.Function):  # type: ignore[misc]
         """Right gradient, whose own gradient is cut."""
 
@@ -94,15 +94,15 @@ def test_wrong_second_gradients_fail(T: Any) -> None:  # noqa: F811
         T.autograd.gradgradcheck(Half.apply, given)
 
 
-def test_missing_gradients_fail(T: Any) -> None:  # noqa: F811
+def test_missing_gradients_fail(T: Any) -> None:
     given = inputs(T, (3,))
     with pytest.raises(
-        RuntimeError, match="Jacobian mismatch|None of the outputs|Numerical gradient"
+        RuntimeError, match=r"Jacobian mismatch|None of the outputs|Numerical gradient"
     ):
         T.autograd.gradcheck(lambda x: (x * x, x.detach() * x), (given[0],))
 
 
-def test_unstable_gradients_fail(T: Any) -> None:  # noqa: F811
+def test_unstable_gradients_fail(T: Any) -> None:
     calls = [0]
 
     class Unstable(T.autograd.Function):  # type: ignore[misc]
@@ -120,12 +120,12 @@ def test_unstable_gradients_fail(T: Any) -> None:  # noqa: F811
     assert T.autograd.gradcheck(Unstable.apply, inputs(T, (2,)), nondet_tol=1e-3)
 
 
-def test_something_must_require_a_gradient(T: Any) -> None:  # noqa: F811
+def test_something_must_require_a_gradient(T: Any) -> None:
     with pytest.raises(ValueError, match="at least one input tensor to require gradient"):
         T.autograd.gradcheck(lambda x: x, (T.ones(1, dtype=T.float64),))
 
 
-def test_single_precision_is_warned_of(T: Any) -> None:  # noqa: F811
+def test_single_precision_is_warned_of(T: Any) -> None:
     x = T.ones(1, requires_grad=True)
     with pytest.warns(UserWarning):
         T.autograd.gradcheck(lambda x: x * 2, (x,), eps=1e-2, atol=1e-2)

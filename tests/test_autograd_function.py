@@ -9,14 +9,14 @@ import pytest
 from tests.both_modules import T, numbers  # noqa: F401
 
 
-def define(T: Any, forward: Any, backward: Any, **more: Any) -> Any:  # noqa: F811
+def define(T: Any, forward: Any, backward: Any, **more: Any) -> Any:
     """Return a subclass of Function."""
     body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     body.update({name: staticmethod(f) for name, f in more.items()})
     return type("Mine", (T.autograd.Function,), body)
 
 
-def test_saved_operands_and_results(T: Any) -> None:  # noqa: F811
+def test_saved_operands_and_results(T: Any) -> None:
     def forward(ctx: Any, x: Any, y: Any) -> Any:
         out = x * y
         ctx.save_for_backward(x, None, out)
@@ -36,7 +36,7 @@ def test_saved_operands_and_results(T: Any) -> None:  # noqa: F811
     assert numbers(y.grad) == [4.0]
 
 
-def test_operands_without_gradient_and_plain_arguments(T: Any) -> None:  # noqa: F811
+def test_operands_without_gradient_and_plain_arguments(T: Any) -> None:
     needs = []
 
     def forward(ctx: Any, x: Any, scale: float, y: Any, label: str) -> Any:
@@ -53,7 +53,7 @@ def test_operands_without_gradient_and_plain_arguments(T: Any) -> None:  # noqa:
     assert numbers(x.grad) == [3.0]
 
 
-def test_several_results_and_missing_gradients(T: Any) -> None:  # noqa: F811
+def test_several_results_and_missing_gradients(T: Any) -> None:
     seen = []
 
     def forward(ctx: Any, x: Any) -> Any:
@@ -72,7 +72,7 @@ def test_several_results_and_missing_gradients(T: Any) -> None:  # noqa: F811
     assert first.requires_grad
 
 
-def test_missing_gradients_as_none(T: Any) -> None:  # noqa: F811
+def test_missing_gradients_as_none(T: Any) -> None:
     seen = []
 
     def forward(ctx: Any, x: Any) -> Any:
@@ -88,7 +88,7 @@ def test_missing_gradients_as_none(T: Any) -> None:  # noqa: F811
     assert seen == [None]
 
 
-def test_results_without_gradient(T: Any) -> None:  # noqa: F811
+def test_results_without_gradient(T: Any) -> None:
     def forward(ctx: Any, x: Any) -> Any:
         order = x.argsort()
         rounded = x.round()
@@ -109,7 +109,7 @@ def test_results_without_gradient(T: Any) -> None:  # noqa: F811
     assert numbers(x.grad) == [3.0, 1.0, 2.0]
 
 
-def test_a_function_that_writes_in_place(T: Any) -> None:  # noqa: F811
+def test_a_function_that_writes_in_place(T: Any) -> None:
     def forward(ctx: Any, x: Any) -> Any:
         x.mul_(2)
         ctx.mark_dirty(x)
@@ -126,7 +126,7 @@ def test_a_function_that_writes_in_place(T: Any) -> None:  # noqa: F811
     assert view.requires_grad
 
 
-def test_an_operand_as_the_result(T: Any) -> None:  # noqa: F811
+def test_an_operand_as_the_result(T: Any) -> None:
     y = T.ones(2, requires_grad=True)
     z = define(T, lambda ctx, x: x, lambda ctx, g: g * 5).apply(y)
     assert z is not y
@@ -134,7 +134,7 @@ def test_an_operand_as_the_result(T: Any) -> None:  # noqa: F811
     assert numbers(y.grad) == [5.0, 5.0]
 
 
-def test_differentiated_twice(T: Any) -> None:  # noqa: F811
+def test_differentiated_twice(T: Any) -> None:
     def forward(ctx: Any, x: Any) -> Any:
         ctx.save_for_backward(x)
         return x**3
@@ -149,7 +149,7 @@ def test_differentiated_twice(T: Any) -> None:  # noqa: F811
     assert numbers(T.autograd.grad(g.sum(), x)[0]) == [12.0]
 
 
-def test_setup_context_apart_from_forward(T: Any) -> None:  # noqa: F811
+def test_setup_context_apart_from_forward(T: Any) -> None:
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs)
 
@@ -160,7 +160,7 @@ def test_setup_context_apart_from_forward(T: Any) -> None:  # noqa: F811
     assert numbers(x.grad) == [4.0]
 
 
-def test_gradients_are_off_inside(T: Any) -> None:  # noqa: F811
+def test_gradients_are_off_inside(T: Any) -> None:
     seen = []
 
     def forward(ctx: Any, x: Any) -> Any:
@@ -176,28 +176,28 @@ def test_gradients_are_off_inside(T: Any) -> None:  # noqa: F811
     assert seen == [(False, False), False]
 
 
-def test_nothing_is_recorded_without_need(T: Any) -> None:  # noqa: F811
+def test_nothing_is_recorded_without_need(T: Any) -> None:
     function = define(T, lambda ctx, x: x * 2, lambda ctx, g: g)
     assert not function.apply(T.ones(1)).requires_grad
     with T.no_grad():
         assert not function.apply(T.ones(1, requires_grad=True)).requires_grad
 
 
-def test_wrong_number_of_gradients(T: Any) -> None:  # noqa: F811
+def test_wrong_number_of_gradients(T: Any) -> None:
     x = T.ones(1, requires_grad=True)
     out = define(T, lambda ctx, x, y: x + y, lambda ctx, g: g).apply(x, T.ones(1))
     with pytest.raises(RuntimeError, match="incorrect number of gradients"):
         out.sum().backward()
 
 
-def test_wrong_shape_of_a_gradient(T: Any) -> None:  # noqa: F811
+def test_wrong_shape_of_a_gradient(T: Any) -> None:
     x = T.ones(2, requires_grad=True)
     out = define(T, lambda ctx, x: x * 2, lambda ctx, g: T.ones(3)).apply(x)
     with pytest.raises(RuntimeError, match="invalid gradient"):
         out.sum().backward()
 
 
-def test_overwritten_saved_tensors_are_noticed(T: Any) -> None:  # noqa: F811
+def test_overwritten_saved_tensors_are_noticed(T: Any) -> None:
     def forward(ctx: Any, x: Any) -> Any:
         ctx.save_for_backward(x)
         return x * x
@@ -209,7 +209,7 @@ def test_overwritten_saved_tensors_are_noticed(T: Any) -> None:  # noqa: F811
         out.sum().backward()
 
 
-def test_saved_tensors_are_freed(T: Any) -> None:  # noqa: F811
+def test_saved_tensors_are_freed(T: Any) -> None:
     def forward(ctx: Any, x: Any) -> Any:
         ctx.save_for_backward(x)
         return x * x
@@ -223,7 +223,7 @@ def test_saved_tensors_are_freed(T: Any) -> None:  # noqa: F811
         out.backward()
 
 
-def test_once_differentiable(T: Any) -> None:  # noqa: F811
+def test_once_differentiable(T: Any) -> None:
     from importlib import import_module
 
     once = import_module(f"{T.__name__}.autograd.function").once_differentiable

@@ -9,7 +9,7 @@ import pytest
 from tests.both_modules import T, numbers  # noqa: F401
 
 
-def leaf(T: Any) -> Any:  # noqa: F811
+def leaf(T: Any) -> Any:
     return T.tensor([1.0, 2.0, 3.0, 4.0], dtype=T.float64, requires_grad=True)
 
 
@@ -33,7 +33,7 @@ WRITES: dict[str, tuple[Any, list[float]]] = {
 
 
 @pytest.mark.parametrize("case", WRITES)
-def test_gradients_see_writes(T: Any, case: str) -> None:  # noqa: F811
+def test_gradients_see_writes(T: Any, case: str) -> None:
     write, expected = WRITES[case]
     x = leaf(T)
     y = x * 2
@@ -42,7 +42,7 @@ def test_gradients_see_writes(T: Any, case: str) -> None:  # noqa: F811
     assert numbers(x.grad) == expected
 
 
-def test_a_write_gives_history_to_what_had_none(T: Any) -> None:  # noqa: F811
+def test_a_write_gives_history_to_what_had_none(T: Any) -> None:
     x = leaf(T)
     whole = T.zeros(2, 4, dtype=T.float64)
     row = whole[0]
@@ -53,7 +53,7 @@ def test_a_write_gives_history_to_what_had_none(T: Any) -> None:  # noqa: F811
     assert numbers(x.grad) == [0.0, 6.0, 6.0, 0.0]
 
 
-def test_a_detached_write_cuts_no_history(T: Any) -> None:  # noqa: F811
+def test_a_detached_write_cuts_no_history(T: Any) -> None:
     x = leaf(T)
     y = x * 2
     y.detach().add_(100)
@@ -62,7 +62,7 @@ def test_a_detached_write_cuts_no_history(T: Any) -> None:  # noqa: F811
     assert numbers(x.grad) == [2.0, 2.0, 2.0, 2.0]
 
 
-def test_detach_shares_memory(T: Any) -> None:  # noqa: F811
+def test_detach_shares_memory(T: Any) -> None:
     x = leaf(T)
     d = x.detach()
     with T.no_grad():
@@ -82,7 +82,7 @@ SAVED = {
 
 
 @pytest.mark.parametrize("case", SAVED)
-def test_overwritten_saved_values_are_noticed(T: Any, case: str) -> None:  # noqa: F811
+def test_overwritten_saved_values_are_noticed(T: Any, case: str) -> None:
     result, victim = SAVED[case](T, leaf(T) * 1)
     victim.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -96,14 +96,16 @@ NOT_SAVED = {
     "the result of silu": lambda T, y: (lambda z: (z, z))(T.nn.functional.silu(y)),
     "the result of a linear map": lambda T, y: (lambda z: (z, z))(
         T.nn.functional.linear(y, T.ones(4, 4, dtype=T.float64))),
-    "the result of layer norm": lambda T, y: (lambda z: (z, z))(T.nn.functional.layer_norm(y, (4,))),
+    "the result of layer norm": lambda T, y: (
+        (lambda z: (z, z))(T.nn.functional.layer_norm(y, (4,)))
+    ),
     "through .data": lambda T, y: (y.sin(), y.data),
     "a clone": lambda T, y: (y.clone().sin(), y),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", NOT_SAVED)
-def test_values_that_are_not_saved_may_be_overwritten(T: Any, case: str) -> None:  # noqa: F811
+def test_values_that_are_not_saved_may_be_overwritten(T: Any, case: str) -> None:
     x = leaf(T)
     result, victim = NOT_SAVED[case](T, x * 1)
     victim.add_(1)
@@ -111,7 +113,7 @@ def test_values_that_are_not_saved_may_be_overwritten(T: Any, case: str) -> None
     assert x.grad is not None
 
 
-def test_what_an_in_place_factor_needs_is_kept(T: Any) -> None:  # noqa: F811
+def test_what_an_in_place_factor_needs_is_kept(T: Any) -> None:
     """The gradient of `p` in `h *= p` is the old `h`, which the write destroys."""
     p = T.tensor([2.0], requires_grad=True)
     h = T.tensor([5.0])
@@ -120,7 +122,7 @@ def test_what_an_in_place_factor_needs_is_kept(T: Any) -> None:  # noqa: F811
     assert numbers(p.grad) == [5.0]
 
 
-def test_versions_count_writes(T: Any) -> None:  # noqa: F811
+def test_versions_count_writes(T: Any) -> None:
     x = T.zeros(3)
     start = x._version
     x.add_(1)
@@ -132,7 +134,7 @@ def test_versions_count_writes(T: Any) -> None:  # noqa: F811
     assert x.view(3)._version == x._version
 
 
-def test_optimizer_steps_between_forward_and_backward_are_noticed(T: Any) -> None:  # noqa: F811
+def test_optimizer_steps_between_forward_and_backward_are_noticed(T: Any) -> None:
     w = T.tensor([2.0], requires_grad=True)
     x = T.tensor([3.0], requires_grad=True)
     y = w * x
@@ -142,7 +144,7 @@ def test_optimizer_steps_between_forward_and_backward_are_noticed(T: Any) -> Non
         y.sum().backward()
 
 
-def test_writes_under_no_grad_pass_leaves(T: Any) -> None:  # noqa: F811
+def test_writes_under_no_grad_pass_leaves(T: Any) -> None:
     x = leaf(T)
     with T.no_grad():
         x[0] = 9.0
@@ -151,7 +153,7 @@ def test_writes_under_no_grad_pass_leaves(T: Any) -> None:  # noqa: F811
     assert numbers(x) == [18.0, 4.0, 6.0, 8.0]
 
 
-def test_a_masked_write_to_a_number(T: Any) -> None:  # noqa: F811
+def test_a_masked_write_to_a_number(T: Any) -> None:
     x = T.tensor(2.0)
     x[x > 1] = 5.0
     assert numbers(x) == 5.0
@@ -159,14 +161,14 @@ def test_a_masked_write_to_a_number(T: Any) -> None:  # noqa: F811
     assert numbers(x) == 5.0
 
 
-def test_one_element_is_a_view(T: Any) -> None:  # noqa: F811
+def test_one_element_is_a_view(T: Any) -> None:
     x = T.zeros(3)
     x[1].add_(4)
     x[2] = 7
     assert numbers(x) == [0.0, 4.0, 7.0]
 
 
-def test_writes_to_expanded_memory(T: Any) -> None:  # noqa: F811
+def test_writes_to_expanded_memory(T: Any) -> None:
     x = T.zeros(1, 3)
     with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
         x.expand(2, 3).add_(1)
@@ -175,19 +177,19 @@ def test_writes_to_expanded_memory(T: Any) -> None:  # noqa: F811
     x.expand(0, 3).add_(1)
 
 
-def test_flatten_returns_a_vector_itself(T: Any) -> None:  # noqa: F811
+def test_flatten_returns_a_vector_itself(T: Any) -> None:
     x = T.zeros(3)
     assert x.flatten() is x
     assert T.zeros(()).flatten().shape == (1,)
 
 
-def test_flip_of_one_element_is_a_copy(T: Any) -> None:  # noqa: F811
+def test_flip_of_one_element_is_a_copy(T: Any) -> None:
     x = T.zeros(1, 1)
     T.flip(x, [0]).add_(1)
     assert numbers(x) == [[0.0]]
 
 
-def test_a_leaf_that_is_a_view_of_plain_memory(T: Any) -> None:  # noqa: F811
+def test_a_leaf_that_is_a_view_of_plain_memory(T: Any) -> None:
     base = T.ones(2, 2)
     row = base[0].requires_grad_()
     assert not base.requires_grad

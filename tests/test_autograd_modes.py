@@ -12,17 +12,17 @@ from tests.both_modules import T, numbers  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
-def _gradients_are_on(T: Any) -> Iterator[None]:  # noqa: F811
+def _gradients_are_on(T: Any) -> Iterator[None]:
     """A test that fails inside a mode must not fail the next ones."""
     yield
     T.set_grad_enabled(True)
 
 
-def recorded(T: Any) -> bool:  # noqa: F811
+def recorded(T: Any) -> bool:
     return bool((T.ones(1, requires_grad=True) * 2).requires_grad)
 
 
-def test_contexts_nest_and_end(T: Any) -> None:  # noqa: F811
+def test_contexts_nest_and_end(T: Any) -> None:
     assert recorded(T)
     with T.no_grad():
         assert not recorded(T)
@@ -35,7 +35,7 @@ def test_contexts_nest_and_end(T: Any) -> None:  # noqa: F811
     assert recorded(T)
 
 
-def test_an_exception_ends_a_context(T: Any) -> None:  # noqa: F811
+def test_an_exception_ends_a_context(T: Any) -> None:
     with pytest.raises(ValueError, match="stop"), T.no_grad():
         raise ValueError("stop")
     assert recorded(T)
@@ -43,7 +43,7 @@ def test_an_exception_ends_a_context(T: Any) -> None:  # noqa: F811
 
 def test_one_object_used_twice() -> None:
     """PyTorch forgets the outer mode here."""
-    import tracegraph as T  # noqa: N812
+    import tracegraph as T
 
     off = T.no_grad()
     with off:
@@ -53,7 +53,7 @@ def test_one_object_used_twice() -> None:
     assert recorded(T)
 
 
-def test_decorators(T: Any) -> None:  # noqa: F811
+def test_decorators(T: Any) -> None:
     @T.no_grad()
     def off(x: Any) -> Any:
         """Its doc."""
@@ -74,7 +74,7 @@ def test_decorators(T: Any) -> None:  # noqa: F811
         assert on(x).requires_grad
 
 
-def test_decorated_generators(T: Any) -> None:  # noqa: F811
+def test_decorated_generators(T: Any) -> None:
     @T.no_grad()
     def steps() -> Iterator[bool]:
         got = yield recorded(T)
@@ -95,7 +95,7 @@ def test_decorated_generators(T: Any) -> None:  # noqa: F811
     assert stop.value.value == "end"
 
 
-def test_a_closed_generator_is_closed(T: Any) -> None:  # noqa: F811
+def test_a_closed_generator_is_closed(T: Any) -> None:
     ended = []
 
     @T.no_grad()
@@ -112,7 +112,7 @@ def test_a_closed_generator_is_closed(T: Any) -> None:  # noqa: F811
     assert recorded(T)
 
 
-def test_set_grad_enabled(T: Any) -> None:  # noqa: F811
+def test_set_grad_enabled(T: Any) -> None:
     with T.set_grad_enabled(False):
         assert not recorded(T)
         with T.set_grad_enabled(True):
@@ -134,7 +134,7 @@ def test_set_grad_enabled(T: Any) -> None:  # noqa: F811
     assert recorded(T)
 
 
-def test_inference_mode(T: Any) -> None:  # noqa: F811
+def test_inference_mode(T: Any) -> None:
     x = T.ones(1, requires_grad=True)
     with T.inference_mode():
         assert T.is_inference_mode_enabled()
@@ -151,7 +151,7 @@ def test_inference_mode(T: Any) -> None:  # noqa: F811
     assert not off()
 
 
-def test_threads_begin_with_gradients_on(T: Any) -> None:  # noqa: F811
+def test_threads_begin_with_gradients_on(T: Any) -> None:
     seen = []
     with T.no_grad():
         thread = threading.Thread(target=lambda: seen.append(recorded(T)))
@@ -161,7 +161,7 @@ def test_threads_begin_with_gradients_on(T: Any) -> None:  # noqa: F811
     assert seen == [True]
 
 
-def test_threads_do_not_see_each_other(T: Any) -> None:  # noqa: F811
+def test_threads_do_not_see_each_other(T: Any) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -177,7 +177,7 @@ def test_threads_do_not_see_each_other(T: Any) -> None:  # noqa: F811
     thread.join()
 
 
-def test_backward_in_many_threads(T: Any) -> None:  # noqa: F811
+def test_backward_in_many_threads(T: Any) -> None:
     leaves = [T.ones(50, requires_grad=True) for _ in range(4)]
 
     def work(x: Any) -> None:
@@ -192,7 +192,7 @@ def test_backward_in_many_threads(T: Any) -> None:  # noqa: F811
     assert all(numbers(x.grad) == [40.0] * 50 for x in leaves)
 
 
-def test_a_backward_pass_leaves_the_mode_alone(T: Any) -> None:  # noqa: F811
+def test_a_backward_pass_leaves_the_mode_alone(T: Any) -> None:
     x = T.ones(1, requires_grad=True)
     y = x * 2
     with T.no_grad():
@@ -202,7 +202,7 @@ def test_a_backward_pass_leaves_the_mode_alone(T: Any) -> None:  # noqa: F811
     assert numbers(x.grad) == [2.0]
 
 
-def test_leaves_made_without_gradients_still_are_leaves(T: Any) -> None:  # noqa: F811
+def test_leaves_made_without_gradients_still_are_leaves(T: Any) -> None:
     with T.no_grad():
         x = T.ones(1, requires_grad=True)
         y = T.ones(1).requires_grad_()

@@ -11,7 +11,7 @@ import pytest
 from tests.both_modules import T, numbers  # noqa: F401
 
 
-def test_gradients_accumulate_until_they_are_reset(T: Any) -> None:  # noqa: F811
+def test_gradients_accumulate_until_they_are_reset(T: Any) -> None:
     x = T.tensor([1.0, 2.0], requires_grad=True)
     (x * x).sum().backward()
     assert numbers(x.grad) == [2.0, 4.0]
@@ -22,7 +22,7 @@ def test_gradients_accumulate_until_they_are_reset(T: Any) -> None:  # noqa: F81
     assert numbers(x.grad) == [1.0, 1.0]
 
 
-def test_an_accumulated_gradient_is_the_same_tensor(T: Any) -> None:  # noqa: F811
+def test_an_accumulated_gradient_is_the_same_tensor(T: Any) -> None:
     x = T.tensor([1.0], requires_grad=True)
     x.sum().backward()
     first = x.grad
@@ -31,7 +31,7 @@ def test_an_accumulated_gradient_is_the_same_tensor(T: Any) -> None:  # noqa: F8
     assert numbers(first) == [2.0]
 
 
-def test_two_leaves_do_not_share_a_gradient(T: Any) -> None:  # noqa: F811
+def test_two_leaves_do_not_share_a_gradient(T: Any) -> None:
     x = T.ones(2, requires_grad=True)
     y = T.ones(2, requires_grad=True)
     z = x + y
@@ -42,7 +42,7 @@ def test_two_leaves_do_not_share_a_gradient(T: Any) -> None:  # noqa: F811
 
 def test_the_callers_gradient_is_not_kept() -> None:
     """PyTorch keeps it, and adds to it later."""
-    import tracegraph as T  # noqa: N812
+    import tracegraph as T
 
     x = T.ones(2, requires_grad=True)
     given = T.tensor([2.0, 3.0])
@@ -65,14 +65,14 @@ def test_the_callers_gradient_is_not_kept() -> None:
         (lambda T, x: x.argmax(), True, False),
     ],
 )
-def test_leaves(T: Any, make: Any, leaf: bool, requires_grad: bool) -> None:  # noqa: F811
+def test_leaves(T: Any, make: Any, leaf: bool, requires_grad: bool) -> None:
     t = make(T, T.ones(2, requires_grad=True))
     assert t.is_leaf is leaf
     assert t.requires_grad is requires_grad
     assert (t.grad_fn is None) is leaf
 
 
-def test_a_graph_is_freed_unless_it_is_retained(T: Any) -> None:  # noqa: F811
+def test_a_graph_is_freed_unless_it_is_retained(T: Any) -> None:
     x = T.tensor([2.0], requires_grad=True)
     y = (x * x).sum()
     y.backward(retain_graph=True)
@@ -82,7 +82,7 @@ def test_a_graph_is_freed_unless_it_is_retained(T: Any) -> None:  # noqa: F811
         y.backward()
 
 
-def test_a_graph_that_keeps_no_values_is_never_spent(T: Any) -> None:  # noqa: F811
+def test_a_graph_that_keeps_no_values_is_never_spent(T: Any) -> None:
     x = T.ones(2, requires_grad=True)
     y = (x + 1).reshape(2, 1)[0].sum()
     y.backward()
@@ -90,7 +90,7 @@ def test_a_graph_that_keeps_no_values_is_never_spent(T: Any) -> None:  # noqa: F
     assert numbers(x.grad) == [2.0, 0.0]
 
 
-def test_grad_frees_the_graph_as_well(T: Any) -> None:  # noqa: F811
+def test_grad_frees_the_graph_as_well(T: Any) -> None:
     x = T.tensor([2.0], requires_grad=True)
     y = (x * x).sum()
     assert numbers(T.autograd.grad(y, x)[0]) == [4.0]
@@ -150,7 +150,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors_say_what_pytorch_says(T: Any, case: str) -> None:  # noqa: F811
+def test_errors_say_what_pytorch_says(T: Any, case: str) -> None:
     function, sentence = ERRORS[case]
     x = T.ones(2, requires_grad=True)
     with pytest.raises(RuntimeError, match=re.escape(sentence)):
@@ -158,7 +158,7 @@ def test_errors_say_what_pytorch_says(T: Any, case: str) -> None:  # noqa: F811
     assert numbers(x) == [1.0, 1.0]
 
 
-def test_allow_unused_and_materialized_gradients(T: Any) -> None:  # noqa: F811
+def test_allow_unused_and_materialized_gradients(T: Any) -> None:
     x = T.ones(2, requires_grad=True)
     y = T.ones(3, requires_grad=True)
     assert T.autograd.grad(x.sum(), (x, y), allow_unused=True)[1] is None
@@ -166,14 +166,14 @@ def test_allow_unused_and_materialized_gradients(T: Any) -> None:  # noqa: F811
     assert numbers(found[1]) == [0.0, 0.0, 0.0]
 
 
-def test_several_outputs_and_the_same_input_twice(T: Any) -> None:  # noqa: F811
+def test_several_outputs_and_the_same_input_twice(T: Any) -> None:
     x = T.tensor([1.0, 2.0], requires_grad=True)
     a, b = x * 2, (x * x).sum()
     first, again = T.autograd.grad((a, b), (x, x), (T.ones(2), T.tensor(3.0)))
     assert numbers(first) == numbers(again) == [8.0, 14.0]
 
 
-def test_gradients_of_intermediate_results(T: Any) -> None:  # noqa: F811
+def test_gradients_of_intermediate_results(T: Any) -> None:
     x = T.tensor([1.0, 2.0], requires_grad=True)
     h = x * 3
     y = (h * h).sum()
@@ -182,14 +182,14 @@ def test_gradients_of_intermediate_results(T: Any) -> None:  # noqa: F811
     assert numbers(gx) == [18.0, 36.0]
 
 
-def test_backward_of_chosen_inputs_leaves_others_alone(T: Any) -> None:  # noqa: F811
+def test_backward_of_chosen_inputs_leaves_others_alone(T: Any) -> None:
     x, y = T.ones(1, requires_grad=True), T.ones(1, requires_grad=True)
     (x * y * 2).sum().backward(inputs=[x])
     assert numbers(x.grad) == [2.0]
     assert y.grad is None
 
 
-def test_retain_grad(T: Any) -> None:  # noqa: F811
+def test_retain_grad(T: Any) -> None:
     x = T.tensor([1.0, 2.0], requires_grad=True)
     h = x * 3
     h.retain_grad()
@@ -200,7 +200,7 @@ def test_retain_grad(T: Any) -> None:  # noqa: F811
     assert not x.retains_grad
 
 
-def test_hooks_change_gradients_in_order(T: Any) -> None:  # noqa: F811
+def test_hooks_change_gradients_in_order(T: Any) -> None:
     x = T.tensor([1.0], requires_grad=True)
     h = x * 2
     seen = []
@@ -216,7 +216,7 @@ def test_hooks_change_gradients_in_order(T: Any) -> None:  # noqa: F811
     assert numbers(x.grad) == [24.0]
 
 
-def test_a_hook_runs_once_with_the_whole_gradient(T: Any) -> None:  # noqa: F811
+def test_a_hook_runs_once_with_the_whole_gradient(T: Any) -> None:
     x = T.tensor([1.0], requires_grad=True)
     h = x * 2
     seen: list[Any] = []
@@ -225,7 +225,7 @@ def test_a_hook_runs_once_with_the_whole_gradient(T: Any) -> None:  # noqa: F811
     assert seen == [[7.0]]
 
 
-def test_a_hook_removed_as_a_context(T: Any) -> None:  # noqa: F811
+def test_a_hook_removed_as_a_context(T: Any) -> None:
     x = T.tensor([1.0], requires_grad=True)
     with x.register_hook(lambda g: g * 5):
         x.sum().backward()
@@ -233,7 +233,7 @@ def test_a_hook_removed_as_a_context(T: Any) -> None:  # noqa: F811
     assert numbers(x.grad) == [6.0]
 
 
-def test_hooks_after_accumulation(T: Any) -> None:  # noqa: F811
+def test_hooks_after_accumulation(T: Any) -> None:
     x = T.tensor([1.0], requires_grad=True)
     seen = []
     handle = x.register_post_accumulate_grad_hook(lambda p: seen.append(numbers(p.grad)))
@@ -244,7 +244,7 @@ def test_hooks_after_accumulation(T: Any) -> None:  # noqa: F811
     assert seen == [[1.0], [2.0]]
 
 
-def test_hooks_of_a_node(T: Any) -> None:  # noqa: F811
+def test_hooks_of_a_node(T: Any) -> None:
     x = T.tensor([2.0], requires_grad=True)
     y = x * x
     seen = []
@@ -254,7 +254,7 @@ def test_hooks_of_a_node(T: Any) -> None:  # noqa: F811
     assert seen == [[1.0], ([2.0], [1.0])]
 
 
-def test_a_hook_on_a_copy_does_not_act_on_its_source(T: Any) -> None:  # noqa: F811
+def test_a_hook_on_a_copy_does_not_act_on_its_source(T: Any) -> None:
     x = T.tensor([1.0], requires_grad=True)
     y = x * 1
     z = T.zeros(1)
@@ -266,7 +266,7 @@ def test_a_hook_on_a_copy_does_not_act_on_its_source(T: Any) -> None:  # noqa: F
     assert numbers(x.grad) == [102.0]
 
 
-def test_names_of_nodes(T: Any) -> None:  # noqa: F811
+def test_names_of_nodes(T: Any) -> None:
     x = T.ones(2, 2, requires_grad=True)
     names = [type(t.grad_fn).__name__ if T.__name__ == "torch" else t.grad_fn.name()
              for t in (x + 1, x * 2, x.exp(), x.sum(), x @ x, x.relu())]  # fmt: skip
@@ -276,7 +276,7 @@ def test_names_of_nodes(T: Any) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_derivatives_of_higher_order(T: Any, order: int) -> None:  # noqa: F811
+def test_derivatives_of_higher_order(T: Any, order: int) -> None:
     x = T.tensor([0.5, 2.0], dtype=T.float64, requires_grad=True)
     y = (x**5).sum()
     for _ in range(order):
@@ -286,7 +286,7 @@ def test_derivatives_of_higher_order(T: Any, order: int) -> None:  # noqa: F811
     assert numbers(g) == pytest.approx([factor * v ** (5 - order) for v in (0.5, 2.0)])
 
 
-def test_gradients_of_a_gradient_with_backward(T: Any) -> None:  # noqa: F811
+def test_gradients_of_a_gradient_with_backward(T: Any) -> None:
     x = T.tensor([3.0], requires_grad=True)
     (g,) = T.autograd.grad((x * x * x).sum(), x, create_graph=True)
     assert g.requires_grad
@@ -294,7 +294,7 @@ def test_gradients_of_a_gradient_with_backward(T: Any) -> None:  # noqa: F811
     assert numbers(x.grad) == [2 * 27.0 * 18.0]
 
 
-def test_created_gradients_stay_on_the_tape(T: Any) -> None:  # noqa: F811
+def test_created_gradients_stay_on_the_tape(T: Any) -> None:
     x = T.tensor([3.0], requires_grad=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of the cycle

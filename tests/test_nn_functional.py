@@ -106,10 +106,11 @@ def test_layout_in_memory_changes_nothing(call: str) -> None:
 
 
 HALF = """
-F.relu(x); F.gelu(x); F.softplus(x); F.linear(x, z, h3); F.conv2d(x2, k2, h6); F.max_pool2d(x2, 2)
-F.avg_pool2d(x2, 3, 2, 1); F.layer_norm(x, (4,), m4, h4); F.batch_norm(x2, None, None, m4, h4, True)
-F.interpolate(x2, (3, 11), mode="bilinear"); F.scaled_dot_product_attention(Q, K, V)
-F.mse_loss(a, b); F.cross_entropy(l, y3); F.embedding(j, W); F.conv_transpose2d(x2, t2); F.fold(f, (3, 2), 2)
+F.relu(x); F.gelu(x); F.softplus(x); F.linear(x, z, h3); F.conv2d(x2, k2, h6); F.max_pool2d(x2,
+2); F.avg_pool2d(x2, 3, 2, 1); F.layer_norm(x, (4,), m4, h4); F.batch_norm(x2, None, None, m4, h4,
+True); F.interpolate(x2, (3, 11), mode="bilinear"); F.scaled_dot_product_attention(Q, K, V);
+F.mse_loss(a, b); F.cross_entropy(l, y3); F.embedding(j, W); F.conv_transpose2d(x2, t2); F.fold(f,
+(3, 2), 2)
 """
 
 

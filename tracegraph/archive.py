@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tracegraph import pytree
 from tracegraph.container import Container, read_json, write_container
 from tracegraph.devices import parse_device
 from tracegraph.entry import EntryPoint, Hyper, LeafSpec, Signature
@@ -21,6 +22,8 @@ from tracegraph.ir.serial import (
     encode_value,
     graph_from_data,
     graph_to_data,
+    place,
+    text,
     type_from_text,
 )
 from tracegraph.loaded import Loaded
@@ -225,7 +228,11 @@ def load(f: Any, device: Any = None, *, map_location: Any = None, weights_only: 
         if head["kind"] == "nest":
             return _load_nest(container, arrays, where)
         return _load_entries(container, head, arrays, where)
-    except (KeyError, IndexError, TypeError, AttributeError, GraphError, RecursionError) as error:
+    except FileFormatError:
+        raise
+    except (
+        LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise FileFormatError(
             f"{container.label}: the content does not follow the format: {error}; save it again"
         ) from error
@@ -239,7 +246,7 @@ def _read_arrays(container: Container) -> list[Any]:
     arrays = []
     for item in read_json(container, "tensors/index.json")["tensors"]:
         known = type_from_text(item["type"])
-        data = container.read(item["member"])
+        data = container.read(text(item["member"]))
         if len(data) != known.size_bytes:
             raise FileFormatError(
                 f"{container.label}: member {item['member']} has {len(data)} bytes, {known} needs "
@@ -270,7 +277,7 @@ def _load_entries(
     }  # fmt: skip
     state: dict[str, Tensor] = {}
     for name, item in head["state"].items():
-        array = arrays[item["tensor"]]
+        array = arrays[place(item["tensor"])]
         shared = where.type == "cpu" and name not in written
         state[name] = wrap(array if shared else where.place(array))
     entries: dict[str, EntryPoint] = {}
@@ -314,15 +321,17 @@ def _check_entry(
 
 def _signature_from_data(data: dict[str, Any]) -> Signature:
     specs = tuple(
-        LeafSpec(str(s["name"]), type_from_text(s["type"]), None) if "type" in s
-        else LeafSpec(str(s["name"]), None, decode_value(s["value"]))
+        LeafSpec(text(s["name"]), type_from_text(s["type"]), None) if "type" in s
+        else LeafSpec(text(s["name"]), None, decode_value(s["value"]))
         for s in data["specs"]
     )  # fmt: skip
     results = tuple(
-        {"value": int(r["value"])} if "value" in r else {"constant": decode_value(r["constant"])}
+        {"value": place(r["value"])} if "value" in r else {"constant": decode_value(r["constant"])}
         for r in data["results"]
     )
-    return Signature(
-        tuple(map(str, data["names"])), int(data["positional"]), data["inputs"], specs,
-        data["outputs"], results,
-    )  # fmt: skip
+    names = tuple(map(text, data["names"]))
+    pytree.check_tree(data["inputs"], len(specs))
+    pytree.check_tree(data["outputs"], len(results))
+    if len(data["inputs"]["tuple"]) != len(names) or place(data["positional"]) > len(names):
+        raise GraphError(f"the signature names {len(names)} arguments and nests others")
+    return Signature(names, data["positional"], data["inputs"], specs, data["outputs"], results)

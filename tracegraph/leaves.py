@@ -101,6 +101,8 @@ def set_data(self: Tensor, other: Tensor) -> None:
 
 def get_grad(self: Tensor) -> Tensor | None:
     """The accumulated gradient, or None."""
+    if self._grad is None and modes.recording and modes.RECORDER.get() is not None:
+        modes.RECORDER.get().note_grad_read(self)
     return self._grad
 
 

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tracegraph.errors import SignatureError, TraceError
+from tracegraph.errors import GraphError, SignatureError, TraceError
 
 Tree = dict[str, Any]
 _KEYS = (str, int, bool, float)
@@ -81,6 +81,42 @@ def unflatten(tree: Tree, leaves: list[Any], classes: dict[str, type] | None = N
     if "dataclass" in tree:
         return made(**dict(zip(tree["fields"], items, strict=True)))
     return made(*items)
+
+
+def check_tree(tree: Any, leaves: int) -> None:
+    """Check that a tree read from a file is well formed and has its leaves in order.
+
+    Raises:
+        GraphError: it is not, or not that many leaves.
+    """
+    seen = list(_checked_leaves(tree))
+    if seen != list(range(leaves)):
+        raise GraphError(f"a nesting has the leaves {seen[:20]}, not 0 to {leaves - 1}")
+
+
+def _checked_leaves(tree: Any) -> Iterator[int]:
+    """Yield the numbers of the leaves, in order."""
+    kind = next(iter(tree), "") if isinstance(tree, dict) else ""
+    body = tree[kind] if kind else None
+    items: Any = ()
+    if kind == "leaf" and type(body) is int:
+        yield body
+    elif kind in ("tuple", "list") and isinstance(body, list):
+        items = body
+    elif kind == "dict" and isinstance(body, list):
+        keys = [key for key, _ in body]
+        if not all(isinstance(k, _KEYS) for k in keys) or len({*keys}) != len(keys):
+            raise GraphError(f"a nesting has bad keys {keys!r:.60}")
+        items = [value for _, value in body]
+    elif kind in ("namedtuple", "dataclass"):
+        items, fields = tree["items"], tree["fields"]
+        collections.namedtuple(str(body), fields, rename=True)  # tells what is wrong with them
+        if not isinstance(fields, list) or len(items) != len(fields):
+            raise GraphError(f"{body} has {len(items)} items for the fields {fields!r:.60}")
+    elif kind != "none":
+        raise GraphError(f"unknown nesting {tree!r:.60}")
+    for item in items:
+        yield from _checked_leaves(item)
 
 
 def classes_in(value: Any) -> dict[str, type]:

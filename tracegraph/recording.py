@@ -297,10 +297,12 @@ class Recorder:
         self._grad_set[id(leaf)] = leaf
 
     def note_grad_read(self, leaf: Tensor) -> None:
-        """Note that a leaf's `.grad` is about to be added to: None at entry makes it State."""
+        """Note that `.grad` is read or added to: None at entry, of a leaf that was there before."""
         if leaf._grad is None and id(leaf) not in self._grad_set:
             self._grad_set[id(leaf)] = leaf
-            self.missing_grads.append(leaf)
+            entry = storage_of(leaf).entry
+            if entry is None or entry.token is not self.token or entry.kind == STATE:
+                self.missing_grads.append(leaf)
 
     # The end.
 

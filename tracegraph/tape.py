@@ -202,9 +202,6 @@ class MoveNode(Node):
         """Return the gradient on the operand's device."""
         return (self.back(g),)
 
-    def release(self) -> None:
-        """Nothing is kept."""
-
 
 class Hooks:
     """What runs at a node: `results` (lists by result index), then `before`, `retained` (keeps

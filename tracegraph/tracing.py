@@ -53,32 +53,40 @@ def trace(
         TraceError: the function cannot be traced truthfully; the message names the line.
     """
     if isinstance(function, Tensor):  # PyTorch's `trace(matrix)`, the sum of the diagonal
-        return function.trace()  # type: ignore[no-any-return]
+        return function.trace()
     args = as_arguments(example_inputs)
     names, values = named(function, args, dict(example_kwargs or {}))
     leaves, tree = pytree.flatten(tuple(values), is_leaf, "input")
     paths = leaf_paths(names, values)
     found = walk(function)
-    grads = [(t, t._grad) for t in _leaves_of(found)]
+    grads = {t: t._grad for t in _leaves_of(found)}
     inputs = (leaves, tree, paths, len(args), names)
     attempt = _Attempt(function, found, *inputs)
     try:
         attempt.run()
-        missing = [leaf for leaf in attempt.recorder.missing_grads if leaf._grad is not None]
-        if missing:
+        started = [leaf for leaf in attempt.recorder.missing_grads if leaf._grad is not None]
+        if started:
             attempt.undo(grads)
-            for leaf in missing:
-                zeros = xp_of(leaf._data).zeros(leaf._data.shape, leaf._data.dtype)
-                leaf._grad = wrap(zeros)
-                grads = [(t, leaf._grad if t is leaf else g) for t, g in grads]
+            grads.update((leaf, _zeros_like(leaf)) for leaf in started)
+            for leaf in started:
+                leaf._grad = grads[leaf]
             attempt = _Attempt(function, walk(function), *inputs)
             attempt.run()
+            states = attempt.recorder.states
+            for leaf in started:
+                zeros = grads[leaf]
+                if zeros is not None and storage_of(zeros) not in states:
+                    grads[leaf] = None
         if attempt.left_changes():
             attempt.check_again(_Attempt(function, walk(function), *inputs))
         attempt.note_rebinding()
         return attempt.finish(name or name_of(function))
     finally:
         attempt.undo(grads)
+
+
+def _zeros_like(t: Tensor) -> Tensor:
+    return wrap(xp_of(t._data).zeros(t._data.shape, t._data.dtype))
 
 
 def _leaves_of(found: Walk) -> list[Tensor]:
@@ -158,6 +166,10 @@ class _Attempt:
                 told.append(f"{path} (a part of the gradient history after; detach() it)")
             elif before is not None and t.requires_grad != before.requires_grad:
                 told.append(f"{path} (requires_grad is {t.requires_grad} after)")
+        for path, t in self.found.tensors.items():
+            grad = self.found.tensors.get(f"{path}.grad")
+            if grad is not None and t._grad is None and storage_of(grad) in self.recorder.states:
+                told.append(f"{path}.grad (None after)")
         return told
 
     def check_again(self, second: _Attempt) -> None:
@@ -179,7 +191,7 @@ class _Attempt:
         except Exception as error:
             raise TraceError(f"{remedy} (the next call raises {error!r})") from error
         finally:
-            second.undo([(t, t._grad) for t in _leaves_of(second.found)])
+            second.undo({t: t._grad for t in _leaves_of(second.found)})
         place = _first_difference(self.recorder.rows, second.recorder.rows)
         mine, theirs = (
             (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found))
@@ -193,7 +205,7 @@ class _Attempt:
         entries = (*self.recorder.states.values(), *self.recorder.inputs)
         held: dict[str, RowValue | None] = {e.name: e.value for e in entries if e.written}
         for path, _, now in self.rebound(places):
-            entry = now._storage.entry
+            entry = storage_of(now).entry
             known = entry is not None and entry.token is self.recorder.token
             held[path] = self.recorder.value_of(now) if known else None
         return held
@@ -303,7 +315,7 @@ class _Attempt:
                         "in place: a replay could not know; clone() one of them"
                     )
 
-    def undo(self, grads: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+    def undo(self, grads: Mapping[Tensor, Tensor | None]) -> None:
         """Put back memory, gradient histories, containers and gradients."""
         for t, node, index in self.histories:
             now = _history(t)[0]
@@ -312,7 +324,7 @@ class _Attempt:
         for storage, before in reversed(self.recorder.snapshots):
             storage.array[...] = before
         restore(self.found)
-        for t, g in grads:
+        for t, g in grads.items():
             t._grad = g
 
 

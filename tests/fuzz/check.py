@@ -98,7 +98,8 @@ def difference(a: Flat, b: Flat, exact: bool, flags: bool, skip: str = "\0") -> 
     scale = max(
         [1.0, *(float(np.max(np.abs(x[0]), initial=0, where=np.isfinite(x[0])))
                 for x in (*a.values(), *b.values())
-                if isinstance(x, tuple) and isinstance(x[0], np.ndarray) and x[0].dtype.kind == "f")]
+                if isinstance(x, tuple) and isinstance(x[0], np.ndarray)
+                and x[0].dtype.kind == "f")]
     )  # fmt: skip
     for path in dict.fromkeys((*a, *b)):
         if skip in path:
@@ -246,7 +247,8 @@ class Checker:
                 self.seen[f"allowed: {allowed}"] += 1
                 return
             if a.kind != b.kind:
-                self._fail(f"eager error ({str(a.error or b.error)[:30]})", f"call {number}: {a.kind} ({a.error}) where PyTorch has "
+                self._fail(f"eager error ({str(a.error or b.error)[:30]})",
+                           f"call {number}: {a.kind} ({a.error}) where PyTorch has "
                            f"{b.kind} ({b.error})")  # fmt: skip
             skip = "\0" if a.error is None else ".grad"  # a backward pass stopped half-way
             self._equal(f"eager call {number}", a, b, exact=False, flags=True, skip=skip)
@@ -409,7 +411,8 @@ def _sums(program: Program) -> bool:
 
 def _patient(program: Program) -> Program:
     """The program with every backward pass keeping the graph."""
-    changes = ((".backward()", ".backward(retain_graph=True)"), ("])[0]", "], retain_graph=True)[0]"),
+    changes = ((".backward()", ".backward(retain_graph=True)"),
+               ("])[0]", "], retain_graph=True)[0]"),
                ("create_graph=False", "retain_graph=True"))  # fmt: skip
 
     def changed(line: str) -> str:

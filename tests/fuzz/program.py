@@ -106,7 +106,8 @@ def build(program: Program, T: Any, uniform: Callable[..., Any]) -> Built:
 
     names = {
         "T": T, "D": T.float64, "Box": Box, "Pair": Pair, "Record": Record, "Cube": Cube,
-        "tensor": tensor, "integers": integers, "uniform": uniform, "grad": grad, "grad_of": grad_of,
+        "tensor": tensor, "integers": integers, "uniform": uniform, "grad": grad,
+        "grad_of": grad_of,
     }  # fmt: skip
     source = program.source()
     linecache.cache[FILE] = (len(source), None, source.splitlines(True), FILE)

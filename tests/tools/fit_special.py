@@ -1,4 +1,4 @@
-"""Derive the fitted coefficients of `tracegraph.special_functions` and print them with their errors.
+"""Derive the fitted coefficients of `tracegraph.special_functions`, and print their errors.
 
 Run with ``python tests/tools/fit_special.py`` (needs mpmath, takes seconds).  Method:
 interpolation by a polynomial, or a quotient of two, at Chebyshev nodes, solved with 60 digits.
@@ -122,7 +122,7 @@ def relative_error(fit: Fit, numerator: list[mp.mpf], denominator: list[mp.mpf])
 
 
 def tables() -> dict[str, tuple[float, ...]]:
-    """Return every fitted table by its name in `tracegraph.special_functions`, rounded to float64."""
+    """Return every fitted table by its name in `special_functions`, rounded to float64."""
     with mp.workdps(DIGITS):
         found: dict[str, tuple[float, ...]] = {"DIGAMMA_ROOT": digamma_root_parts()}
         for name, fit in FITS.items():

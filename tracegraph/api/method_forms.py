@@ -208,7 +208,6 @@ METHODS: dict[str, Callable[..., Any]] = {
     "fill_diagonal_": fill_diagonal_,
     "type": type_method,
     "as_strided_scatter": as_strided_scatter,
-    "polygamma_": lambda self, n: self.copy_(special.polygamma(n, self)),
     "pin_memory": lambda self, device=None: self,
     "is_pinned": lambda self, device=None: False,
     "share_memory_": lambda self: self,

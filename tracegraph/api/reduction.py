@@ -7,7 +7,7 @@ from typing import Any
 
 from tracegraph import return_types
 from tracegraph.api.pointwise import isnan, logical_not, maximum, minimum, where
-from tracegraph.api.promotion import cast, float_operand
+from tracegraph.api.promotion import cast, filled, float_operand
 from tracegraph.api.shape import reshape, unsqueeze
 from tracegraph.dispatch import dispatch, front
 from tracegraph.dtypes import FLOAT_KIND, DType, bool_, dtype_of, int64, uint8
@@ -202,8 +202,7 @@ def _scan(op: str, x: Tensor, dim: int) -> Any:
     place = wrap_dim(dim, x.ndim)
     if x.ndim:
         return getattr(front, op)(x, dim=place)
-    out = getattr(front, op)(reshape(x, (1,)), dim=0)
-    return tuple(reshape(y, ()) for y in out) if isinstance(out, tuple) else reshape(out, ())
+    return (x.clone(), filled(x, (), 0, int64)) if op in ("cummax", "cummin") else x.clone()
 
 
 def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tracegraph.dtypes import BY_CODE, DType
 from tracegraph.errors import GraphError
-from tracegraph.ir.graph import INPUT, KERNEL, SOURCES, STATE, Graph, Loc, Value
+from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Loc, Value
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import TensorType
 
@@ -119,20 +119,21 @@ def graph_from_data(data: Mapping[str, Any], arrays: Sequence[Any]) -> Graph:
     Raises:
         GraphError: an unknown op or attribute, a bad reference, or types that do not follow.
     """
-    graph = Graph(str(data["name"]))
+    graph = Graph(text(data["name"]))
     made: list[Any] = []
-    files = data["files"]
+    files = [text(f) for f in data["files"]]
     for number, item in enumerate(data["nodes"]):
         try:
             made.append(_node_from_data(graph, item, made, files, arrays))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             shown = item.get("op") if isinstance(item, dict) else item
             raise GraphError(f"node {number} ({shown}): {error}") from error
-    graph.inputs = [made[i] for i in data["inputs"]]
-    if any(n.op != INPUT for n in graph.inputs):
-        raise GraphError("an input is no input node")
-    graph.outputs = [made[n].outs[i] for n, i in data["outputs"]]
-    graph.writes = {k: made[n].outs[i] for k, (n, i) in data["writes"].items()}
+    graph.inputs = [made[place(i)] for i in data["inputs"]]
+    known = [n for n in made if n.op == INPUT]
+    if len(known) != len(graph.inputs) or {*map(id, known)} != {*map(id, graph.inputs)}:
+        raise GraphError("the inputs are not the input nodes, each once")
+    graph.outputs = [made[place(n)].outs[place(i)] for n, i in data["outputs"]]
+    graph.writes = {k: made[place(n)].outs[place(i)] for k, (n, i) in data["writes"].items()}
     _check_writes(graph)
     return graph
 
@@ -144,31 +145,46 @@ def _check_writes(graph: Graph) -> None:
             raise GraphError(f"write of {value.type} to {name!r}, which is {types.get(name)}")
 
 
+def text(data: Any) -> str:
+    """Return data that must be a string."""
+    if not isinstance(data, str):
+        raise GraphError(f"expected a string, got {data!r:.60}")
+    return data
+
+
+def place(data: Any) -> int:
+    """Return data that must be a whole number from 0."""
+    if type(data) is not int or data < 0:
+        raise GraphError(f"expected a number from 0, got {data!r:.60}")
+    return data
+
+
 def _node_from_data(
     graph: Graph, item: Any, made: list[Any], files: list[str], arrays: Sequence[Any]
 ) -> Any:
     op = item["op"]
     types = [type_from_text(t) for t in item["types"]]
-    attrs = {k: _decode_attr(v, types, arrays) for k, v in item.get("attrs", {}).items()}
-    inputs = []
-    for n, i in item.get("in", ()):
-        if not (0 <= n < len(made) and i >= 0):
-            raise GraphError(f"operand {[n, i]} does not come before it")
-        inputs.append(made[n].outs[i])
-    regions = {k: graph_from_data(r, arrays) for k, r in item.get("regions", {}).items()}
+    inputs = [made[place(n)].outs[place(i)] for n, i in item.get("in", ())]
+    regions = {text(k): graph_from_data(r, arrays) for k, r in item.get("regions", {}).items()}
     if op in OPS:
+        attrs = {k: decode_value(v) for k, v in item.get("attrs", {}).items()}
         unknown = set(attrs) - set(OPS[op].attrs)
         if unknown:
             raise GraphError(f"op {op!r} has no attribute {sorted(unknown)}; update tracegraph")
         if types != [*OPS[op].infer([v.type for v in inputs], attrs)]:
             raise GraphError(f"types {item['types']} do not follow from the operands")
+    elif op in SOURCES:
+        if inputs or len(types) != 1:
+            raise GraphError(f"{op} takes no operands and has one result")
+        attrs = _source_attrs(op, item["attrs"], types[0], arrays)
     elif op == KERNEL:
+        attrs = {k: decode_value(v) for k, v in item.get("attrs", {}).items()}
         _check_kernel(inputs, types, regions)
-    elif op not in SOURCES:
+    else:
         raise GraphError(f"unknown op {op!r}: the file is newer than this tracegraph; update it")
     loc = item.get("loc")
-    place = None if loc is None else Loc(str(files[loc[0]]), int(loc[1]), str(loc[2]))
-    node = graph.add(op, inputs, attrs, types, loc=place, scope=str(item.get("scope", "")),
+    where = None if loc is None else Loc(files[place(loc[0])], place(loc[1]), text(loc[2]))
+    node = graph.add(op, inputs, attrs, types, loc=where, scope=text(item.get("scope", "")),
                      regions=regions)  # fmt: skip
     if op == STATE:
         if attrs["name"] in graph.states:
@@ -177,24 +193,28 @@ def _node_from_data(
     return node
 
 
+def _source_attrs(op: str, data: Any, known: TensorType, arrays: Sequence[Any]) -> dict[str, Any]:
+    """Return the attributes of an input, state or constant."""
+    if op == CONSTANT:
+        value = data["value"]
+        if "scalar" in value:
+            with np.errstate(all="ignore"):
+                array = np.asarray(decode_value(value["scalar"])).astype(known.dtype.np)
+        else:
+            array = arrays[place(value["array"])]
+        if array.shape != known.shape or array.dtype != known.dtype.np:
+            raise GraphError(f"a constant's data is not {known}")
+        return {"value": array}
+    attrs = {k: decode_value(v) for k, v in data.items()}
+    text(attrs["name"])
+    if set(attrs) - {"name", "default"} or type(attrs.get("default", 0.0)) is not float:
+        raise GraphError(f"{op} has unknown attributes {attrs!r:.60}")
+    return attrs
+
+
 def _check_kernel(inputs: list[Value], types: list[TensorType], regions: dict[str, Graph]) -> None:
     body = regions["body"]
     if [n.types[0] for n in body.inputs] != [v.type for v in inputs]:
         raise GraphError("a kernel's body takes other types than its operands")
     if [v.type for v in body.outputs] != types or body.states:
         raise GraphError("a kernel's body gives other types than it declares")
-
-
-def _decode_attr(data: Any, types: list[TensorType], arrays: Sequence[Any]) -> Any:
-    if isinstance(data, dict) and "array" in data:
-        return _constant(arrays[data["array"]], types[0])
-    if isinstance(data, dict) and "scalar" in data:
-        return _constant(np.asarray(decode_value(data["scalar"])).astype(types[0].dtype.np),
-                         types[0])  # fmt: skip
-    return decode_value(data)
-
-
-def _constant(array: Any, known: TensorType) -> Any:
-    if array.shape != known.shape or array.dtype != known.dtype.np:
-        raise GraphError(f"a constant's data is not {known}")
-    return array

@@ -212,7 +212,8 @@ def define(
             of the result; a tuple for several results), operands, results, `x_type`, attributes.
             Gradients are summed over broadcast axes by the driver, not by rules.
         scalar: elementwise ops: the expression over the scalar language.
-        kernel: others (and long expressions, see `in_blocks`): a function `(xp, *arrays, **attrs)` over NumPy or CuPy.
+        kernel: others (and long expressions, see `in_blocks`): a function
+            `(xp, *arrays, **attrs)` over NumPy or CuPy.
         decompose: composites: the same op written `(m, *operands, **attrs)` in other ops. With a
             kernel as well, the kernel is what eager and the interpreter run.
         traits: see the constants of this module.

@@ -26,7 +26,13 @@ _SAMPLE = (
 
 
 def reduced_shape(shape: Shape, dim: Shape, keepdim: bool) -> Shape:
-    """Return the shape after folding `dim`."""
+    """Return the shape after folding `dim`.
+
+    Raises:
+        OpError: not dims of the shape, or one twice.
+    """
+    if len({*dim}) != len(dim) or not all(0 <= d < len(shape) for d in dim):
+        raise OpError(f"dims {dim} are not distinct dims of a tensor of shape {shape}")
     if keepdim:
         return tuple(1 if i in dim else n for i, n in enumerate(shape))
     return tuple(n for i, n in enumerate(shape) if i not in dim)

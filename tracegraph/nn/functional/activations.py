@@ -12,7 +12,7 @@ from tracegraph.api.promotion import filled
 from tracegraph.dispatch import front
 from tracegraph.dtypes import FLOAT_KIND, DType
 from tracegraph.errors import OpError
-from tracegraph.nn.functional.support import apply
+from tracegraph.nn.functional.support import apply, floating
 from tracegraph.tensors import Tensor, type_of
 from tracegraph.writing import in_place
 
@@ -31,7 +31,7 @@ relu_ = in_place(activation.relu)
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """Return input where positive, else negative_slope · input."""
-    return apply(front.leaky_relu, inplace, input, negative_slope=float(negative_slope))
+    return floating("leaky_relu", input, inplace, negative_slope=float(negative_slope))
 
 
 def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -42,8 +42,8 @@ def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
 def _elu(
     input: Tensor, inplace: bool, alpha: float, scale: float = 1.0, input_scale: float = 1.0
 ) -> Tensor:
-    return apply(
-        front.elu, inplace, input,
+    return floating(
+        "elu", input, inplace,
         alpha=float(alpha), scale=float(scale), input_scale=float(input_scale),
     )  # fmt: skip
 
@@ -88,22 +88,22 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """
     if approximate not in ("none", "tanh"):
         raise OpError("approximate argument must be either none or tanh.")
-    return front.gelu(input, approximate=approximate)
+    return floating("gelu", input, approximate=approximate)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """Return input · sigmoid(input)."""
-    return apply(front.silu, inplace, input)
+    return floating("silu", input, inplace)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """Return input · tanh(softplus(input))."""
-    return apply(front.mish, inplace, input)
+    return floating("mish", input, inplace)
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """Return log(1 + exp(beta · input)) / beta; the input itself above the threshold."""
-    return front.softplus(input, beta=float(beta), threshold=float(threshold))
+    return floating("softplus", input, beta=float(beta), threshold=float(threshold))
 
 
 def softsign(input: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """
     if lambd < 0:
         raise OpError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
-    return front.softshrink(input, lambd=float(lambd))
+    return floating("softshrink", input, lambd=float(lambd))
 
 
 def hardtanh(
@@ -153,12 +153,12 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """Return (input + 3) / 6 limited to [0, 1]."""
-    return apply(front.hardsigmoid, inplace, input)
+    return floating("hardsigmoid", input, inplace)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """Return input · hardsigmoid(input). arXiv:1905.02244."""
-    return apply(front.hardswish, inplace, input)
+    return floating("hardswish", input, inplace)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
@@ -218,7 +218,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
 def logsigmoid(input: Tensor) -> Tensor:
     """Return log(1 / (1 + exp(−input)))."""
-    return front.logsigmoid(input)
+    return floating("logsigmoid", input)
 
 
 def sigmoid(input: Tensor) -> Tensor:

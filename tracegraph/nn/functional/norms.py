@@ -100,7 +100,7 @@ def batch_norm(
     In training with the statistics of the batch, which the running ones follow; else with those.
 
     Raises:
-        ValueError: one value per channel in training.
+        ValueError: one value per channel, or no positive eps, in training.
         OpError: running statistics are missing in evaluation.
     """
     if input.ndim < 2 and input._data.size == 0:
@@ -109,6 +109,8 @@ def batch_norm(
     given = _given(weight, bias)
     y: Tensor
     if training:
+        if eps <= 0:
+            raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
         if input.shape[0] * count(input.shape[2:]) == 1:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size "

@@ -7,14 +7,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracegraph.api.promotion import single_dtype
-from tracegraph.errors import OpError
-from tracegraph.tensors import Tensor
+from tracegraph.dispatch import front
+from tracegraph.dtypes import FLOAT_KIND
+from tracegraph.errors import DTypeError, OpError
+from tracegraph.tensors import Tensor, dtype_of_data
 from tracegraph.writing import in_place
 
 
 def apply(function: Callable[..., Tensor], inplace: bool, input: Tensor, **attrs: Any) -> Tensor:
     """Run `function(input)`, over the memory of `input` if asked."""
     return in_place(function)(input, **attrs) if inplace else function(input, **attrs)
+
+
+def floating(name: str, input: Tensor, inplace: bool = False, **attrs: Any) -> Tensor:
+    """Run an op that takes floats only.
+
+    Raises:
+        DTypeError: the input has no floating dtype.
+    """
+    dtype = dtype_of_data(input._data)
+    if dtype.kind != FLOAT_KIND:
+        raise DTypeError(f'"{name}" not implemented for {dtype}')
+    return apply(getattr(front, name), inplace, input, **attrs)
 
 
 def per_dim(value: Any, dims: int, name: str) -> tuple[int, ...]:

@@ -99,11 +99,9 @@ class Module(Hooked):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all Parameters, or set them to zero."""
         for parameter in self.parameters():
-            if parameter.grad is None:
-                continue
             if set_to_none:
                 parameter.grad = None
-            else:
+            elif parameter.grad is not None:
                 parameter.grad.requires_grad_(False) if parameter.grad.is_leaf else (
                     parameter.grad.detach_()
                 )
