@@ -39,8 +39,8 @@ def is_initialized() -> bool:
 
 
 def is_bf16_supported() -> bool:
-    """Whether tensors of bfloat16 work on the GPU: there is no such dtype in CuPy."""
-    return False
+    """Whether tensors of bfloat16 work on the GPU: CuPy has them from version 14 on."""
+    return is_available()
 
 
 def init() -> None:

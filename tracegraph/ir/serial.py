@@ -7,9 +7,11 @@ numbered by their place. Constants refer to arrays by number: `{"array": 3}`; 0-
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy as np
 from tracegraph.dtypes import BY_CODE, DType
 from tracegraph.errors import GraphError
 from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Loc, Value
+from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import TensorType
 
@@ -168,9 +171,7 @@ def _node_from_data(
     regions = {text(k): graph_from_data(r, arrays) for k, r in item.get("regions", {}).items()}
     if op in OPS:
         attrs = {k: decode_value(v) for k, v in item.get("attrs", {}).items()}
-        unknown = set(attrs) - set(OPS[op].attrs)
-        if unknown:
-            raise GraphError(f"op {op!r} has no attribute {sorted(unknown)}; update tracegraph")
+        _check_attrs(OPS[op], attrs)
         if types != [*OPS[op].infer([v.type for v in inputs], attrs)]:
             raise GraphError(f"types {item['types']} do not follow from the operands")
     elif op in SOURCES:
@@ -191,6 +192,36 @@ def _node_from_data(
             raise GraphError(f"two states are named {attrs['name']!r}")
         graph.states[attrs["name"]] = node
     return node
+
+
+# What an annotation of a type rule's attribute lets a file hold; others are left to the rule.
+_ANNOTATED: dict[str, tuple[type, ...]] = {
+    "int": (int,), "bool": (bool,), "float": (float, int), "str": (str,), "DType": (DType,),
+    "Shape": (tuple,), "tuple[int, ...]": (tuple,), "int | None": (int, type(None)),
+    "float | None": (float, int, type(None)),
+}  # fmt: skip
+
+
+@cache
+def _declared(op: Op) -> list[tuple[str, str, tuple[type, ...]]]:
+    """The attributes of an op with an annotation that can be checked."""
+    listed = inspect.signature(op.type_rule).parameters.items()
+    return [(n, p.annotation, _ANNOTATED[p.annotation]) for n, p in listed
+            if p.annotation in _ANNOTATED]  # fmt: skip
+
+
+def _check_attrs(op: Op, attrs: Mapping[str, Any]) -> None:
+    """Refuse attributes that the op does not have, or of another type than its rule declares."""
+    unknown = set(attrs) - set(op.attrs)
+    if unknown:
+        raise GraphError(f"op {op.name!r} has no attribute {sorted(unknown)}; update tracegraph")
+    for name, annotation, wanted in _declared(op):
+        if name not in attrs:
+            continue
+        value = attrs[name]
+        whole = value if wanted == (tuple,) and isinstance(value, tuple) else ()
+        if type(value) not in wanted or not all(type(n) is int for n in whole):
+            raise GraphError(f"{op.name}: {name} is {value!r:.60}, not {annotation}")
 
 
 def _source_attrs(op: str, data: Any, known: TensorType, arrays: Sequence[Any]) -> dict[str, Any]:

@@ -108,9 +108,9 @@ def _convolution(
     if _is_pointwise(layout, stride, padding):
         out = matrix @ x.reshape(batch, groups, layout.inner, places)
         return out.reshape(batch, weight.shape[0], *count)
+    if layout.inner == _product(layout.window) and layout.outer == 1 and groups > 1:
+        return _depthwise(xp, x, weight, stride, padding, dilation, count)
     x = padded(xp, x, padding)
-    if layout.inner == _product(layout.window) and layout.outer == 1 and places > 1024:
-        return _depthwise(xp, x, weight, stride, dilation, count)
     view = window_view(xp, x, layout.window, stride, dilation, count)
     out = xp.empty((batch, groups, layout.outer, places), dtype=x.dtype)
     row = places // count[0]
@@ -123,20 +123,51 @@ def _convolution(
     return out.reshape(batch, weight.shape[0], *count)
 
 
-def _depthwise(xp: Any, x: Any, weight: Any, stride: Shape, dilation: Shape, count: Shape) -> Any:
-    """Sum over taps of shifted inputs: twice as fast as columns where each channel is alone."""
-    scales = weight.reshape(weight.shape[0], -1)
-    side = (slice(None), *(None,) * len(count))
-    out = part = None
-    window = weight.shape[2:]
-    taps = tap_slices(window, stride, dilation, count, (0,) * len(count))
-    for place, (_, places) in enumerate(taps):
-        source, scale = x[(slice(None), slice(None), *places)], scales[:, place][side]
-        if out is None:
-            out = source * scale
-            part = xp.empty_like(out)
-        else:
-            out += xp.multiply(source, scale, out=part)
+def _bands(xp: Any, weight: Any, tile: int, step: int, far: int) -> Any:
+    """Matrices [channel, lines · span, tile] that make `tile` outputs of a line at once.
+
+    A tile reads `span` elements of each line of the window; output i weighs those from i · step on.
+    """
+    channels, taps = weight.shape[0], weight.shape[-1]
+    lines, span = _product(weight.shape[2:-1]), (tile - 1) * step + far * (taps - 1) + 1
+    band = xp.zeros((channels, lines, span, tile), dtype=weight.dtype)
+    places = xp.arange(tile)
+    for tap in range(taps):
+        scales = weight.reshape(channels, lines, taps)[:, :, tap, None]
+        band[:, :, places * step + tap * far, places] = scales
+    return band.reshape(channels, lines * span, tile)
+
+
+def _depthwise(
+    xp: Any, x: Any, weight: Any, stride: Shape, padding: Pads, dilation: Shape, count: Shape
+) -> Any:
+    """Each channel alone: tiles of 16 outputs of a line as the product with a banded matrix.
+
+    A vector of taps would waste the BLAS, and a sum over taps the memory: this takes a third to a
+    sixth of the time of either.
+    """
+    channels, window = weight.shape[0], weight.shape[2:]
+    *rest, width = count
+    tile = min(16, width)
+    tiles = -(-width // tile)
+    matrix = _bands(xp, weight, tile, stride[-1], dilation[-1])
+    span = matrix.shape[1] // _product(window[:-1])
+    before, after = padding[-1]
+    reach = (tiles - 1) * tile * stride[-1] + span
+    x = padded(xp, x, (*padding[:-1], (before, max(after, reach - x.shape[-1] - before))))
+    *steps, item = x.strides[2:]
+    moves = [s * m for s, m in zip(steps, stride, strict=False)]
+    lines = [s * d for s, d in zip(steps, dilation, strict=False)]
+    view = xp.lib.stride_tricks.as_strided(
+        x, (*x.shape[:2], *rest, tiles, *window[:-1], span),
+        (*x.strides[:2], *moves, tile * stride[-1] * item, *lines, item),
+    )  # fmt: skip
+    out = xp.empty((x.shape[0], channels, *count), dtype=x.dtype)
+    several = max(1, _BLOCK // max(_product(view.shape[1:]), 1))
+    for start in range(0, x.shape[0], several):
+        block = xp.ascontiguousarray(view[start : start + several])
+        tiled = block.reshape(len(block), channels, -1, matrix.shape[1]) @ matrix
+        out[start : start + several] = tiled.reshape(len(block), channels, *rest, -1)[..., :width]
     return out
 
 

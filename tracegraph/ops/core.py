@@ -86,6 +86,7 @@ class Op:
     operands: tuple[str, ...]
     results: tuple[str, ...]
     variadic: bool
+    least: int
     type_rule: TypeRule
     kernel: Callable[..., Any] | None
     scalar: Callable[..., Any] | None
@@ -113,6 +114,8 @@ class Op:
         Raises:
             OpError: the operands do not fit; the sentence names op, operand types, attributes.
         """
+        if len(types) < self.least or (len(types) > len(self.operands) and not self.variadic):
+            raise OpError(f"{self.signature} was given {len(types)} operands")
         try:
             result = self.type_rule(*types, **attrs)
         except OpError as error:
@@ -242,6 +245,7 @@ def define(
         operands=tuple(n.lstrip("*").rstrip("?") for n in names),
         results=results,
         variadic=bool(names) and names[-1].startswith("*"),
+        least=sum(not n.startswith("*") and not n.endswith("?") for n in names),
         type_rule=type,
         kernel=kernel,
         scalar=scalar,
