@@ -89,6 +89,9 @@ _FUNCTIONAL = """adaptive_avg_pool1d alpha_dropout avg_pool1d bilinear celu celu
     max_pool1d_with_indices max_pool2d max_pool3d native_channel_shuffle pairwise_distance pdist
     pixel_shuffle pixel_unshuffle relu_ rms_norm rrelu rrelu_ selu selu_ threshold threshold_"""
 _LAZY.update(dict.fromkeys(_FUNCTIONAL.split(), "tracegraph.nn.functional"))
+_NATIVE = """adaptive_max_pool1d batch_norm embedding instance_norm native_batch_norm
+    native_group_norm native_layer_norm"""
+_LAZY.update(dict.fromkeys(_NATIVE.split(), "tracegraph.nn.functional.native"))
 _SUBMODULES = frozenset((
     "amp", "autograd", "cuda", "distributions", "errors", "fft", "fx", "jit",
     "linalg", "models", "nn", "optim", "random", "special", "utils", "hub",

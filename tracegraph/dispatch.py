@@ -299,7 +299,7 @@ def _refuse_shared(array: Any) -> None:
             "unsupported operation: more than one element of the written-to tensor refers to a "
             "single memory location. Please clone() the tensor before performing the operation."
         )
-    raise OpError("the tensor shares memory with a read-only NumPy array; clone() it first")
+    raise OpError("the tensor is expanded memory or a read-only NumPy array; clone() it first")
 
 
 def wrote(t: Tensor, new: Tensor) -> Tensor:

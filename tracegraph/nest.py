@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.dtypes import BY_CODE, DType
+from tracegraph.dtypes import BY_CODE, BY_NUMPY, DType
 from tracegraph.errors import FileFormatError
 from tracegraph.ir.serial import decode_value, encode_value
 from tracegraph.tensors import Size, Tensor, wrap
@@ -36,7 +36,9 @@ def nest_to_data(value: Any, store: Callable[[Tensor], int], path: str = "") -> 
             data["requires_grad"] = True
         return data
     if isinstance(value, np.ndarray):
-        return {"array": store(wrap(value))}
+        if value.dtype.newbyteorder("=") not in BY_NUMPY:
+            raise TypeError(f"cannot save an array of {value.dtype} at {path or 'the top'}")
+        return {"array": store(wrap(value.astype(value.dtype.newbyteorder("="))))}
     if isinstance(value, (np.generic, DType, *_PLAIN)):
         return encode_value(value)
     if isinstance(value, bytes):

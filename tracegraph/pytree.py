@@ -77,8 +77,8 @@ def unflatten(tree: Tree, leaves: list[Any], classes: dict[str, type] | None = N
     made: Any = (classes or {}).get(name)
     if made is None:
         fields: list[str] = tree["fields"]
-        made = collections.namedtuple(name, fields)  # type: ignore[misc, no-redef]
-    if "dataclass" in tree:
+        made = collections.namedtuple(name, fields, rename=True)  # type: ignore[misc, no-redef]
+    elif "dataclass" in tree:
         return made(**dict(zip(tree["fields"], items, strict=True)))
     return made(*items)
 
@@ -111,7 +111,8 @@ def _checked_leaves(tree: Any) -> Iterator[int]:
     elif kind in ("namedtuple", "dataclass"):
         items, fields = tree["items"], tree["fields"]
         collections.namedtuple(str(body), fields, rename=True)  # tells what is wrong with them
-        if not isinstance(fields, list) or len(items) != len(fields):
+        named = isinstance(fields, list) and all(isinstance(f, str) for f in fields)
+        if not named or len(items) != len(fields):
             raise GraphError(f"{body} has {len(items)} items for the fields {fields!r:.60}")
     elif kind != "none":
         raise GraphError(f"unknown nesting {tree!r:.60}")

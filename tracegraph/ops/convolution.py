@@ -304,8 +304,10 @@ convolution = define(
                                    padding=padding, dilation=dilation, groups=groups)),
     traits=(CONTRACTION,),
     sample=(case((2, 2, 5), (3, 2, 2), **_ATTRS), case((2, 4, 5, 6), (6, 2, 3, 2), **_PLANE),
-            case((0, 2, 4), (3, 2, 2), **_ATTRS), case((3, 4, 4, 4), (2, 4, 1, 1), stride=(1, 1),
-                 padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1)),
+            case((0, 2, 4), (3, 2, 2), **_ATTRS),
+            case((2, 3, 5, 6), (3, 1, 3, 2), **{**_PLANE, "groups": 3}),
+            case((3, 4, 4, 4), (2, 4, 1, 1), stride=(1, 1), padding=((0, 0), (0, 0)),
+                 dilation=(1, 1), groups=1)),
     doc="Sums of products of weights with sliding windows (cross-correlation), as in PyTorch.",
 )  # fmt: skip
 

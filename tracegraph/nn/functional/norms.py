@@ -22,7 +22,7 @@ def _given(*parameters: Tensor | None) -> tuple[Tensor, ...]:
     return tuple(given)
 
 
-def _normalized(input: Tensor, normalized_shape: Sequence[int] | int, name: str) -> int:
+def normalized_dims(input: Tensor, normalized_shape: Sequence[int] | int) -> int:
     """Return how many last dims are normalised.
 
     Raises:
@@ -51,7 +51,7 @@ def layer_norm(
     Raises:
         OpError: `normalized_shape` is not the end of the input's shape.
     """
-    ndim = _normalized(input, normalized_shape, "layer_norm")
+    ndim = normalized_dims(input, normalized_shape)
     y: Tensor = front.layer_norm(input, *_given(weight, bias), ndim=ndim, eps=float(eps))[0]
     return y + bias if weight is None and bias is not None else y
 
@@ -67,7 +67,7 @@ def rms_norm(
     Raises:
         OpError: `normalized_shape` is not the end of the input's shape.
     """
-    ndim = _normalized(input, normalized_shape, "rms_norm")
+    ndim = normalized_dims(input, normalized_shape)
     if eps is None:
         eps = finfo(type_of(input).dtype.compute).eps
     return front.rms_norm(input, *_given(weight), ndim=ndim, eps=float(eps))
