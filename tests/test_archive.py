@@ -264,7 +264,7 @@ def test_nests_come_back() -> None:
     nest = {
         "model": OrderedDict(w=weights, again=weights),
         1: [None, True, 2, 2.5, "text", "ünïcode\0", b"\x00\xff", (), {}, [], float("inf")],
-        (True): {"deep": [[[(1, (2,))]]]},
+        False: {"deep": [[[(1, (2,))]]]},
         None: tg.float16,
         2.5: tg.Size([2, 3]),
         "array": np.arange(3, dtype=np.int16),
