@@ -18,8 +18,9 @@ from tracegraph.devices import device_of, parse_device
 from tracegraph.dispatch import put
 from tracegraph.errors import GuardError, SignatureError, StateError
 from tracegraph.ir.graph import Graph
+from tracegraph.state import Place
 from tracegraph.tensor_type import TensorType
-from tracegraph.tensors import Tensor, storage_of, type_of, wrap
+from tracegraph.tensors import Tensor, storage_of, type_of, wrap, xp_of
 
 
 class LeafSpec(NamedTuple):
@@ -91,13 +92,30 @@ class EntryPoint:
     ) -> None:  # fmt: skip
         self.graph = graph
         self.signature = signature
-        self.state = dict(state)
+        self.places: dict[str, Place] = {}
+        self.rebound: dict[str, list[Place]] = {}
+        self._held = dict(state)
         self.hypers = list(hypers)
         self.classes: dict[str, type] = {}
         self.training_flags: list[tuple[str, Any, bool]] = []
         self.traced_modes: list[bool] = []
         self._programs: dict[tuple[str, str | None], Program] = {}
         self._lock = threading.RLock()
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """State by name: the tensors that its places hold now (a place may have been rebound).
+
+        Raises:
+            GuardError: a place holds nothing of the type that it held when it was traced.
+        """
+        held = self._held
+        for name, place in self.places.items():
+            container = place.container
+            now = container.get(place.key) if container.__class__ is dict else place.read()
+            if now is not held[name]:
+                held[name] = _moved(name, place, held[name], now)
+        return held
 
     def program(self, device: Any = "cpu", runtime: str | None = None, level: int = 1) -> Program:
         """Return this entry as a Program on a device and runtime ("interpreter")."""
@@ -114,7 +132,7 @@ class EntryPoint:
         return program(*args, **kwargs)
 
     def _home(self, args: Sequence[Any]) -> Any:
-        for t in self.state.values():
+        for t in self._held.values():
             return device_of(t._data)
         for a in args:
             if isinstance(a, Tensor):
@@ -193,7 +211,7 @@ class EntryPoint:
 
     def _commit(self, writes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         for name, array in writes.items():
-            target = self.state.get(name)
+            target = self._held.get(name)
             if target is None:
                 target = given[name]
                 if not isinstance(target, Tensor):
@@ -201,8 +219,16 @@ class EntryPoint:
                     continue
             if device_of(array) != device_of(target._data):
                 array = device_of(target._data).place(array)
-            put(target._data, array)
-            storage_of(target).version += 1
+            places = self.rebound.get(name)
+            if places is None:
+                put(target._data, array)
+                storage_of(target).version += 1
+                if name in self.places and self.places[name].read() is None:
+                    self.places[name].write(target)
+            else:
+                self._held[name] = made = wrap(array)
+                for place in places:
+                    place.write(made)
 
     def _results(self, outputs: list[Any]) -> Any:
         leaves = [
@@ -249,6 +275,20 @@ class EntryPoint:
             StateError: a name is missing or unknown (`strict`), or a type differs.
         """
         load_state(self.state, state, strict)
+
+
+def _moved(name: str, place: Place, held: Tensor, now: Any) -> Tensor:
+    """What a place holds that no longer holds what it did: a gradient that is None is zero."""
+    if now is None and isinstance(place.container, Tensor):
+        data = held._data
+        return wrap(xp_of(data).zeros(data.shape, data.dtype))
+    if isinstance(now, Tensor) and not now._chain and type_of(now) == type_of(held):
+        return now
+    kind = f"{type_of(now)}" if isinstance(now, Tensor) else f"a {type(now).__name__}"
+    raise GuardError(
+        f"{name} was {type_of(held)} when it was traced and is {kind} now; trace again, or put "
+        "back a tensor of that type"
+    )
 
 
 def load_state(into: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool) -> None:

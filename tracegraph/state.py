@@ -12,7 +12,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracegraph.random import known_generators
 from tracegraph.storage import Storage
@@ -20,32 +20,68 @@ from tracegraph.tensors import Tensor, storage_of
 
 _ATOMS = (int, float, str, bytes, bool, type(None), complex, type, types.ModuleType)
 _MAX_ITEMS = 100_000
+_CELL = "a closure variable"
 _OURS = ("devices", "dtypes", "entry", "ir", "loaded", "ops", "random", "recording", "runtime",
          "tracing")  # fmt: skip
 _OPAQUE = ("builtins", "numpy", "cupy", "networkx", "threading",
            *(f"tracegraph.{name}" for name in _OURS))  # fmt: skip
 
 
+class Place(NamedTuple):
+    """Where a tensor is held: a key of a dict or list, a closure cell, the gradient of a tensor."""
+
+    container: Any
+    key: Any
+
+    def read(self) -> Any:
+        """What is held there now; None if nothing."""
+        container = self.container
+        if isinstance(container, Tensor):
+            return container._grad
+        if isinstance(container, types.CellType):
+            return _cell(container).get(_CELL)
+        try:
+            return container[self.key]
+        except LookupError:
+            return None
+
+    def write(self, t: Tensor) -> None:
+        """Hold another tensor there."""
+        if isinstance(self.container, Tensor):
+            self.container._grad = t
+        elif isinstance(self.container, types.CellType):
+            self.container.cell_contents = t
+        else:
+            self.container[self.key] = t
+
+
+# A child of what a walk visits: its name, itself, and where it is held, if that can be rebound.
+Child = tuple[str, Any, Place | None]
+
+
 @dataclasses.dataclass
 class Walk:
     """What a walk found.
 
-    `names`: Storage -> first path of its whole; `tensors`: path -> tensor; `modules`: path ->
-    nn module; `optimizers`: path -> optimizer; `containers`: places that can be rebound (lists,
-    dicts, attributes, closure cells, globals) with a copy of what they held.
+    `names`: Storage -> first path of its whole; `tensors`: path -> tensor; `places`: path ->
+    where it is held; `modules`: path -> nn module; `optimizers`: path -> optimizer;
+    `containers`: what can be rebound (lists, dicts, attributes, closure cells, globals) with a
+    copy of what it held.
     """
 
     names: dict[Storage, str] = dataclasses.field(default_factory=dict)
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    places: dict[str, Place | None] = dataclasses.field(default_factory=dict)
     modules: dict[str, Any] = dataclasses.field(default_factory=dict)
     optimizers: dict[str, Any] = dataclasses.field(default_factory=dict)
     containers: list[tuple[Any, Any]] = dataclasses.field(default_factory=list)
     seen: dict[int, Any] = dataclasses.field(default_factory=dict)
 
-    def name(self, path: str, t: Tensor) -> None:
+    def name(self, path: str, t: Tensor, place: Place | None = None) -> None:
         """Note a tensor; its Storage keeps the first path, one of a whole before those of views."""
         storage = storage_of(t)
         self.tensors.setdefault(path, t)
+        self.places.setdefault(path, place)
         known = self.names.get(storage)
         if known is None or (self.tensors[known]._chain and not t._chain):
             self.names[storage] = path
@@ -74,15 +110,15 @@ def _code_names(code: types.CodeType) -> Iterator[str]:
             yield from _code_names(constant)
 
 
-def roots_of(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (name, object) for what a function refers to, in a fixed order."""
+def roots_of(function: Callable[..., Any]) -> Iterator[Child]:
+    """Yield what a function refers to, in a fixed order."""
     while isinstance(function, functools.partial):
-        yield from ((f"arg{i}", a) for i, a in enumerate(function.args))
-        yield from function.keywords.items()
+        yield from ((f"arg{i}", a, None) for i, a in enumerate(function.args))
+        yield from _held(function.keywords)
         function = function.func
     owner = getattr(function, "__self__", None)
     if owner is not None and not isinstance(owner, types.ModuleType):
-        yield "self", owner
+        yield "self", owner, None
     function = getattr(function, "__func__", function)
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
@@ -91,16 +127,19 @@ def roots_of(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     if code is None:
         return
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:
-            continue
+        for value in _cell(cell).values():
+            yield name, value, Place(cell, None)
     for i, value in enumerate(function.__defaults__ or ()):
-        yield f"default{i}", value
-    yield from (function.__kwdefaults__ or {}).items()
+        yield f"default{i}", value, None
+    yield from _held(function.__kwdefaults__ or {})
     for name in dict.fromkeys(_code_names(code)):
         if name in function.__globals__:
-            yield name, function.__globals__[name]
+            yield name, function.__globals__[name], Place(function.__globals__, name)
+
+
+def _held(container: dict[Any, Any]) -> list[Child]:
+    """The values of a dict."""
+    return [(str(key), value, Place(container, key)) for key, value in container.items()]
 
 
 def walk(function: Any) -> Walk:
@@ -111,61 +150,65 @@ def walk(function: Any) -> Walk:
         _visit(found, "", function, later)
     else:
         _keep_names(found, function)
-        for name, value in roots_of(function):
+        for name, value, place in roots_of(function):
             path = "" if name == "self" and hasattr(value, "__tracegraph_state__") else name
-            _visit(found, path, value, later)
+            _visit(found, path, value, later, place)
     for path, generator in known_generators().items():
         found.name(path, generator._state)
     for path, optimizer in later:
         _visit_optimizer(found, path, optimizer)
     for path, t in list(found.tensors.items()):
         if t._grad is not None:
-            found.name(f"{path}.grad", t._grad)
+            found.name(f"{path}.grad", t._grad, Place(t, None))
     return found
 
 
-def _visit(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) -> None:
+def _visit(
+    found: Walk, path: str, value: Any, later: list[tuple[str, Any]], place: Place | None = None
+) -> None:
     """Visit with an explicit stack, children in order."""
-    stack: list[tuple[str, Any]] = [(path, value)]
+    stack: list[Child] = [(path, value, place)]
     while stack and len(found.seen) < _MAX_ITEMS:
-        path, value = stack.pop()
+        path, value, place = stack.pop()
         if isinstance(value, Tensor):
-            found.name(path or "tensor", value)
+            found.name(path or "tensor", value, place)
             continue
         if isinstance(value, _ATOMS) or id(value) in found.seen:
             continue
         found.seen[id(value)] = value
         children = _children(found, path, value, later)
-        stack.extend((_join(path, name), child) for name, child in reversed(children))
+        stack.extend((_join(path, name), child, at) for name, child, at in reversed(children))
 
 
-def _children(
-    found: Walk, path: str, value: Any, later: list[tuple[str, Any]]
-) -> list[tuple[str, Any]]:
+def _children(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) -> list[Child]:
     if hasattr(value, "__tracegraph_materialize__"):
         later.append((path or "optimizer", value))
         return []
     if hasattr(value, "__tracegraph_state__"):
         found.modules[path] = value
-        for container in value.__tracegraph_containers__():
-            found.containers.append((container, _contents(container)))
-        return list(value.__tracegraph_state__())
+        containers = list(value.__tracegraph_containers__())
+        found.containers += [(container, _contents(container)) for container in containers]
+        return [
+            (name, child, next((Place(c, name) for c in containers if c.get(name) is child), None))
+            for name, child in value.__tracegraph_state__()
+        ]
     if isinstance(value, dict):
         found.containers.append((value, _contents(value)))
-        return [(str(k), v) for k, v in value.items()]
-    if isinstance(value, (list, tuple)):
-        if isinstance(value, list):
-            found.containers.append((value, _contents(value)))
-        return [(str(i), v) for i, v in enumerate(value)]
+        return _held(value)
+    if isinstance(value, list):
+        found.containers.append((value, _contents(value)))
+        return [(str(i), v, Place(value, i)) for i, v in enumerate(value)]
+    if isinstance(value, tuple):
+        return [(str(i), v, None) for i, v in enumerate(value)]
     if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
         if getattr(value, "__module__", "").split(".")[0] == "tracegraph":
             return []
         _keep_names(found, value)
-        return [("" if n == "self" else n, v) for n, v in roots_of(value)]
+        return [("" if n == "self" else n, v, at) for n, v, at in roots_of(value)]
     if _is_plain(value):
         attributes = vars(value)
         found.containers.append((attributes, dict(attributes)))
-        return list(attributes.items())
+        return _held(attributes)
     return []
 
 
@@ -186,11 +229,16 @@ def _contents(container: Any) -> dict[Any, Any]:
     if isinstance(container, list):
         return dict(enumerate(container))
     if isinstance(container, types.CellType):
-        try:
-            return {"a closure variable": container.cell_contents}
-        except ValueError:
-            return {}
+        return _cell(container)
     return container.contents() if isinstance(container, _Globals) else dict(container)
+
+
+def _cell(cell: types.CellType) -> dict[str, Any]:
+    """What a closure cell holds; nothing before the variable is bound."""
+    try:
+        return {_CELL: cell.cell_contents}
+    except ValueError:
+        return {}
 
 
 def _is_plain(value: Any) -> bool:
@@ -214,7 +262,7 @@ def _visit_optimizer(found: Walk, path: str, optimizer: Any) -> None:
                 places[id(p)] = f"{path}.param_groups.{number}.params.{i}"
                 found.name(places[id(p)], p)
     for slot, p, t in optimizer.__tracegraph_state__():
-        found.name(f"{path}.{slot}.{places[id(p)]}", t)
+        found.name(f"{path}.{slot}.{places[id(p)]}", t, Place(optimizer.state[p], slot))
 
 
 def changes(found: Walk) -> list[str]:

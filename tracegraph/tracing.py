@@ -19,7 +19,7 @@ from tracegraph.entry import EntryPoint, Hyper, LeafSpec, Signature
 from tracegraph.errors import TraceError
 from tracegraph.ir.graph import Graph
 from tracegraph.recording import Recorder, Row, RowValue
-from tracegraph.state import Walk, changes, restore, walk
+from tracegraph.state import Place, Walk, changes, restore, walk
 from tracegraph.storage import Storage
 from tracegraph.tape import make_leaf, set_history
 from tracegraph.tensors import Tensor, storage_of, type_of, wrap, xp_of
@@ -72,11 +72,7 @@ def trace(
                 leaf._grad = grads[leaf]
             attempt = _Attempt(function, walk(function), *inputs)
             attempt.run()
-            states = attempt.recorder.states
-            for leaf in started:
-                zeros = grads[leaf]
-                if zeros is not None and storage_of(zeros) not in states:
-                    grads[leaf] = None
+            grads.update(dict.fromkeys(started))
         if attempt.left_changes():
             attempt.check_again(_Attempt(function, walk(function), *inputs))
         attempt.note_rebinding()
@@ -116,6 +112,7 @@ class _Attempt:
         self.aliases: list[Tensor] = []
         self.classes: dict[str, type] = {}
         self.histories = [(t, *_history(t)) for t in _leaves_of(found)]
+        self.rebinding: dict[str, list[Place]] = {}
 
     def run(self) -> None:
         """Run the function and keep its outputs' Values."""
@@ -233,13 +230,21 @@ class _Attempt:
         moved = self.rebound(self.found)
         self._check_sharing({path: now for path, _, now in moved})
         values = []
+        fixed = set()
         for path, t, now in moved:
+            place, name = self.found.places[path], recorder.entry_of(t).name
+            if place is None or t._chain or type(now) is not Tensor or now.requires_grad:
+                fixed.add(name)  # it is written in place
+            else:
+                self.rebinding.setdefault(name, []).append(place)
             if type_of(now) != type_of(t):
                 raise TraceError(
                     f"{path} is {type_of(t)} before the traced call and {type_of(now)} after it; "
                     "State must keep its type"
                 )
             values.append((t, recorder.value_of(now)))
+        for name in fixed:
+            self.rebinding.pop(name, None)
         with recorder:
             for t, value in values:
                 recorder.write(t, recorder.abstract(value, type_of(t)))
@@ -279,6 +284,11 @@ class _Attempt:
         )  # fmt: skip
         hypers = [Hyper(n, t._data.item(), read) for n, (read, t) in self.recorder.hypers.items()]
         traced = Traced(graph, signature, state, hypers)
+        for held, t in state.items():
+            place = self.found.places.get(held)
+            if place is not None and t is self.found.tensors[held]:
+                traced.places[held] = place
+        traced.rebound = self.rebinding
         traced.classes = self.classes
         traced.training_flags = list(self.recorder.training_flags.values())
         self._order_inputs(graph, hypers)

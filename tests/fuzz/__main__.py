@@ -21,7 +21,7 @@ def minimised(program: Program, fails: Callable[[Program], bool]) -> Program:
     changed = True
     while changed:
         changed = False
-        for field in ("body", "setup", "inputs"):
+        for field in ("between", "body", "setup", "inputs"):
             lines = getattr(program, field)
             for i in range(len(lines) - 1, -1, -1):
                 smaller = dataclasses.replace(program, **{field: lines[:i] + lines[i + 1 :]})

@@ -15,12 +15,16 @@ FILE = "<program>"
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Lines of Python. `setup` makes State; `inputs` are (name, expression with `call`)."""
+    """Lines of Python. `setup` makes State; `inputs` are (name, expression with `call`).
+
+    `between` is what happens to State between two calls, outside of the traced function.
+    """
 
     setup: tuple[str, ...]
     inputs: tuple[tuple[str, str], ...]
     body: tuple[str, ...]
     result: str
+    between: tuple[str, ...] = ()
 
     def source(self) -> str:
         """The text of a function `build` that returns State, the function, and its inputs."""
@@ -31,7 +35,9 @@ class Program:
         lines += [f"    def f({names}):", *_indented(self.body, 2), f"        return {self.result}"]
         lines += ["    def inputs(call):"]
         lines += _indented([f"{name} = {value}" for name, value in self.inputs], 2)
-        lines += [f"        return ({names}{tail})", "    return dict(locals()), f, inputs", ""]
+        lines += [f"        return ({names}{tail})", "    def between(call):"]
+        lines += _indented([*self.between, "pass"], 2)
+        lines += ["    return dict(locals()), f, inputs, between", ""]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -63,6 +69,7 @@ class Built:
 
     function: Callable[..., Any]
     inputs: Callable[[int], tuple[Any, ...]]
+    between: Callable[[int], None]
     read: Callable[[], dict[str, Any]]
 
     @property
@@ -112,7 +119,7 @@ def build(program: Program, T: Any, uniform: Callable[..., Any]) -> Built:
     source = program.source()
     linecache.cache[FILE] = (len(source), None, source.splitlines(True), FILE)
     exec(compile(source, FILE, "exec"), names)
-    held, function, inputs = names["build"]()
+    held, function, inputs, between = names["build"]()
 
     def state() -> dict[str, Any]:
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
@@ -121,4 +128,4 @@ def build(program: Program, T: Any, uniform: Callable[..., Any]) -> Built:
             now["g0"] = names["g0"]
         return {k: v for k, v in now.items() if k != "opt" and not callable(v)}
 
-    return Built(function, inputs, state)
+    return Built(function, inputs, between, state)

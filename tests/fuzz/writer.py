@@ -248,6 +248,23 @@ class Writer:
             if not self.c.chance(88):
                 break
 
+    def make_between(self) -> tuple[str, ...]:
+        """Statements that change State between two calls."""
+        lines = []
+        for v in self.state:
+            if not self.c.chance(12):
+                continue
+            sizes = "".join(f", {n}" for n in v.shape)
+            if v.locked:
+                lines.append(self.c.pick((f"{v.name}.grad = None", f"{v.name}.data.mul_(0.5)")))
+            elif v.name.startswith("box.h"):
+                lines.append(self.c.pick((
+                    f"{v.name} = tensor(call{sizes})",
+                    f"{v.name}.detach().add_(1.0)")))  # fmt: skip
+        if self.optimizers and self.c.chance(30):
+            lines.append("opt.zero_grad()")
+        return tuple(lines)
+
     def statement(self) -> None:
         """Write one statement of any kind."""
         self.c.weighted(self.statements)(self)
@@ -273,7 +290,8 @@ class Writer:
         self.make_body(most)
         result = self.make_result()
         body = (*self.heads, *self.body)
-        return Program(tuple(self.setup), tuple(self.inputs), body, result)
+        between = self.make_between()
+        return Program(tuple(self.setup), tuple(self.inputs), body, result, between)
 
 
 def _fits(shape: Shape, into: Shape) -> bool:
