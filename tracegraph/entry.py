@@ -92,7 +92,9 @@ class EntryPoint:
     ) -> None:  # fmt: skip
         self.graph = graph
         self.signature = signature
+        # Of live traces: where State is held; a name that several places share must not move.
         self.places: dict[str, Place] = {}
+        self.shared: dict[str, list[tuple[Place, Tensor]]] = {}
         self.rebound: dict[str, list[Place]] = {}
         self._held = dict(state)
         self.hypers = list(hypers)
@@ -115,6 +117,12 @@ class EntryPoint:
             now = container.get(place.key) if container.__class__ is dict else place.read()
             if now is not held[name]:
                 held[name] = _moved(name, place, held[name], now)
+        for name, places in self.shared.items():
+            if any(place.read() is not t for place, t in places):
+                raise GuardError(
+                    f"{name} was memory that several places share when it was traced, and one of "
+                    "them holds another tensor now; trace again, or write in place (copy_)"
+                )
         return held
 
     def program(self, device: Any = "cpu", runtime: str | None = None, level: int = 1) -> Program:
@@ -229,6 +237,8 @@ class EntryPoint:
                 self._held[name] = made = wrap(array)
                 for place in places:
                     place.write(made)
+                if name in self.shared:
+                    self.shared[name] = [(place, made) for place in places]
 
     def _results(self, outputs: list[Any]) -> Any:
         leaves = [

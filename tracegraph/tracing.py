@@ -284,15 +284,26 @@ class _Attempt:
         )  # fmt: skip
         hypers = [Hyper(n, t._data.item(), read) for n, (read, t) in self.recorder.hypers.items()]
         traced = Traced(graph, signature, state, hypers)
-        for held, t in state.items():
-            place = self.found.places.get(held)
-            if place is not None and t is self.found.tensors[held]:
-                traced.places[held] = place
+        self._note_places(traced)
         traced.rebound = self.rebinding
         traced.classes = self.classes
         traced.training_flags = list(self.recorder.training_flags.values())
         self._order_inputs(graph, hypers)
         return traced
+
+    def _note_places(self, traced: Traced) -> None:
+        """Tell where State is held, so that replays follow what is rebound between them."""
+        holders: dict[Storage, list[str]] = {}
+        for path, t in self.found.tensors.items():
+            holders.setdefault(storage_of(t), []).append(path)
+        for storage, entry in self.recorder.states.items():
+            paths = holders.get(storage, ())
+            known = [(self.found.places[p], self.found.tensors[p]) for p in paths]
+            held = [(place, t) for place, t in known if place is not None]
+            if len(paths) > 1:
+                traced.shared[entry.name] = held
+            elif held and not held[0][1]._chain:
+                traced.places[entry.name] = held[0][0]
 
     def _order_inputs(self, graph: Graph, hypers: list[Hyper]) -> None:
         """Inputs first, hyper-parameters after them, each in order."""

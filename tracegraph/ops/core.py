@@ -190,6 +190,21 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def row_major(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a kernel so that its results lie in row-major order whatever its operands do.
+
+    As in PyTorch, where `cat` or `softmax` of a transposed matrix can be viewed.
+    """
+
+    def wrapped(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        out = function(xp, *arrays, **attrs)
+        if isinstance(out, tuple):
+            return tuple(map(xp.ascontiguousarray, out))
+        return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
+
+    return wrapped
+
+
 def define(
     signature: str,
     *,

@@ -10,7 +10,7 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS, int64
 from tracegraph.errors import OpError
-from tracegraph.ops.core import Case, Spec, case, define, in_float32
+from tracegraph.ops.core import Case, Spec, case, define, in_float32, row_major
 from tracegraph.ops.matrices import (
     as_column,
     as_row,
@@ -270,7 +270,7 @@ def _pinv_vjp(m: Any, g: Any, x: Any, y: Any, x_type: TensorType) -> Any:
 
 
 pinv = define(
-    "pinv(x) -> y", type=_pinv_type, kernel=in_float32(_pinv), vjp=(_pinv_vjp,),
+    "pinv(x) -> y", type=_pinv_type, kernel=row_major(in_float32(_pinv)), vjp=(_pinv_vjp,),
     sample=(case((4, 3), rtol=None, atol=0.0, hermitian=False),
             case((2, 2, 3), rtol=None, atol=0.0, hermitian=False)),
     doc="Pseudo-inverse; singular values up to max(atol, rtol·largest) count as 0. Of a matrix "

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, OpError, OpIndexError
-from tracegraph.ops.core import Joint, Spec, case, define, in_float32
+from tracegraph.ops.core import Joint, Spec, case, define, in_float32, row_major
 from tracegraph.ops.indexing import flat_places, fold_at
 from tracegraph.tensor_type import TensorType
 
@@ -71,7 +71,7 @@ def _gather_vjp(m: Any, g: Any, x_type: TensorType, index: Any, dim: int) -> Any
 
 
 gather = define(
-    "gather(x, index) -> y", type=_gather_type, kernel=_gather,
+    "gather(x, index) -> y", type=_gather_type, kernel=row_major(_gather),
     vjp=(_gather_vjp, None),
     sample=(case((3, 4), Spec((3, 2), 0, 4, _I), dim=1), case((3,), Spec((5,), 0, 3, _I), dim=0)),
     doc="y[i][j] = x[index[i][j]][j] for dim 0, and so on.",

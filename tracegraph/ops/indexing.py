@@ -11,7 +11,7 @@ from typing import Any
 
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, GuardError, OpError
-from tracegraph.ops.core import NOT_DIFFERENTIABLE, Joint, Spec, case, define
+from tracegraph.ops.core import NOT_DIFFERENTIABLE, Joint, Spec, case, define, row_major
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes
 
 _I = "i"
@@ -71,10 +71,11 @@ def _index_vjp(m: Any, g: Any, x_type: TensorType, indices: Any, dims: Shape) ->
 
 
 index = define(
-    "index(x, *indices) -> y", type=_index_type, kernel=_index, vjp=Joint(
+    "index(x, *indices) -> y", type=_index_type, kernel=row_major(_index), vjp=Joint(
         lambda m, g, x_type, indices, dims: _index_vjp(m, g, x_type, indices, dims)),
     sample=(case((4, 3), Spec((5,), 0, 4, _I), dims=(0,)),
-            case((4, 3, 2), Spec((2, 1), 0, 4, _I), Spec((2,), 0, 2, _I), dims=(0, 2))),
+            case((4, 3, 2), Spec((2, 1), 0, 4, _I), Spec((2,), 0, 2, _I), dims=(0, 2)),
+            case((4, 3), Spec((5,), 0, 3, _I), dims=(1,))),
     doc="x with int64 index arrays at some dims (NumPy's advanced indexing).",
 )  # fmt: skip
 

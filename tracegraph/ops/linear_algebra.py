@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.errors import OpError
-from tracegraph.ops.core import Joint, Spec, case, define, in_float32
+from tracegraph.ops.core import Joint, Spec, case, define, in_float32, row_major
 from tracegraph.ops.matrices import (
     check_matrix,
     check_square,
@@ -38,12 +38,14 @@ def _triangle_type(x: TensorType, *, diagonal: int) -> TensorType:
 
 _TRIANGLES = (case((3, 4), diagonal=0), case((2, 3, 3), diagonal=-1), case((0, 3), diagonal=1))
 tril = define(
-    "tril(x) -> y", type=_triangle_type, kernel=lambda xp, x, *, diagonal: xp.tril(x, diagonal),
+    "tril(x) -> y", type=_triangle_type,
+    kernel=row_major(lambda xp, x, *, diagonal: xp.tril(x, diagonal)),
     vjp=(lambda m, g, diagonal: m.tril(g, diagonal=diagonal),), sample=_TRIANGLES,
     doc="The matrix with zeros above a diagonal.",
 )  # fmt: skip
 triu = define(
-    "triu(x) -> y", type=_triangle_type, kernel=lambda xp, x, *, diagonal: xp.triu(x, diagonal),
+    "triu(x) -> y", type=_triangle_type,
+    kernel=row_major(lambda xp, x, *, diagonal: xp.triu(x, diagonal)),
     vjp=(lambda m, g, diagonal: m.triu(g, diagonal=diagonal),), sample=_TRIANGLES,
     doc="The matrix with zeros below a diagonal.",
 )  # fmt: skip
@@ -118,7 +120,7 @@ def _triangular_vjp(m: Any, g: Any, a: Any, y: Any, upper: bool, unit: bool, nee
 
 
 solve_triangular = define(
-    "solve_triangular(a, b) -> y", type=_triangular_type, kernel=in_float32(_triangular),
+    "solve_triangular(a, b) -> y", type=_triangular_type, kernel=row_major(in_float32(_triangular)),
     vjp=Joint(_triangular_vjp),
     sample=(case(Spec((3, 3), 0.5, 2), (3, 2), upper=True, unit=False),
             case(Spec((2, 2, 2), 0.5, 2), (2, 3), upper=False, unit=True)),

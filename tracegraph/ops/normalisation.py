@@ -6,7 +6,7 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS
 from tracegraph.errors import DTypeError
-from tracegraph.ops.core import REDUCTION, case, define, in_float32
+from tracegraph.ops.core import REDUCTION, case, define, in_float32, row_major
 from tracegraph.ops.reduction import dtype_in, laid_against, reduced_shape
 from tracegraph.tensor_type import Shape, TensorType
 
@@ -41,7 +41,8 @@ def _softmax_kernel(xp: Any, x: Any, *, dim: int) -> Any:
 
 
 softmax = define(
-    "softmax(x) -> y", type=_dim_type, kernel=in_float32(_softmax_kernel), decompose=_softmax,
+    "softmax(x) -> y", type=_dim_type, kernel=row_major(in_float32(_softmax_kernel)),
+    decompose=_softmax,
     vjp=(lambda m, g, y, dim: y * (g - m.sum(g * y, dim=(dim,), keepdim=True)),), sample=_ROWS,
     doc="exp(x) / Σ exp(x) along a dim, without overflow.",
 )  # fmt: skip
@@ -63,7 +64,7 @@ def _log_softmax_kernel(xp: Any, x: Any, *, dim: int) -> Any:
 
 
 log_softmax = define(
-    "log_softmax(x) -> y", type=_dim_type, kernel=in_float32(_log_softmax_kernel),
+    "log_softmax(x) -> y", type=_dim_type, kernel=row_major(in_float32(_log_softmax_kernel)),
     decompose=_log_softmax,
     vjp=(lambda m, g, y, dim: g - m.exp(y) * m.sum(g, dim=(dim,), keepdim=True),), sample=_ROWS,
     doc="Logarithm of softmax, computed without it.",

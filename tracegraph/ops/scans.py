@@ -6,7 +6,7 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS, NUMBERS, finfo, int64
 from tracegraph.errors import DTypeError
-from tracegraph.ops.core import case, define, in_float32
+from tracegraph.ops.core import case, define, in_float32, row_major
 from tracegraph.ops.reduction import cut
 from tracegraph.tensor_type import TensorType
 
@@ -25,7 +25,7 @@ def _reversed_sums(m: Any, x: Any, dim: int) -> Any:
 
 cumsum = define(
     "cumsum(x) -> y", type=_scan_type,
-    kernel=in_float32(lambda xp, x, *, dim: xp.cumsum(x, axis=dim, dtype=x.dtype)),
+    kernel=row_major(in_float32(lambda xp, x, *, dim: xp.cumsum(x, axis=dim, dtype=x.dtype))),
     vjp=(lambda m, g, dim: _reversed_sums(m, g, dim),), sample=_CASES,
     doc="Running sums along a dim.",
 )  # fmt: skip
@@ -59,7 +59,7 @@ def _cumprod_vjp(m: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
 
 cumprod = define(
     "cumprod(x) -> y", type=_scan_type,
-    kernel=in_float32(lambda xp, x, *, dim: xp.cumprod(x, axis=dim, dtype=x.dtype)),
+    kernel=row_major(in_float32(lambda xp, x, *, dim: xp.cumprod(x, axis=dim, dtype=x.dtype))),
     vjp=(_cumprod_vjp,), sample=_CASES, doc="Running products along a dim.",
 )  # fmt: skip
 
@@ -99,12 +99,14 @@ def _extreme_vjp(m: Any, g: Any, indices: Any, x_type: TensorType, dim: int) -> 
 
 cummax = define(
     "cummax(x) -> values, indices", type=_extreme_type,
-    kernel=_extreme_kernel("maximum", "greater_equal"), vjp=(_extreme_vjp,), sample=_CASES,
+    kernel=row_major(_extreme_kernel("maximum", "greater_equal")), vjp=(_extreme_vjp,),
+    sample=_CASES,
     doc="Running largest element and the last place it was reached; NaN wins.",
 )  # fmt: skip
 cummin = define(
     "cummin(x) -> values, indices", type=_extreme_type,
-    kernel=_extreme_kernel("minimum", "less_equal"), vjp=(_extreme_vjp,), sample=_CASES,
+    kernel=row_major(_extreme_kernel("minimum", "less_equal")), vjp=(_extreme_vjp,),
+    sample=_CASES,
     doc="Running smallest element and the last place it was reached; NaN wins.",
 )  # fmt: skip
 
@@ -134,6 +136,6 @@ def _logcumsumexp_vjp(m: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
 
 logcumsumexp = define(
     "logcumsumexp(x) -> y", type=_float_scan_type,
-    kernel=in_float32(lambda xp, x, *, dim: _accumulate(xp, xp.logaddexp, x, dim)),
+    kernel=row_major(in_float32(lambda xp, x, *, dim: _accumulate(xp, xp.logaddexp, x, dim))),
     vjp=(_logcumsumexp_vjp,), sample=_CASES, doc="Logarithms of running sums of exp(x).",
 )  # fmt: skip

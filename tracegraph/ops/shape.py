@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph.errors import OpError
-from tracegraph.ops.core import VIEW, Joint, case, define
+from tracegraph.ops.core import VIEW, Joint, case, define, row_major
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes, wrap_dim
 
 IndexItem = int | tuple[int, int, int]
@@ -197,7 +197,8 @@ def _cat_vjp(m: Any, g: Any, xs_type: tuple[TensorType, ...], dim: int, needs: A
 
 
 cat = define(
-    "cat(*xs) -> y", type=_cat_type, kernel=lambda xp, *xs, dim: xp.concatenate(xs, axis=dim),
+    "cat(*xs) -> y", type=_cat_type,
+    kernel=row_major(lambda xp, *xs, dim: xp.concatenate(xs, axis=dim)),
     vjp=Joint(_cat_vjp), sample=(case((2, 3), (2, 1), dim=1), case((2,), (0,), (1,), dim=0)),
     doc="Arrays joined along a dim that they have.",
 )  # fmt: skip

@@ -16,6 +16,7 @@ from tracegraph.ops.core import (
     case,
     define,
     in_float32,
+    row_major,
 )
 from tracegraph.ops.reduction import cut
 from tracegraph.tensor_type import TensorType
@@ -62,8 +63,14 @@ def _topk(m: Any, x: Any, *, k: int, dim: int, largest: bool) -> Any:
     return cut(m, values, dim, 0, k), cut(m, indices, dim, 0, k)
 
 
+def _topk_kernel(xp: Any, x: Any, *, k: int, dim: int, largest: bool) -> Any:
+    first = tuple(slice(k) if i == dim else slice(None) for i in range(x.ndim))
+    return tuple(a[first] for a in _sort(xp, x, dim=dim, descending=largest))
+
+
 topk = define(
-    "topk(x) -> values, indices", type=_topk_type, decompose=_topk, vjp=(_placed_vjp,),
+    "topk(x) -> values, indices", type=_topk_type, decompose=_topk,
+    kernel=row_major(in_float32(_topk_kernel)), vjp=(_placed_vjp,),
     sample=(case((3, 5), k=2, dim=1, largest=True), case((4, 2), k=3, dim=0, largest=False),
             case((3,), k=0, dim=0, largest=True)),
     doc="The k largest or smallest elements along a dim, in order, the first of equal ones first.",
