@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Node, Value
-from tracegraph.passes.rewriting import erase_unread, follow
+from tracegraph.passes.rewriting import follow
 
 # Larger constants are compared by identity of their array, not by content.
 _MAX_BYTES: Final = 1 << 16
@@ -28,7 +28,8 @@ def merge_common(graph: Graph) -> int:
             replaced.update(zip(node.outs, first.outs, strict=True))
             merged.append(node)
     graph.substitute(replaced)
-    erase_unread(graph, merged)
+    for node in reversed(merged):
+        graph.erase(node)
     return len(merged)
 
 

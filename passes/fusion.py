@@ -69,7 +69,10 @@ class Group:
         self.is_open = is_open
         self.is_early = is_early
         self.nodes: dict[Node, None] = {}
-        self.shape = first.types[0].shape if rows is None else rows.shape
+        if rows is None:
+            self.shape = first.types[0].shape if first.types else ()
+        else:
+            self.shape = rows.shape
         self.rows = rows
 
 
@@ -200,6 +203,8 @@ def _kernels(groups: Iterable[Group]) -> Iterable[tuple[list[Node], str]]:
     have one shape (of several, kernels by shape could read each other).
     """
     for group in groups:
+        if len(group.nodes) == 1:
+            continue
         nodes = list(reversed(group.nodes))
         parts = [(nodes, REDUCTION)]
         if not any(map(_is_reduction, nodes)):

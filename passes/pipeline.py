@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from tracegraph.errors import GraphError
+from tracegraph.ir.control import inner_graphs
 from tracegraph.ir.graph import Graph
 from tracegraph.ir.verify import verify
 from tracegraph.passes.algebra import reduce_strength, simplify_algebra
@@ -151,7 +152,7 @@ def _named(name: str) -> Pass:
 
 def _run(graph: Graph, row: Pass, report: list[Any] | None, check: bool) -> int:
     before, start = len(graph), time.perf_counter()
-    changes = row.run(graph)
+    changes = sum(map(row.run, inner_graphs(graph)))
     if report is not None:
         report.append(Report(row.name, time.perf_counter() - start, before, len(graph), changes))
     if check:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tracegraph.dtypes import HALVES
+from tracegraph.ir.control import has_effect
 from tracegraph.ir.graph import CONSTANT, SOURCES, STATE, Graph, Node, Value
 from tracegraph.ops.core import VIEW
 from tracegraph.ops.table import OPS
@@ -26,7 +27,7 @@ def state_only(graph: Graph) -> set[Node]:
     """
     found: set[Node] = set()
     for node in graph.order():
-        if node.op in SOURCES or not node.inputs:
+        if node.op in SOURCES or not node.inputs or has_effect(node):
             continue
         origins = [v.node for v in node.inputs]
         if all(_is_lasting(n, graph) or n in found for n in origins) and any(

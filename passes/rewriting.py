@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracegraph.dtypes import DType
+from tracegraph.ir.control import has_effect
 from tracegraph.ir.graph import CONSTANT, INPUT, Graph, Node, Value
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import TensorType
@@ -111,6 +112,8 @@ def erase_unread(graph: Graph, candidates: Iterable[Node]) -> int:
     while stack:
         node = stack.pop()
         if node in keep or node.op == INPUT or node not in graph or graph.is_read(node):
+            continue
+        if has_effect(node):
             continue
         stack.extend(v.node for v in node.inputs)
         graph.erase(node)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracegraph.errors import OpError, TraceGraphError
+from tracegraph.errors import OpError, TraceGraphError, UnseenPathError
+from tracegraph.ir.control import COND, CONTROL, GUARD, case_name
 from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, STATE, Graph, Node, Value
 from tracegraph.ops.core import VIEW
 from tracegraph.ops.table import OPS, run_op
@@ -75,7 +76,8 @@ class InterpreterProgram:
             while root.node.op in OPS and VIEW in root.node.row.traits:
                 root = roots.get(root.node.inputs[0], root.node.inputs[0])
             roots[value] = root
-            copies.append(root.node.op in (INPUT, STATE, CONSTANT, KERNEL) or root in seen)
+            shares = root.node.op in (INPUT, STATE, CONSTANT, KERNEL) or root.node.op in CONTROL
+            copies.append(shares or root in seen)
             seen.add(root)
         return copies
 
@@ -90,10 +92,18 @@ class InterpreterProgram:
             OpError: an op failed; the sentence names op, operands and the user's line.
         """
         slots = self._start.copy()
-        for slot, array in zip(self._inputs, inputs, strict=True):
-            slots[slot] = array
         for name, slot in self._states:
             slots[slot] = states[name]
+        return self._collect(self._filled(slots, inputs))
+
+    def values(self, *inputs: Any) -> tuple[Any, ...]:
+        """Return the outputs of a region; they may share memory with its inputs."""
+        slots = self._filled(self._start.copy(), inputs)
+        return tuple([slots[slot] for slot in self._outputs])
+
+    def _filled(self, slots: list[Any], inputs: Sequence[Any]) -> list[Any]:
+        for slot, array in zip(self._inputs, inputs, strict=True):
+            slots[slot] = array
         with np.errstate(all="ignore"):
             for call, operands, outputs, dead, node in self._steps:
                 try:
@@ -107,7 +117,7 @@ class InterpreterProgram:
                         slots[slot] = array
                 for slot in dead:
                     slots[slot] = None
-        return self._collect(slots)
+        return slots
 
     def _collect(self, slots: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         asarray = self.xp.asarray
@@ -123,15 +133,50 @@ class InterpreterProgram:
 
 def _caller(node: Node, xp: Any) -> Callable[..., Any]:
     if node.op == KERNEL:
-        body = InterpreterProgram(node.regions["body"], xp)
-
-        def run_kernel(*arrays: Any) -> Any:
-            return tuple(body.run(arrays, {})[0])
-
-        return run_kernel
+        return InterpreterProgram(node.regions["body"], xp).values
+    if node.op == GUARD:
+        return _guard(node)
+    if node.op == COND:
+        return _cond(node, xp)
     if node.row.kernel is not None:
         return partial(node.row.kernel, xp, **node.attrs)
     return partial(run_op, node.row, xp, **node.attrs)
+
+
+def _guard(node: Node) -> Callable[..., Any]:
+    expected = node.attrs["expected"]
+
+    def check(value: Any) -> tuple[Any, ...]:
+        if value.item() != expected:
+            raise unseen(node, value.item(), (expected,))
+        return ()
+
+    return check
+
+
+def _cond(node: Node, xp: Any) -> Callable[..., Any]:
+    cases = node.attrs["cases"]
+    arms = {case: InterpreterProgram(node.regions[case_name(i)], xp).values
+            for i, case in enumerate(cases)}  # fmt: skip
+
+    def choose(selector: Any, *arrays: Any) -> tuple[Any, ...]:
+        arm = arms.get(selector.item())
+        if arm is None:
+            raise unseen(node, selector.item(), cases)
+        return arm(*arrays)
+
+    return choose
+
+
+def unseen(node: Node, value: Any, seen: Sequence[Any]) -> UnseenPathError:
+    """The error of a replay whose predicate has a value that no example of the trace had."""
+    place = f" at {node.loc}" if node.loc is not None else ""
+    known = " or ".join(map(repr, seen))
+    return UnseenPathError(
+        f"{node.attrs['text'] or 'a predicate'}{place} is {value!r} for these inputs, but {known} "
+        "in every example that was traced: nothing was computed or written. Trace this path too: "
+        "traced.add_example(*inputs), or trace(..., more_examples=[inputs])"
+    )
 
 
 def _explained(error: Exception, node: Node) -> Exception:
@@ -139,6 +184,8 @@ def _explained(error: Exception, node: Node) -> Exception:
     operands = ", ".join(str(v.type) for v in node.inputs)
     place = f" at {node.loc}" if node.loc is not None else ""
     text = f"{error} (in {node.op} of {operands}{place})"
+    if isinstance(error, UnseenPathError):
+        return error
     if isinstance(error, (TraceGraphError, IndexError, ZeroDivisionError, MemoryError)):
         return type(error)(text)
     return OpError(text)

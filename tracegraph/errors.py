@@ -57,6 +57,10 @@ class GuardError(TraceGraphError, RuntimeError):
     """Something that the trace relied on no longer holds."""
 
 
+class UnseenPathError(GuardError):
+    """A replay came to a branch that no example of the trace took; nothing was written."""
+
+
 class FileFormatError(TraceGraphError, ValueError):
     """A file is damaged, hostile, of another format or of an unknown version."""
 

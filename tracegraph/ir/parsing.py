@@ -12,6 +12,7 @@ import numpy as np
 
 from tracegraph.dtypes import BOOL_KIND, BY_CODE, FLOAT_KIND, INT_KIND
 from tracegraph.errors import GraphError
+from tracegraph.ir.control import CONTROL
 from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Loc, Value
 from tracegraph.ir.lexing import Cursor, Token
 from tracegraph.ir.serial import type_from_text
@@ -237,18 +238,9 @@ class _Parser(Cursor):
 
     def line(self, graph: Graph, names: dict[str, Value]) -> None:
         """One op: results, types, operands, attributes, regions, place."""
-        results = [self.expect("value", "a result such as %0, `write` or `return`")]
-        while self.take(","):
-            results.append(self.expect("value", "a result such as %0"))
-        self.mark(":")
-        types = [self.tensor_type()]
-        while self.take(","):
-            types.append(self.tensor_type())
-        if len(types) != len(results):
-            self.fail(f"{len(results)} results need as many types, found {len(types)}")
-        self.mark("=")
+        results, types = ([], []) if self.at_guard() else self.results()
         token = self.expect("name", "an op")
-        if token.text not in OPS and token.text not in (CONSTANT, KERNEL):
+        if not (token.text in OPS or token.text in CONTROL or token.text in (CONSTANT, KERNEL)):
             hint = "is written in the header" if token.text in SOURCES else "is no op"
             self.fail(f"{token.text!r} {hint}", token)
         self.mark("(")
@@ -267,6 +259,25 @@ class _Parser(Cursor):
         )  # fmt: skip
         for result, value in zip(results, node.outs, strict=True):
             self.define(names, result, value)
+
+    def at_guard(self) -> bool:
+        """Whether an op without results is next."""
+        token = self.tokens[self.place]
+        return token.kind == "name" and token.text in CONTROL
+
+    def results(self) -> tuple[list[Token], list[TensorType]]:
+        """The results of an op with their types: `%0, %1: f32[2], i64[] =`."""
+        results = [self.expect("value", "a result such as %0, `write` or `return`")]
+        while self.take(","):
+            results.append(self.expect("value", "a result such as %0"))
+        self.mark(":")
+        types = [self.tensor_type()]
+        while self.take(","):
+            types.append(self.tensor_type())
+        if len(types) != len(results):
+            self.fail(f"{len(results)} results need as many types, found {len(types)}")
+        self.mark("=")
+        return results, types
 
     def operands(self, names: dict[str, Value]) -> list[Value]:
         """Operands up to the attributes or the closing parenthesis."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from tracegraph.dtypes import BY_CODE, DType
 from tracegraph.errors import GraphError
+from tracegraph.ir.control import CONTROL, infer
 from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Loc, Value
 from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
@@ -178,6 +179,10 @@ def _node_from_data(
         if inputs or len(types) != 1:
             raise GraphError(f"{op} takes no operands and has one result")
         attrs = _source_attrs(op, item["attrs"], types[0], arrays)
+    elif op in CONTROL:
+        attrs = {k: decode_value(v) for k, v in item.get("attrs", {}).items()}
+        if types != [*infer(op, [v.type for v in inputs], attrs, regions)]:
+            raise GraphError(f"types {item['types']} do not follow from the regions")
     elif op == KERNEL:
         attrs = {k: decode_value(v) for k, v in item.get("attrs", {}).items()}
         _check_kernel(inputs, types, regions)

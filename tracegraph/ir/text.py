@@ -16,6 +16,7 @@ import numpy as np
 
 from tracegraph.dtypes import DType
 from tracegraph.errors import GraphError
+from tracegraph.ir.control import CONTROL
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc, Node, Value
 from tracegraph.ir.parsing import parse_graph
 from tracegraph.ops.table import OPS
@@ -201,7 +202,9 @@ class _Printer:
         operands = ", ".join(map(self._name, node.inputs))
         attributes = self._attributes(node, node.attrs)
         between = "; " if operands and attributes else ""
-        line = f"{left}: {_types(node.types)} = {node.op}({operands}{between}{attributes})"
+        line = f"{node.op}({operands}{between}{attributes})"
+        if node.outs:
+            line = f"{left}: {_types(node.types)} = {line}"
         if not node.regions:
             return [_with_comment(line, self._comment(node))]
         lines = [_with_comment(f"{line} {{", self._comment(node))]
@@ -212,7 +215,7 @@ class _Printer:
         return [*lines, "}"]
 
     def _attributes(self, node: Node, attrs: Mapping[str, Any]) -> str:
-        row = OPS.get(node.op)
+        row: Any = OPS.get(node.op) or CONTROL.get(node.op)
         names = [] if row is None else [n for n in row.attrs if n in attrs]
         names += sorted(n for n in attrs if n not in names)
         return ", ".join(f"{n}={self._attribute(node, n, attrs[n])}" for n in names)

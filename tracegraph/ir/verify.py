@@ -10,6 +10,7 @@ import networkx as nx
 import numpy as np
 
 from tracegraph.errors import GraphError, OpError
+from tracegraph.ir.control import CONTROL, infer
 from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Loc, Node, Value
 from tracegraph.ir.text import excerpt
 from tracegraph.ops.table import OPS
@@ -127,6 +128,8 @@ def _check_node(graph: Graph, node: Node) -> None:
         _check_kernel(graph, node)
     elif node.op in OPS:
         _check_types(graph, node)
+    elif node.op in CONTROL:
+        _check_control(graph, node)
     else:
         _refuse(graph, node, "there is no such op")
 
@@ -143,6 +146,17 @@ def _check_types(graph: Graph, node: Node) -> None:
     if types != node.types:
         _refuse(graph, node, f"of {_shown(operands)} gives {_shown(types)}, "
                              f"the node says {_shown(node.types)}")  # fmt: skip
+
+
+def _check_control(graph: Graph, node: Node) -> None:
+    operands = [v.type for v in node.inputs]
+    try:
+        types = infer(node.op, operands, node.attrs, node.regions)
+    except GraphError as error:
+        _refuse(graph, node, str(error))
+    if types != node.types:
+        _refuse(graph, node, f"its regions give {_shown(types)}, the node says "
+                             f"{_shown(node.types)}")  # fmt: skip
 
 
 def _check_constant(graph: Graph, node: Node) -> None:
