@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.dtypes import FLOAT_KIND, DType
+from tracegraph.dims.symint import SymInt
+from tracegraph.dtypes import FLOAT_KIND, DType, int64
 from tracegraph.errors import GraphError
 from tracegraph.ir.graph import Graph, Node, Value
 from tracegraph.ops.core import Op
@@ -104,11 +105,16 @@ class GraphMath:
         return results[0] if len(op.results) == 1 and len(results) == 1 else results
 
     def constant(self, number: Any, dtype: DType) -> Value:
-        """Add a 0-d constant.
+        """Add a number: a 0-d constant, or what a symbolic size is.
 
         Raises:
             GraphError: a fraction beside integers: cast them first.
         """
+        if number.__class__ is SymInt:
+            value = self.graph.add("dim_value", (), {"value": number}, like=self.like).out
+            if dtype is int64:
+                return value
+            return self.graph.add("cast", (value,), {"dtype": dtype}, like=self.like).out
         if isinstance(number, float) and dtype.kind != FLOAT_KIND:
             raise GraphError(f"{number} beside {dtype}: cast first")
         with np.errstate(over="ignore"):  # 70000 is inf in float16, as where arrays are cast

@@ -11,7 +11,7 @@ import numpy as np
 from tracegraph.dtypes import DType
 from tracegraph.errors import TraceGraphError
 from tracegraph.ir.graph import CONSTANT, Graph, Node, Value
-from tracegraph.ops.core import COMMUTATIVE, Op
+from tracegraph.ops.core import COMMUTATIVE, MARK, Op
 from tracegraph.ops.table import run_op
 from tracegraph.passes.rewriting import Maker, constant_of, rewrite, table, uniform_of
 
@@ -20,7 +20,10 @@ _MIRRORED: Final = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 
 def canonicalise(graph: Graph) -> int:
-    """Order operands: constants last, larger first; write arrays of one value as an expand."""
+    """Order operands: constants last, larger first; write arrays of one value as an expand.
+
+    Marks of gradients go: a program computes values.
+    """
     return rewrite(graph, _RULES)
 
 
@@ -91,6 +94,7 @@ def _uniform_constant(make: Maker, node: Node) -> Value | None:
 
 _RULES: Final = table(
     {
+        MARK: lambda make, node: node.inputs[0],
         COMMUTATIVE: _reorder,
         " ".join(_MIRRORED): _reorder,
         "full": _full,

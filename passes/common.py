@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Node, Value
+from tracegraph.ops.core import EFFECT
+from tracegraph.ops.table import OPS
 from tracegraph.passes.rewriting import follow
 
 # Larger constants are compared by identity of their array, not by content.
@@ -21,7 +23,7 @@ def merge_common(graph: Graph) -> int:
     merged: list[Node] = []
     for node in graph.order():
         follow(graph, node, replaced)
-        if node.op in (INPUT, STATE) or node.regions:
+        if node.op in (INPUT, STATE) or node.regions or _runs_each_time(node):
             continue
         first = known.setdefault(_key(node), node)
         if first is not node:
@@ -31,6 +33,10 @@ def merge_common(graph: Graph) -> int:
     for node in reversed(merged):
         graph.erase(node)
     return len(merged)
+
+
+def _runs_each_time(node: Node) -> bool:
+    return node.op in OPS and EFFECT in node.row.traits
 
 
 def _key(node: Node) -> Any:

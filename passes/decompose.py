@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, Final
 
 from tracegraph.dtypes import HALVES, float32
-from tracegraph.errors import GraphError
+from tracegraph.errors import GraphError, UndecidedError
+from tracegraph.ir.dims import reasoning
 from tracegraph.ir.graph import Graph, Node, Value
 from tracegraph.ops.core import COMPOSITE, CONTRACTION, ELEMENTWISE, REDUCTION, Op
 from tracegraph.ops.table import OPS
@@ -26,13 +27,21 @@ def decompose(graph: Graph, keep: Collection[str] = ()) -> int:
     Contractions (`linear`) stay whole, as do the ops named in `keep` and those whose
     decomposition is long: a runtime has better code for them.
     """
+    with reasoning(graph):
+        return _decompose(graph, keep)
+
+
+def _decompose(graph: Graph, keep: Collection[str]) -> int:
     replaced: dict[Value, Value] = {}
     expanded: list[Node] = []
     known: dict[Any, Graph | None] = {}
     for node in graph.order():
         if node.op not in OPS or node.op in keep:
             continue
-        body = _decomposition(node.row, [v.type for v in node.inputs], node.attrs, keep, known)
+        try:
+            body = _decomposition(node.row, [v.type for v in node.inputs], node.attrs, keep, known)
+        except UndecidedError:  # it depends on symbolic sizes
+            continue
         if body is None:
             continue
         outs = graph.inline(body, node.inputs, like=node)

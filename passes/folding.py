@@ -7,8 +7,9 @@ from typing import Any, Final
 import numpy as np
 
 from tracegraph.errors import TraceGraphError
+from tracegraph.ir.dims import symbols_in
 from tracegraph.ir.graph import CONSTANT, SOURCES, Graph, Node, Value
-from tracegraph.ops.core import ELEMENTWISE, RANDOM, VIEW
+from tracegraph.ops.core import EFFECT, ELEMENTWISE, RANDOM, VIEW
 from tracegraph.ops.table import OPS, run_op
 from tracegraph.passes.rewriting import erase_unread, follow
 
@@ -43,8 +44,10 @@ def fold_constants(graph: Graph) -> int:
 def _is_foldable(node: Node) -> bool:
     if node.op in SOURCES or node.op == "expand" or node.op not in OPS or node.regions:
         return False
+    if symbols_in(node):
+        return False
     traits = node.row.traits
-    if RANDOM in traits or any(t.size > _MAX_ELEMENTS for t in node.types):
+    if {RANDOM, EFFECT} & traits or any(t.size > _MAX_ELEMENTS for t in node.types):
         return False
     return all(
         _array_of(v, VIEW in traits or ELEMENTWISE in traits) is not None for v in node.inputs
@@ -54,7 +57,9 @@ def _is_foldable(node: Node) -> bool:
 def _array_of(value: Value, plain: bool = False) -> Any:
     """The array of a constant, or (not `plain`) of a small constant that is repeated."""
     node = value.node
-    if node.op == "expand" and not plain and value.type.size <= _MAX_ELEMENTS:
+    if node.op == "expand" and not plain and not symbols_in(node) and (
+        value.type.size <= _MAX_ELEMENTS
+    ):  # fmt: skip
         origin = _array_of(node.inputs[0], True)
         return None if origin is None else np.broadcast_to(origin, value.type.shape)
     return node.attrs["value"] if node.op == CONSTANT else None

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from tracegraph.dims.facts import by_form
 from tracegraph.ir.graph import CONSTANT, KERNEL, SOURCES, Graph, Node, Value
 from tracegraph.ops.core import COMPOSITE, ELEMENTWISE, REDUCTION
 from tracegraph.ops.table import OPS
@@ -76,6 +77,7 @@ class Group:
         self.rows = rows
 
 
+@by_form()
 def fuse(graph: Graph, accept: Callable[[Node], bool] = lambda node: True) -> int:
     """Put elementwise ops and reductions into `kernel` nodes; returns how many nodes went in.
 

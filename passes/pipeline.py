@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from tracegraph.errors import GraphError
-from tracegraph.ir.control import inner_graphs
+from tracegraph.ir.collector import collector_paused
+from tracegraph.ir.control import CONTROL
+from tracegraph.ir.dims import reasoning
 from tracegraph.ir.graph import Graph
 from tracegraph.ir.verify import verify
 from tracegraph.passes.algebra import reduce_strength, simplify_algebra
@@ -109,7 +109,7 @@ def run_passes(
         phases = LEVELS[passes]
     else:
         raise GraphError(f"no level {passes}; there are: {', '.join(map(str, LEVELS))}")
-    with _collector_paused():
+    with collector_paused():
         return _run_phases(graph, phases, report, check)
 
 
@@ -132,27 +132,23 @@ def _run_phases(
     return total
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the cyclic collector from walking a large graph again and again (21 s against 13)."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _named(name: str) -> Pass:
     if name not in BY_NAME:
         raise GraphError(f"no pass {name!r}; there are: {', '.join(BY_NAME)}")
     return BY_NAME[name]
 
 
+def _run_inside(graph: Graph, run: Callable[[Graph], int]) -> int:
+    """Run a pass on a graph and the regions of its control nodes, with the facts of each."""
+    with reasoning(graph):
+        changes = run(graph)
+        regions = [r for node in graph.nx if node.op in CONTROL for r in node.regions.values()]
+        return changes + sum(_run_inside(region, run) for region in regions)
+
+
 def _run(graph: Graph, row: Pass, report: list[Any] | None, check: bool) -> int:
     before, start = len(graph), time.perf_counter()
-    changes = sum(map(row.run, inner_graphs(graph)))
+    changes = _run_inside(graph, row.run)
     if report is not None:
         report.append(Report(row.name, time.perf_counter() - start, before, len(graph), changes))
     if check:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from tracegraph.dims.facts import by_form
 from tracegraph.dtypes import HALVES
 from tracegraph.ir.control import has_effect
+from tracegraph.ir.dims import depends_on_sizes
 from tracegraph.ir.graph import CONSTANT, SOURCES, STATE, Graph, Node, Value
 from tracegraph.ops.core import VIEW
 from tracegraph.ops.table import OPS
@@ -27,7 +29,7 @@ def state_only(graph: Graph) -> set[Node]:
     """
     found: set[Node] = set()
     for node in graph.order():
-        if node.op in SOURCES or not node.inputs or has_effect(node):
+        if node.op in SOURCES or not node.inputs or has_effect(node) or depends_on_sizes(node):
             continue
         origins = [v.node for v in node.inputs]
         if all(_is_lasting(n, graph) or n in found for n in origins) and any(
@@ -43,6 +45,7 @@ def _is_lasting(node: Node, graph: Graph) -> bool:
     return node.op == CONSTANT
 
 
+@by_form()
 def fold_batch_norm(graph: Graph) -> int:
     """Scale the weights of a convolution or linear layer instead of its result, for inference.
 

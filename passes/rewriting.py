@@ -8,7 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 from tracegraph.dtypes import DType
+from tracegraph.errors import UndecidedError
 from tracegraph.ir.control import has_effect
+from tracegraph.ir.dims import finds_read_size, reasoning
 from tracegraph.ir.graph import CONSTANT, INPUT, Graph, Node, Value
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import TensorType
@@ -65,6 +67,11 @@ def rewrite(graph: Graph, rules: RuleTable) -> int:
     A rule gets a `Maker` and a node whose operands are already rewritten, and returns the Value
     that replaces the node's only result, or None. What it returns is offered to the rules again.
     """
+    with reasoning(graph):
+        return _rewrite(graph, rules)
+
+
+def _rewrite(graph: Graph, rules: RuleTable) -> int:
     replaced: dict[Value, Value] = {}
     dropped: list[Node] = []
     changes = 0
@@ -86,7 +93,10 @@ def rewrite(graph: Graph, rules: RuleTable) -> int:
 
 def _first(rules: Sequence[NodeRule], maker: Maker, node: Node) -> Value | None:
     for rule in rules:
-        new = rule(maker, node)
+        try:
+            new = rule(maker, node)
+        except UndecidedError:  # it depends on symbolic sizes whether the rule holds
+            continue
         if new is not None:
             return new
     return None
@@ -113,7 +123,7 @@ def erase_unread(graph: Graph, candidates: Iterable[Node]) -> int:
         node = stack.pop()
         if node in keep or node.op == INPUT or node not in graph or graph.is_read(node):
             continue
-        if has_effect(node):
+        if has_effect(node) or finds_read_size(graph, node):
             continue
         stack.extend(v.node for v in node.inputs)
         graph.erase(node)

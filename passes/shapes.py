@@ -64,7 +64,7 @@ def _of_uniform(make: Maker, node: Node) -> Value | None:
 def _is_whole(index: Index, shape: tuple[int, ...]) -> bool:
     """Whether a slice covers all elements."""
     return all(
-        size == 1 if isinstance(item, int) else _count(item) == size
+        _count(item) == size if isinstance(item, tuple) else size == 1
         for item, size in zip(index, shape, strict=True)
     )
 
@@ -99,12 +99,12 @@ def _compose(first: Index, second: Index) -> Index:
     rest = iter(second)
     composed: list[Any] = []
     for item in first:
-        if isinstance(item, int):
+        if not isinstance(item, tuple):
             composed.append(item)
             continue
         start, _, step = item
         then = next(rest)
-        if isinstance(then, int):
+        if not isinstance(then, tuple):
             composed.append(start + then * step)
             continue
         count = _count(then)
@@ -118,8 +118,8 @@ def _compose(first: Index, second: Index) -> Index:
 def _disjoint(a: Index, b: Index) -> bool:
     """Whether two slices of one array share no element, as far as their bounds tell."""
     for one, other in zip(a, b, strict=True):
-        low = (one, one + 1) if isinstance(one, int) else one
-        high = (other, other + 1) if isinstance(other, int) else other
+        low = one if isinstance(one, tuple) else (one, one + 1)
+        high = other if isinstance(other, tuple) else (other, other + 1)
         if low[1] <= high[0] or high[1] <= low[0]:
             return True
     return False
@@ -129,13 +129,13 @@ def _slice_of_cat(make: Maker, cat: Node, index: Index) -> Value | None:
     """A slice that falls into one operand of a cat."""
     dim = cat.attrs["dim"]
     item = index[dim]
-    first, last = (item, item) if isinstance(item, int) else (item[0], max(item[0], item[1] - 1))
+    is_span = isinstance(item, tuple)
+    first, last = (item[0], max(item[0], item[1] - 1)) if is_span else (item, item)
     start = 0
     for piece in cat.inputs:
         size = piece.type.shape[dim]
         if start <= first and last < start + size:
-            moved = item - start if isinstance(item, int) else (
-                item[0] - start, item[1] - start, item[2])  # fmt: skip
+            moved = (item[0] - start, item[1] - start, item[2]) if is_span else item - start
             return make.op("slice", piece, index=(*index[:dim], moved, *index[dim + 1 :]))
         start += size
     return None
@@ -146,11 +146,11 @@ def _slice_of_pad(make: Maker, pad: Node, index: Index) -> Value | None:
     x = pad.inputs[0]
     moved: list[Any] = []
     for item, (before, _), size in zip(index, pad.attrs["pads"], x.type.shape, strict=True):
-        start, stop, step = (item, item + 1, 1) if isinstance(item, int) else item
+        start, stop, step = item if isinstance(item, tuple) else (item, item + 1, 1)
         start, stop = start - before, stop - before
         if start < 0 or stop > size:
             return None
-        moved.append(start if isinstance(item, int) else (start, stop, step))
+        moved.append((start, stop, step) if isinstance(item, tuple) else start)
     return make.op("slice", x, index=tuple(moved))
 
 
@@ -167,7 +167,7 @@ def _slice_scatter(make: Maker, node: Node) -> Value | None:
     fill = uniform_of(x)
     if fill is None or x.type.size == y.type.size:
         return None
-    spans = [(i, i + 1, 1) if isinstance(i, int) else i for i in index]
+    spans = [i if isinstance(i, tuple) else (i, i + 1, 1) for i in index]
     if any(step != 1 and _count((start, stop, step)) > 1 for start, stop, step in spans):
         return None
     shape = tuple(_count(span) for span in spans)
@@ -216,7 +216,7 @@ def _neighbours(make: Maker, a: Value, b: Value, dim: int) -> Value | None:
     if a.node.op != "slice" or b.node.op != "slice" or a.node.inputs != b.node.inputs:
         return None
     one, other = a.node.attrs["index"], b.node.attrs["index"]
-    if any(isinstance(i, int) for i in (*one, *other)):
+    if not all(isinstance(i, tuple) for i in (*one, *other)):
         return None
     rest = one[:dim] + one[dim + 1 :] == other[:dim] + other[dim + 1 :]
     if not rest or one[dim][2] != 1 or other[dim][2] != 1 or one[dim][1] != other[dim][0]:

@@ -8,11 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracegraph.errors import OpError, TraceGraphError, UnseenPathError
-from tracegraph.ir.control import COND, CONTROL, GUARD, case_name
-from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, STATE, Graph, Node, Value
+from tracegraph.errors import GraphError, OpError, TraceGraphError, UnseenPathError
+from tracegraph.ir.control import CONTROL, FACT
+from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Node, Value
 from tracegraph.ops.core import VIEW
 from tracegraph.ops.table import OPS, run_op
+from tracegraph.runtime.binding import (
+    bare_dims,
+    facts_early,
+    ready_for_sizes,
+    sizes_first,
+    sizes_read,
+)
+from tracegraph.runtime.control import HANDLERS
 
 
 class Step(NamedTuple):
@@ -47,17 +55,23 @@ class InterpreterProgram:
     def _make_steps(self, order: Sequence[Node]) -> list[Step]:
         for node in order:
             if node.op == CONSTANT:
-                self._start[self._slots[node.out]] = self.xp.asarray(node.attrs["value"])
+                self._start[self._slots[node.out]] = self.constant(node.attrs["value"])
         last: dict[int, int] = {}
         steps: list[Step] = []
-        for node in order:
-            if node.op in (INPUT, STATE, CONSTANT):
-                continue
-            inputs = tuple(self._slots[v] for v in node.inputs)
-            outputs = tuple(self._slots[v] for v in node.outs)
-            for slot in (*inputs, *outputs):
-                last[slot] = len(steps)
-            steps.append(Step(_caller(node, self.xp), inputs, outputs, (), node))
+        wanted = {name for node in order for name in sizes_read(node)}
+        sizes: dict[str, int] = {}  # where symbolic sizes lie
+        for node in (*self.graph.inputs, *facts_early(sizes_first(order))):
+            if node.op not in SOURCES:
+                steps.append(self._step(node, sizes))
+            for name, value, axis in bare_dims(node.outs) if wanted else ():
+                if name in wanted and name not in sizes:
+                    sizes[name] = len(self._start)
+                    self._start.append(None)
+                    read, held = partial(_size, axis), self._slots[value]
+                    steps.append(Step(read, (held,), (sizes[name],), (), node))
+        for place, step in enumerate(steps):
+            for slot in (*step.inputs, *step.outputs):
+                last[slot] = place
         keep = {*self._outputs, *(s for _, s in self._writes)}
         keep |= {i for i, x in enumerate(self._start) if x is not None}
         dead: dict[int, list[int]] = {}
@@ -65,6 +79,19 @@ class InterpreterProgram:
             if slot not in keep:
                 dead.setdefault(place, []).append(slot)
         return [s._replace(dead=tuple(dead.get(i, ()))) for i, s in enumerate(steps)]
+
+    def _step(self, node: Node, sizes: Mapping[str, int]) -> Step:
+        inputs = tuple(self._slots[v] for v in node.inputs)
+        outputs = tuple(self._slots[v] for v in node.outs)
+        read = sizes_read(node)
+        if not read:
+            return Step(self.caller(node), inputs, outputs, (), node)
+        names = sorted(read.keys() & sizes.keys())
+        own = {name for name, _, _ in bare_dims(node.outs)}
+        for name in sorted(read.keys() - sizes.keys() - own):
+            raise GraphError(f"{node.op} at {node.loc} needs the size {name} before it is known")
+        call = ready_for_sizes(node, names, self.caller)
+        return Step(call, (*(sizes[name] for name in names), *inputs), outputs, (), node)
 
     def _must_copy(self) -> list[bool]:
         """For each result: whether it may share memory with a source or another result."""
@@ -119,64 +146,42 @@ class InterpreterProgram:
                     slots[slot] = None
         return slots
 
+    # What a program of something else than arrays does in another way (see eager_replay.py).
+
+    def constant(self, array: Any) -> Any:
+        """Return what the operands of a constant are."""
+        return self.xp.asarray(array)
+
+    def inner(self, region: Graph) -> InterpreterProgram:
+        """Return a region made ready."""
+        return InterpreterProgram(region, self.xp)
+
+    def caller(self, node: Node) -> Callable[..., Any]:
+        """Return what runs a node on its operands."""
+        if node.op == KERNEL:
+            return self.inner(node.regions["body"]).values
+        if node.op in HANDLERS:
+            return HANDLERS[node.op](node, self.inner)
+        if node.row.kernel is not None:
+            return partial(node.row.kernel, self.xp, **node.attrs)
+        return partial(run_op, node.row, self.xp, **node.attrs)
+
+    def result(self, value: Any, copy: bool) -> Any:
+        """Return a result, in memory of its own where it must be copied."""
+        array = self.xp.asarray(value)
+        copy = copy or (not array.flags.c_contiguous and 0 in array.strides)  # expanded memory
+        return array.copy() if copy else array
+
     def _collect(self, slots: list[Any]) -> tuple[list[Any], dict[str, Any]]:
-        asarray = self.xp.asarray
         places = [*self._outputs, *(s for _, s in self._writes)]
-        results = []
-        for slot, copy in zip(places, self._copies, strict=True):
-            array = asarray(slots[slot])
-            results.append(array.copy() if copy else array)
+        results = [self.result(slots[s], c) for s, c in zip(places, self._copies, strict=True)]
         count = len(self._outputs)
         names = [name for name, _ in self._writes]
         return results[:count], dict(zip(names, results[count:], strict=True))
 
 
-def _caller(node: Node, xp: Any) -> Callable[..., Any]:
-    if node.op == KERNEL:
-        return InterpreterProgram(node.regions["body"], xp).values
-    if node.op == GUARD:
-        return _guard(node)
-    if node.op == COND:
-        return _cond(node, xp)
-    if node.row.kernel is not None:
-        return partial(node.row.kernel, xp, **node.attrs)
-    return partial(run_op, node.row, xp, **node.attrs)
-
-
-def _guard(node: Node) -> Callable[..., Any]:
-    expected = node.attrs["expected"]
-
-    def check(value: Any) -> tuple[Any, ...]:
-        if value.item() != expected:
-            raise unseen(node, value.item(), (expected,))
-        return ()
-
-    return check
-
-
-def _cond(node: Node, xp: Any) -> Callable[..., Any]:
-    cases = node.attrs["cases"]
-    arms = {case: InterpreterProgram(node.regions[case_name(i)], xp).values
-            for i, case in enumerate(cases)}  # fmt: skip
-
-    def choose(selector: Any, *arrays: Any) -> tuple[Any, ...]:
-        arm = arms.get(selector.item())
-        if arm is None:
-            raise unseen(node, selector.item(), cases)
-        return arm(*arrays)
-
-    return choose
-
-
-def unseen(node: Node, value: Any, seen: Sequence[Any]) -> UnseenPathError:
-    """The error of a replay whose predicate has a value that no example of the trace had."""
-    place = f" at {node.loc}" if node.loc is not None else ""
-    known = " or ".join(map(repr, seen))
-    return UnseenPathError(
-        f"{node.attrs['text'] or 'a predicate'}{place} is {value!r} for these inputs, but {known} "
-        "in every example that was traced: nothing was computed or written. Trace this path too: "
-        "traced.add_example(*inputs), or trace(..., more_examples=[inputs])"
-    )
+def _size(axis: int, array: Any) -> Any:
+    return array.shape[axis]
 
 
 def _explained(error: Exception, node: Node) -> Exception:
@@ -184,7 +189,7 @@ def _explained(error: Exception, node: Node) -> Exception:
     operands = ", ".join(str(v.type) for v in node.inputs)
     place = f" at {node.loc}" if node.loc is not None else ""
     text = f"{error} (in {node.op} of {operands}{place})"
-    if isinstance(error, UnseenPathError):
+    if isinstance(error, UnseenPathError) or node.op == FACT:
         return error
     if isinstance(error, (TraceGraphError, IndexError, ZeroDivisionError, MemoryError)):
         return type(error)(text)

@@ -306,5 +306,41 @@ def state_across_devices(device: str, folder: Path) -> None:
     assert all(p.is_cuda for p in module.parameters())
 
 
+def fine_tuning(device: str, folder: Path) -> None:
+    """A loaded file is trained on the device as on the CPU, and called in a trace there."""
+    module = convolutional().eval()
+    x = NETWORKS["convolutional"][1]()
+    torch.save(torch.trace(module, x), folder / "module.tg")
+    found = []
+    for place in (device, "cpu"):
+        loaded = torch.load(folder / "module.tg", device=place)
+        optimizer = torch.optim.SGD(loaded.parameters(), lr=0.1)
+        here = x.to(place)
+        for _ in range(2):
+            optimizer.zero_grad()
+            (loaded(here) ** 2).mean().backward()
+            optimizer.step()
+        whole = torch.trace(lambda x, loaded=loaded: loaded(x) * 2, here)
+        found.append([whole(here).detach(), *(p.detach() for p in loaded.parameters())])
+        assert all(t.is_cuda == (place != "cpu") for t in found[-1])
+    for a, b in zip(*found, strict=True):
+        same(a, b, 1e-3)
+
+
+def samples(device: str, folder: Path) -> None:
+    """Samples that were stored on the CPU agree on the device; a call of Python is made there."""
+    from tests import host_functions
+
+    def forward(x: Any) -> Any:
+        y = torch.host_call(host_functions.median_filter, x[0], like=x[0])
+        return (x @ y).softmax(-1), x.argmax(0)
+
+    traced = torch.trace(forward, torch.tensor(numbers(4, 5)))
+    torch.save(traced, folder / "samples.tg", samples=True)
+    path = "tests.host_functions:median_filter"
+    found = torch.verify_file(folder / "samples.tg", device=device, allow_host_calls=[path])
+    assert found.passed, str(found)
+
+
 PLAIN = (transfers, creation, random_numbers, mixed_devices, indexing, optimizers)
-FILES = (trace_on_device, state_across_devices)
+FILES = (trace_on_device, state_across_devices, fine_tuning, samples)

@@ -214,7 +214,25 @@ t.signal.windows.general_cosine(4, a=[0.5, 0.3, 0.2]); t.expand_copy(c, (3, 4));
 t.view_copy(x, (4, 3)); t._foreach_add([x, y], [z, y]); t._foreach_mul([x, v], 2.0)
 t._foreach_addcmul([x], [z], [p], 0.5); t._foreach_norm([x, y]); x.H; a.mH; x.real
 t.linspace(y[0], y[1], 4).detach(); t.fill(x, 2.0); t.fill(x, s); t.special.spherical_bessel_j0(p)
-x.type(t.float32); i.type("torch.FloatTensor")
+x.type(t.float32); i.type("torch.FloatTensor"); t.cholesky_solve(B, t.linalg.cholesky(D).mT, True)
+t.cholesky_inverse(t.linalg.cholesky(D).mT, upper=True); t.cholesky_inverse(t.linalg.cholesky(D))
+t.cholesky_solve(q, d.tril()); t.cholesky_inverse(d.triu(), True); t.logcumsumexp(x * 50, 1)
+t.geqrf(r)[0].abs(); t.geqrf(a)[1]; t.linalg.householder_product(r, y[:3])
+t.linalg.householder_product(b, x[:2, :2]); t.linalg.householder_product(r, y[:0])
+t.orgqr(r, y[:2])
+t.ormqr(r, y[:3], r); t.ormqr(r, y[:3], x, left=False); t.ormqr(r, y[:3], r, transpose=True)
+t.ormqr(r, y[:3], x, left=False, transpose=True); t.special.erfcx(x * 3); t.special.erfcx(i)
+t.special.erfcx(n); t.igamma(p.detach(), p); t.igammac(p.detach(), c.abs())
+t.special.gammainc(p.detach() * 9, p * 12); t.special.gammaincc(s.detach().abs(), y.abs())
+t.igamma(n.detach().abs(), n.detach()); t.special.zeta(p.detach() + 1, p)
+t.special.zeta(n.detach(), p.detach()); t.special.zeta(p.detach() + 1, 2)
+t.special.chebyshev_polynomial_t(u.detach(), i); t.special.chebyshev_polynomial_u(u.detach(), 4)
+t.special.chebyshev_polynomial_v(x.detach(), I); t.special.chebyshev_polynomial_w(x.detach(), 3)
+t.special.shifted_chebyshev_polynomial_t(p.detach(), I); t.special.hermite_polynomial_h(i, 3)
+t.special.hermite_polynomial_he(x.detach(), I); t.special.laguerre_polynomial_l(p.detach(), 5)
+t.special.legendre_polynomial_p(u.detach(), 6); t.special.legendre_polynomial_p(u.detach(), -1)
+t.special.legendre_polynomial_p(0.5, I); t.narrow(x, 1, t.tensor(1), 2); x.narrow_copy(0, 1, 2)
+t.narrow(x, 1, t.tensor(-2), 2); t.clone(x); t.detach(x); t.get_device(x)
 """
 
 IN_PLACE = """
@@ -228,10 +246,12 @@ x.sigmoid_(); x.tanh_(); x.t_(); x.transpose_(0, 1); x.unsqueeze_(0); c.squeeze_
 q.fill_diagonal_(0); x.eq_(z); x.gt_(0); x.logical_not_(); x.resize_(2, 3); i.add_(1)
 i.floor_divide_(2); i.bitwise_and_(3); k.logical_and_(k); x.clamp_min_(0); x.nan_to_num_()
 x[0].add_(1); x[:, 1].zero_(); x.view(-1)[3].fill_(7); x.diagonal().add_(2); x.t().mul_(c.t())
+x.set_(z); x.apply_(lambda v: 2 * v); x.map_(z, lambda a, b: a - b)
 x.erfinv_(); x.addmm_(x, t.eye(4, dtype=x.dtype))
 """
 
 OUT = """
+t.relu_(x); t.zero_(x); t.sigmoid_(x); p.detach().igamma_(p.detach() * 2)
 t.add(x, z, out=t.empty(0, dtype=x.dtype)); t.mm(x, r, out=q)
 t.cat([x, z], out=t.empty(6, 4, dtype=x.dtype))
 t.max(x, 1, out=(t.empty(0, dtype=x.dtype), t.empty(0, dtype=t.int64))); t.exp(x, out=z)

@@ -26,11 +26,21 @@ ALLOWED = {
     "philox": {"errors", "dtypes"},
     "special_functions": {"errors", "dtypes"},
     "dtypes": {"errors"},
-    "tensor_type": {"errors", "dtypes"},
-    "ops": {"errors", "dtypes", "tensor_type", "philox", "special_functions"},
-    "ir": {"errors", "dtypes", "tensor_type", "ops"},
-    "passes": {"errors", "dtypes", "tensor_type", "ops", "ir"},
-    "runtime": {"errors", "dtypes", "tensor_type", "ops", "ir", "philox", "special_functions"},
+    "dims": {"errors"},
+    "tensor_type": {"errors", "dtypes", "dims"},
+    "ops": {"errors", "dtypes", "dims", "tensor_type", "philox", "special_functions"},
+    "ir": {"errors", "dtypes", "dims", "tensor_type", "ops"},
+    "passes": {"errors", "dtypes", "dims", "tensor_type", "ops", "ir"},
+    "runtime": {
+        "errors",
+        "dtypes",
+        "dims",
+        "tensor_type",
+        "ops",
+        "ir",
+        "philox",
+        "special_functions",
+    },
 }
 # The one module that may import both passes and runtime.
 JOINER = "tracegraph.compiler"
@@ -39,7 +49,7 @@ JOINER = "tracegraph.compiler"
 # The facade `tracegraph` is lazy by design.
 LAZY_FRONT = {
     "tracegraph", "tracegraph.cli", "tracegraph.tensors", "tracegraph.methods", "tracegraph.entry",
-    "tracegraph.loaded",
+    "tracegraph.loaded", "tracegraph.ir.graph", "tracegraph.compiling",
 }  # fmt: skip
 
 HEAVY = ("cupy", "llvmlite", "scipy", "onnx", "networkx", "torch")

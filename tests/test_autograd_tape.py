@@ -52,6 +52,33 @@ def test_the_callers_gradient_is_not_kept() -> None:
     assert numbers(x.grad) == [3.0, 4.0]
 
 
+def test_returned_gradients_have_memory_of_their_own() -> None:
+    """PyTorch returns what it was given, several times over."""
+    import tracegraph as T
+
+    x, y = T.ones(2, requires_grad=True), T.ones(2, requires_grad=True)
+    given = T.tensor([2.0, 3.0])
+    for graph in (False, True):
+        first, second = T.autograd.grad(x + y, [x, y], given, create_graph=graph)
+        if not graph:
+            first.add_(1)
+            assert numbers(first) == [3.0, 4.0]
+        assert numbers(second) == numbers(given) == [2.0, 3.0]
+
+
+def test_what_a_hook_keeps_is_never_written_to(T: Any) -> None:
+    x = T.ones(2, requires_grad=True)
+    seen: list[Any] = []
+    y = x * 1
+    y.register_hook(seen.append)
+    x.register_hook(seen.append)
+    loss = (y + y * 2 + y * 3 + x * 4 + x * 5).sum()
+    for _ in range(2):
+        loss.backward(retain_graph=True)
+    assert [numbers(g) for g in seen] == [[6.0, 6.0], [15.0, 15.0]] * 2
+    assert numbers(x.grad) == [30.0, 30.0]
+
+
 @pytest.mark.parametrize(
     ("make", "leaf", "requires_grad"),
     [

@@ -15,11 +15,12 @@ import pytest
 
 import tracegraph as torch
 from tracegraph.cli.arguments import COMMANDS, main
-from tracegraph.cli.comparing import compare_graphs
 from tracegraph.cli.drawing import boxes_of, lay_out
 from tracegraph.cli.info import model_tensors
-from tracegraph.cli.output import count_text, printable, size_text, time_text
+from tracegraph.cli.output import printable, time_text
+from tracegraph.ir.difference import compare_graphs
 from tracegraph.ir.parsing import parse_graph
+from tracegraph.wording import count_text, size_text
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -143,7 +143,7 @@ def test_a_trace_follows_other_lengths(lengths: list[int]) -> None:
     traced = tracegraph.trace(model, (x, example))
     given_lengths = tracegraph.tensor(lengths)
     expected = model(x, given_lengths).detach().numpy()
-    np.testing.assert_allclose(traced(x, given_lengths).numpy(), expected, 1e-6, 1e-6)
+    np.testing.assert_allclose(traced(x, given_lengths).detach().numpy(), expected, 1e-6, 1e-6)
 
 
 def test_the_graph_behind_a_loss_can_be_looked_at() -> None:

@@ -274,3 +274,123 @@ def test_misuse_raises_what_pytorch_raises(call: str, error: Any) -> None:
     with pytest.raises(error) as caught:
         eval(call, {"t": tg})
     assert str(caught.value)
+
+
+def test_a_traced_start_of_narrow_is_followed_and_its_result_refuses_writes() -> None:
+    x, one = tg.arange(20.0).reshape(4, 5), tg.tensor(1)
+    traced = tg.trace(lambda x, start: tg.narrow(x, 1, start, 2) * 2, (x, one))
+    for start in (0, 3, -2):
+        expected = tg.narrow(x, 1, start, 2) * 2
+        assert traced(x, tg.tensor(start)).tolist() == expected.tolist()
+    for start in (4, -1, -7, 9):
+        with pytest.raises(IndexError):
+            traced(x, tg.tensor(start))
+    with pytest.raises(RuntimeError, match="clone"):
+        tg.trace(lambda x, start: tg.narrow(x, 1, start, 2).add_(1), (x, one))
+    for start in (tg.tensor([1]), tg.tensor(1.0)):
+        with pytest.raises(RuntimeError, match="integral"):
+            tg.narrow(x, 1, start, 2)
+
+
+def test_running_sums_of_exponentials_keep_their_digits_in_float32() -> None:
+    x = np.linspace(0, 1000, 2000, dtype=np.float32)
+    found = tg.logcumsumexp(tg.tensor(x), 0).numpy().astype(np.float64)
+    expected = np.logaddexp.accumulate(x.astype(np.float64))
+    assert np.abs(found - expected).max() <= 3.1e-5  # half a unit in the last place of 1000
+
+
+def test_an_object_of_a_subclass_shares_memory_and_history() -> None:
+    class Named(tg.Tensor):
+        pass
+
+    x = tg.ones(2, requires_grad=True)
+    y = (x * 2).as_subclass(Named)
+    assert type(y) is Named
+    y.sum().backward()
+    assert x.grad.tolist() == [2.0, 2.0]
+    base = tg.zeros(2)
+    base.as_subclass(Named).add_(1)
+    assert base.tolist() == [1.0, 1.0]
+    for call in (lambda: x.apply_(abs), lambda: x.set_(base)):
+        with pytest.raises(RuntimeError):
+            call()
+    with pytest.raises(RuntimeError, match="igamma"):
+        tg.igamma(x, x)
+    with pytest.raises(RuntimeError, match="int"):
+        tg.special.legendre_polynomial_p(x, tg.tensor([1, 2]))
+    tg.special.legendre_polynomial_p(x, 2).sum().backward()
+    assert x.grad.tolist() == [5.0, 5.0]
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("call", CALLS)
+def test_results_share_memory_with_an_operand_where_pytorch_s_do(call: str) -> None:
+    """So that a write to a result is seen, or not, where it is in PyTorch."""
+    import torch
+
+    if "unfold" in call or "as_strided" in call:
+        pytest.skip("copies of what overlaps")
+    found = []
+    for t in (tg, torch):
+        named = tensors(t, np.float32, gradients=False)
+        results = [r for r in run(t, call, named) if hasattr(r, "stride") and r.numel()]
+        found.append([
+            [name for name, x in named.items()
+             if hasattr(x, "stride") and np.shares_memory(x.numpy(), r.numpy())]
+            for r in results
+        ])  # fmt: skip
+    assert found[0] == found[1]
+
+
+def test_repeated_tensors_have_memory_of_their_own() -> None:
+    x = tg.arange(4.0)
+    for y in (x.repeat(3, 1), x.reshape(1, 1, 4).repeat(2, 3, 1), x.repeat(1), x.tile((2, 1)),
+              x.reshape(4, 1).repeat_interleave(3, 1), x.repeat_interleave(1)):  # fmt: skip
+        y[0] = 9
+    assert x.tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_results_along_a_dim_can_be_viewed() -> None:
+    x = tg.rand(2, 3, 4)
+    for dim in range(3):
+        for result in (x.kthvalue(2, dim), x.median(dim), x.mode(dim), x.max(dim), x.topk(1, dim)):
+            for part in result:
+                part.view(-1)
+
+
+def test_windows_side_by_side_are_a_view() -> None:
+    x = tg.arange(10.0)
+    x.unfold(0, 2, 3)[1] = -1
+    assert x.tolist() == [0, 1, 2, -1, -1, 5, 6, 7, 8, 9]
+    x.unfold(0, 3, 3)[0, 1] = 7
+    assert x[1].item() == 7
+
+
+def test_closed_forms_of_what_is_computed_in_loops() -> None:
+    x = tg.tensor([0.25, 1.0, 3.0], dtype=tg.float64)
+    one, two = tg.ones_like(x), tg.full_like(x, 2)
+    special = tg.special
+    exponential = -(-x).expm1()
+    pairs = [
+        (special.gammainc(one, x), exponential),
+        (special.gammaincc(two, x), (1 + x) * (-x).exp()),
+        (special.zeta(two, one), one * math.pi**2 / 6),
+        (special.zeta(two * 2, one), one * math.pi**4 / 90),
+        (special.erfcx(x), (x * x).exp() * x.erfc()),
+        (special.erfcx(-x), (x * x).exp() * (-x).erfc()),
+        (special.legendre_polynomial_p(x, 2), (3 * x * x - 1) / 2),
+        (special.chebyshev_polynomial_t(x, 3), 4 * x**3 - 3 * x),
+        (special.chebyshev_polynomial_u(x, 2), 4 * x * x - 1),
+        (special.hermite_polynomial_h(x, 3), 8 * x**3 - 12 * x),
+        (special.hermite_polynomial_he(x, 2), x * x - 1),
+        (special.laguerre_polynomial_l(x, two), 1 - 2 * x + x * x / 2),
+        (special.shifted_chebyshev_polynomial_t(x, 2), 2 * (2 * x - 1) ** 2 - 1),
+    ]
+    for got, wanted in pairs:
+        np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=2e-14)
+    ends = tg.tensor([0.0, math.inf, -math.inf, math.nan])
+    assert str(special.erfcx(ends).tolist()) == "[1.0, 0.0, inf, nan]"
+    assert special.gammainc(tg.ones(2), tg.tensor([0.0, math.inf])).tolist() == [0.0, 1.0]
+    assert math.isinf(special.zeta(tg.tensor(1.0), tg.tensor(2.0)).item())
+    assert special.legendre_polynomial_p(x, -1).tolist() == [0.0] * 3

@@ -9,6 +9,8 @@ from tracegraph.errors import GraphError, UnseenPathError
 from tracegraph.ir.serial import graph_from_data, graph_to_data
 from tracegraph.ir.text import parse_graph, print_graph
 from tracegraph.ir.verify import verify
+from tracegraph.ir.vocabulary import Vocabulary
+from tracegraph.ops.table import OPS
 from tracegraph.passes.pipeline import run_passes
 from tracegraph.runtime.interpreter import InterpreterProgram
 
@@ -38,6 +40,11 @@ graph @f(
 """
 
 
+VOCABULARY = Vocabulary(
+    {"versions": {n: op.version for n, op in OPS.items()}, "decompositions": []}, lambda *_: None
+)
+
+
 def graph():
     return parse_graph(TEXT)
 
@@ -53,8 +60,8 @@ def test_text_and_data_round_trip() -> None:
     text = print_graph(g)
     assert print_graph(parse_graph(text)) == text
     arrays: list[np.ndarray] = []
-    data = graph_to_data(g, lambda a: arrays.append(a) or len(arrays) - 1)
-    assert print_graph(graph_from_data(data, arrays)) == text
+    data = graph_to_data(g, lambda a: arrays.append(a) or len(arrays) - 1, lambda node: None)
+    assert print_graph(graph_from_data(data, arrays, VOCABULARY)) == text
 
 
 def test_the_arm_of_the_case_runs_and_others_stop_the_replay() -> None:
@@ -113,3 +120,70 @@ def test_faults_are_found(old: str, new: str, message: str) -> None:
     text = TEXT.replace(old, new)
     with pytest.raises(GraphError, match=message):
         verify(parse_graph(text))
+
+
+LOOPS = """\
+graph @f(%x: f32[3,2], %h: f32[2], %n: i64[]) -> (f32[2], f32[3,2], i64[]) {
+  %0, %1: f32[2], f32[3,2] = scan(%h, %x, %n; carried=1, scanned=1, length=3, reverse=false) {
+    body = graph @body(%c: f32[2], %s: f32[2], %m: i64[]) -> (f32[2], f32[2]) {
+      %0: f32[2] = add(%c, %s)
+      %1: f32[2] = mul(%0, %s)
+      return %0, %1
+    }
+  }
+  %2: i64[] = while_loop(%n, %n; carried=1) {
+    condition = graph @condition(%i: i64[], %m: i64[]) -> (b8[]) {
+      %0: i64[] = constant(value=100)
+      %1: b8[] = lt(%i, %0)
+      return %1
+    }
+    body = graph @body(%i: i64[], %m: i64[]) -> (i64[]) {
+      %0: i64[] = mul(%i, %m)
+      return %0
+    }
+  }
+  return %0, %1, %2
+}
+"""
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_loops_run(reverse: bool) -> None:
+    g = parse_graph(LOOPS.replace("reverse=false", f"reverse={str(reverse).lower()}"))
+    verify(g)
+    assert print_graph(parse_graph(print_graph(g))) == print_graph(g)
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    h = np.ones(2, np.float32)
+    last, ys, n = InterpreterProgram(g).run([x, h, np.asarray(3)], {})[0]
+    sums = h + np.cumsum(x[::-1] if reverse else x, 0)
+    np.testing.assert_array_equal(last, sums[-1])
+    np.testing.assert_array_equal(ys, (sums[::-1] if reverse else sums) * x)
+    assert n == 243
+
+
+def test_a_scan_of_nothing() -> None:
+    text = LOOPS.replace("f32[3,2]", "f32[0,2]").replace("length=3", "length=0")
+    g = parse_graph(text)
+    verify(g)
+    h = np.ones(2, np.float32)
+    last, ys, _ = InterpreterProgram(g).run([np.ones((0, 2), np.float32), h, np.asarray(3)], {})[0]
+    assert last.tolist() == [1, 1] and ys.shape == (0, 2) and ys.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("length=3", "length=2", "slices along its first dim"),
+        ("scanned=1", "scanned=7", "scanned is 7"),
+        ("carried=1, scanned", "carried=-1, scanned", "carried is -1"),
+        ("carried=1)", "carried=2)", "must give the types that are carried"),
+        ("return %0, %1\n    }", "return %1\n    }", "the header must give|first"),
+        ("(b8[]) {", "(i64[]) {", "one bool|header"),
+        ("reverse=false", "reverse=0", "reverse is a bool"),
+        ("condition = graph", "test = graph", "the regions are"),
+    ],
+)
+def test_faults_of_loops_are_found(old: str, new: str, message: str) -> None:
+    assert old in LOOPS
+    with pytest.raises(GraphError, match=message):
+        verify(parse_graph(LOOPS.replace(old, new)))

@@ -93,6 +93,45 @@ def test_batch_norm_follows_the_statistics(T: Any) -> None:
     )
 
 
+def test_batch_norm_of_an_empty_batch_learns_nothing(T: Any) -> None:
+    layer, x = T.nn.BatchNorm1d(2), T.zeros(0, 2, 3, requires_grad=True)
+    for training in (True, False):
+        y = layer.train(training)(x)
+        y.sum().backward()
+        assert tuple(y.shape) == tuple(x.grad.shape) == (0, 2, 3)
+    assert numbers(layer.running_mean) == [0, 0] and numbers(layer.running_var) == [1, 1]
+    assert numbers(layer.weight.grad) == [0, 0] and int(layer.num_batches_tracked) == 1
+
+
+def test_variances_of_a_normal_loss_may_have_one_dim_of_size_1(T: Any) -> None:
+    loss, x = T.nn.functional.gaussian_nll_loss, T.ones(4, 3)
+    for shape in ((1, 3), (4, 1), (4,), (4, 3)):
+        y = loss(x, x * 0, T.full(shape, 2.0), reduction="none")
+        assert numbers(y)[0] == pytest.approx([(math.log(2) + 0.5) / 2] * 3)
+    for shape in ((3, 1), (1, 1), (3,)):
+        with pytest.raises(ValueError, match="size"):
+            loss(x, x, T.ones(shape))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_fractional_pooling_of_one_picture_takes_the_first_samples(T: Any, dims: int) -> None:
+    x = T.arange(float(2 * 5**dims)).reshape(2, *[5] * dims)
+    samples = T.full((3, 2, dims), 0.3) + T.arange(3.0).reshape(3, 1, 1) / 5
+    pool = getattr(T.nn, f"FractionalMaxPool{dims}d")
+    one = pool(2, output_size=3, _random_samples=samples)(x)
+    first = pool(2, output_size=3, _random_samples=samples[:1])(x.unsqueeze(0))
+    assert numbers(one) == numbers(first[0])
+
+
+def test_what_changes_nothing_still_gives_memory_of_its_own(T: Any) -> None:
+    F, x = T.nn.functional, T.arange(16.0).reshape(1, 4, 2, 2)
+    for y in (F.max_pool2d(x, 1), F.adaptive_max_pool2d(x, 2), F.avg_pool2d(x, 1),
+              F.pixel_shuffle(x, 1), F.pixel_unshuffle(x, 1), F.interpolate(x, scale_factor=1),
+              F.pad(x, (0, 0)), F.adaptive_avg_pool2d(x, 2)):  # fmt: skip
+        y.zero_()
+    assert numbers(x.flatten()) == list(range(16))
+
+
 def test_a_blind_query_attends_to_nothing(T: Any) -> None:
     q, k = T.ones(2, 3, requires_grad=True), T.ones(4, 3)
     mask = T.tensor([[True, False, False, True], [False] * 4])

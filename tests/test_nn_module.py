@@ -390,6 +390,45 @@ def test_hooks_see_and_change_what_they_do_in_pytorch() -> None:
     assert len(mine) > 6
 
 
+def hooked_everywhere(T: Any) -> list[Any]:
+    """Return what hooks of all modules see, before and after they are removed."""
+    registry, seen = T.nn.modules.module, []
+    model = T.nn.Sequential(T.nn.Linear(2, 2, bias=False), T.nn.ReLU())
+    with T.no_grad():
+        model[0].weight.fill_(0.5)
+    model[0].register_forward_hook(lambda m, a, out: seen.append("own") or out * 2)
+    handles = [
+        registry.register_module_forward_pre_hook(
+            lambda m, a: seen.append(("before", type(m).__name__))
+        ),
+        registry.register_module_forward_hook(
+            lambda m, a, kw, out: seen.append((type(m).__name__, list(kw))), with_kwargs=True
+        ),
+        registry.register_module_full_backward_pre_hook(
+            lambda m, out: seen.append(("to", type(m).__name__, len(out)))
+        ),
+        registry.register_module_full_backward_hook(
+            lambda m, grads, out: seen.append(("from", type(m).__name__, grads[0].tolist()))
+        ),
+    ]
+    x = T.ones(1, 2, requires_grad=True)
+    model(x).sum().backward()
+    for handle in handles:
+        handle.remove()
+    model(x)
+    return [*seen, x.grad.tolist()]
+
+
+@pytest.mark.oracle
+def test_hooks_of_all_modules_run_before_a_modules_own() -> None:
+    import torch
+    import torch.nn.modules.module
+
+    found = hooked_everywhere(tg)
+    assert found == hooked_everywhere(torch)
+    assert found[-2] == "own" and found.count("own") == 2
+
+
 def test_hooks_are_removed_and_always_called() -> None:
     net = scaled(tg)(2)
     calls: list[str] = []

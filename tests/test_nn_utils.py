@@ -233,3 +233,77 @@ def test_norms_as_parametrisations(kind: str, norm: str) -> None:
     for module in (ours, theirs):
         module.zero_grad()
     compare(ours, theirs, (draw(shape),))
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("shape", [(3, 3), (5, 3), (3, 5)])
+@pytest.mark.parametrize("kind", [None, "matrix_exp", "cayley", "householder"])
+@pytest.mark.parametrize("from_here", [True, False])
+def test_orthogonal_parametrisation(shape: Any, kind: Any, from_here: bool) -> None:
+    import torch
+
+    ours, theirs = pair("Linear", shape[::-1])
+    for T, layer in ((tg, ours), (torch, theirs)):
+        T.nn.utils.parametrizations.orthogonal(layer, "weight", kind, use_trivialization=from_here)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    with torch.no_grad():
+        theirs.parametrizations.weight.original.add_(torch.eye(*shape) * 0.3 + 0.1)
+        copy_weights(theirs, ours)
+    compare(ours, theirs, (draw((2, shape[1])),))
+    if kind != "householder" and (kind or shape[0] == shape[1]):
+        w = ours.weight.detach()
+        gram = w @ w.mT if shape[0] < shape[1] else w.mT @ w
+        np.testing.assert_allclose(gram.numpy(), np.eye(min(shape)), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)])
+def test_an_orthogonal_weight_can_be_set_where_it_starts(shape: Any) -> None:
+    layer = tg.nn.utils.parametrizations.orthogonal(tg.nn.Linear(*shape[::-1]))
+    wanted = tg.nn.init.orthogonal_(tg.empty(shape))
+    layer.weight = wanted
+    np.testing.assert_allclose(layer.weight.detach().numpy(), wanted.numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="shape"):
+        layer.weight = tg.ones(2, 2)
+    for bad in (lambda: tg.nn.utils.parametrizations.orthogonal(tg.nn.Linear(2, 2), "bias"),
+                lambda: tg.nn.utils.parametrizations.orthogonal(tg.nn.Linear(2, 2), "none"),
+                lambda: tg.nn.utils.parametrizations.orthogonal(
+                    tg.nn.Linear(2, 2), orthogonal_map="other")):  # fmt: skip
+        with pytest.raises(ValueError):
+            bad()
+
+
+def test_orthogonal_init_is_traced_and_orthogonal() -> None:
+    for shape in ((4, 4), (6, 3), (3, 2, 4)):
+        w = tg.nn.init.orthogonal_(tg.empty(shape), gain=2.0).reshape(shape[0], -1)
+        gram = (w @ w.mT if w.shape[0] < w.shape[1] else w.mT @ w).numpy()
+        np.testing.assert_allclose(gram, 4 * np.eye(min(w.shape)), atol=1e-5)
+    traced = tg.trace(lambda x: x + tg.nn.init.orthogonal_(tg.empty(2, 2)), (tg.zeros(2, 2),))
+    drawn = [traced(tg.zeros(2, 2)).numpy() for _ in range(2)]
+    np.testing.assert_allclose(drawn[0] @ drawn[0].T, np.eye(2), atol=1e-6)
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d", "Linear"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batch_norm_is_folded_into_the_layer_before_it(kind: str, bias: bool) -> None:
+    args = (3, 4) if kind == "Linear" else (3, 4, 2)
+    layer, norm = getattr(tg.nn, kind)(*args, bias=bias), tg.nn.BatchNorm2d(4)
+    if kind == "Linear":
+        norm = tg.nn.BatchNorm1d(4)
+    for t in (norm.weight, norm.bias, norm.running_mean):
+        t.data.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    x = tg.randn(2, 3) if kind == "Linear" else tg.randn(2, 3, 5, 5)
+    fuse = tg.nn.utils.fuse_conv_bn_eval
+    options: Any = {"transpose": True} if "Transpose" in kind else {}
+    if kind == "Linear":
+        fuse = tg.nn.utils.fuse_linear_bn_eval
+    with pytest.raises(AssertionError):
+        fuse(layer, norm, **options)
+    fused = fuse(layer.eval(), norm.eval(), **options)
+    np.testing.assert_allclose(
+        fused(x).detach().numpy(), norm(layer(x)).detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+    assert fused.weight.requires_grad and (layer.bias is None) == (not bias)
+    assert tg.nn.utils.skip_init(tg.nn.Linear, 2, 3).weight.shape == (3, 2)

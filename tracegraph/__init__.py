@@ -22,6 +22,7 @@ from tracegraph.autograd.grad_mode import (
 )
 from tracegraph.constants import CONSTANTS as _CONSTANTS
 from tracegraph.devices import Device as device
+from tracegraph.devices import get_default_device, set_default_device
 from tracegraph.dtypes import (
     DType,
     bfloat16,
@@ -44,6 +45,7 @@ from tracegraph.dtypes import (
 )
 from tracegraph.functions import FUNCTIONS as _FUNCTIONS
 from tracegraph.legacy import TYPES as _TYPES
+from tracegraph.method_functions import METHOD_FUNCTIONS as _METHOD_FUNCTIONS
 from tracegraph.printing import set_printoptions
 from tracegraph.random import (
     Generator,
@@ -67,21 +69,37 @@ short, int, long = int16, int32, int64
 
 # `trace` of a matrix is reached through the lazy one, which traces functions.
 globals().update({name: f for name, f in _FUNCTIONS.items() if name != "trace"})
+globals().update(_METHOD_FUNCTIONS)
 globals().update(_TYPES)
 globals().update(_CONSTANTS)
 
 _LAZY = {
+    "GradScaler": "tracegraph.amp",
     "autocast": "tracegraph.amp",
+    "OutOfMemoryError": "tracegraph.cuda",
+    "compile": "tracegraph.compiling",
+    "get_autocast_cpu_dtype": "tracegraph.amp",
+    "is_autocast_cache_enabled": "tracegraph.amp",
+    "is_autocast_cpu_enabled": "tracegraph.amp",
+    "is_anomaly_enabled": "tracegraph.autograd.anomaly",
+    "set_anomaly_enabled": "tracegraph.autograd.anomaly",
+    "vmap": "tracegraph.func",
     "get_autocast_dtype": "tracegraph.amp",
     "get_autocast_gpu_dtype": "tracegraph.amp",
     "is_autocast_enabled": "tracegraph.amp",
+    **dict.fromkeys(("cond", "while_loop", "scan"), "tracegraph.control_flow"),
+    "Dim": "tracegraph.dims.declared",
+    **dict.fromkeys(("SymInt", "sym_max", "sym_min"), "tracegraph.dims.symint"),
     "trace": "tracegraph.tracing",
     "Traced": "tracegraph.tracing",
     "save": "tracegraph.archive",
     "load": "tracegraph.archive",
+    "host_call": "tracegraph.host_calls",
+    "verify_file": "tracegraph.verification",
+    "compare_files": "tracegraph.comparison",
     "optimize": "tracegraph.compiler",
-    "set_num_threads": "tracegraph.compiler",
-    "get_num_threads": "tracegraph.compiler",
+    "set_num_threads": "tracegraph.runtime.cpu.pool",
+    "get_num_threads": "tracegraph.runtime.cpu.pool",
 }
 _FUNCTIONAL = """adaptive_avg_pool1d alpha_dropout avg_pool1d bilinear celu celu_ channel_shuffle
     conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d
@@ -92,11 +110,18 @@ _LAZY.update(dict.fromkeys(_FUNCTIONAL.split(), "tracegraph.nn.functional"))
 _NATIVE = """adaptive_max_pool1d batch_norm embedding instance_norm native_batch_norm
     native_group_norm native_layer_norm"""
 _LAZY.update(dict.fromkeys(_NATIVE.split(), "tracegraph.nn.functional.native"))
+_SWITCHES = """are_deterministic_algorithms_enabled get_deterministic_debug_mode
+    get_float32_matmul_precision get_num_interop_threads
+    is_deterministic_algorithms_warn_only_enabled is_warn_always_enabled set_default_tensor_type
+    set_deterministic_debug_mode set_float32_matmul_precision set_flush_denormal
+    set_num_interop_threads set_warn_always use_deterministic_algorithms"""
+_LAZY.update(dict.fromkeys(_SWITCHES.split(), "tracegraph.switches"))
 _SUBMODULES = frozenset((
     "amp", "autograd", "cuda", "distributions", "errors", "fft", "fx", "jit",
-    "linalg", "models", "nn", "optim", "random", "special", "utils", "hub",
+    "library", "linalg", "models", "nn", "optim", "random", "special", "utils", "hub",
     "backends", "version", "testing", "onnx", "passes", "runtime", "ir", "return_types",
-    "signal",
+    "signal", "accelerator", "compiler", "distributed", "func", "multiprocessing", "profiler",
+    "serialization", "types",
 ))  # fmt: skip
 
 __all__ = [
@@ -106,13 +131,16 @@ __all__ = [
     "int16", "int32", "int64", "int8", "is_grad_enabled", "is_inference_mode_enabled",
     "manual_seed", "no_grad", "promote_types", "seed", "set_default_dtype", "set_grad_enabled",
     "set_printoptions", "set_rng_state", "uint16", "uint32", "uint64", "uint8",
-    *_FUNCTIONS, *_TYPES, *_LAZY,
+    "get_default_device", "set_default_device",
+    *_FUNCTIONS, *_METHOD_FUNCTIONS, *_TYPES, *_LAZY,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import what is public but not yet loaded."""
-    if name in _LAZY:
+    if name == "map":  # not for `import *`, where it would hide Python's
+        value = importlib.import_module("tracegraph.control_flow").map
+    elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     elif name in _SUBMODULES:
         try:

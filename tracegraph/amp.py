@@ -114,3 +114,18 @@ def get_autocast_dtype(device_type: str = "cuda") -> DType:
 def get_autocast_gpu_dtype() -> DType:
     """Return the dtype that PyTorch would compute in on a GPU."""
     return float16
+
+
+def is_autocast_cpu_enabled() -> bool:
+    """Whether autocast changes dtypes: never."""
+    return False
+
+
+def is_autocast_cache_enabled() -> bool:
+    """Whether casts of Parameters are kept: there are none."""
+    return False
+
+
+def get_autocast_cpu_dtype() -> DType:
+    """Return the dtype that PyTorch would compute in on a CPU."""
+    return bfloat16

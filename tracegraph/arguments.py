@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph import pytree
+from tracegraph.dims.symint import SymInt
 from tracegraph.tensors import Tensor
 
 SCALARS = (bool, int, float, str)
@@ -16,7 +17,7 @@ SCALARS = (bool, int, float, str)
 
 def is_leaf(value: Any) -> bool:
     """Whether a value is a leaf of nested inputs or outputs."""
-    return isinstance(value, (Tensor, np.ndarray, np.generic, *SCALARS))
+    return isinstance(value, (Tensor, np.ndarray, np.generic, SymInt, *SCALARS))
 
 
 def as_arguments(example_inputs: Any) -> tuple[Any, ...]:
@@ -32,9 +33,10 @@ def name_of(function: Any) -> str:
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:
-    target = function.forward if hasattr(function, "__tracegraph_state__") else function
+    if hasattr(function, "__tracegraph_state__"):
+        function = getattr(function, "forward", function)
     try:
-        return list(inspect.signature(target).parameters.values())
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return []
 

@@ -2,53 +2,126 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tracegraph.devices import Device, module_of, parse_device
-from tracegraph.errors import DeviceError
+from tracegraph.compiling import (  # noqa: F401
+    allow_in_graph,
+    assume_constant_result,
+    compile,
+    cudagraph_mark_step_begin,
+    disable,
+    is_compiling,
+    is_dynamo_compiling,
+    is_exporting,
+    list_backends,
+    reset,
+    set_stance,
+    substitute_in_graph,
+)
+from tracegraph.devices import Device, device_of, module_of, parse_device
+from tracegraph.errors import DeviceError, GuardError
+from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import Graph
 from tracegraph.runtime.interpreter import InterpreterProgram
+from tracegraph.storage import stamp
+from tracegraph.tensors import Tensor, storage_of, type_of
 
 RUNTIMES = ("interpreter",)
 
 
-class _Threads:
-    count = int(os.environ.get("TRACEGRAPH_NUM_THREADS", "0")) or os.cpu_count() or 1
-
-
-def set_num_threads(count: int) -> None:
-    """Set how many threads native programs use.
-
-    Raises:
-        ValueError: `count` is below 1.
-    """
-    if count < 1:
-        raise ValueError(f"set_num_threads expects a positive integer, got {count}")
-    _Threads.count = int(count)
-
-
-def get_num_threads() -> int:
-    """Return how many threads native programs use."""
-    return _Threads.count
-
-
-def optimize(graph: Graph, level: int = 1, *, report: Any = None, check: bool = False) -> Graph:
+def optimize(
+    graph: Graph, level: int | Sequence[str] = 1, *, report: Any = None, check: bool = False
+) -> Graph:
     """Return an optimised copy of a graph.
 
     Level 0 changes nothing, 1 runs exact passes (bit-identical results), 2 also decomposes and
-    fuses. `report` collects a row per pass: name, seconds, nodes before and after, changes.
+    fuses; names of passes run just these. `report` collects a row per pass: name, seconds, nodes
+    before and after, changes.
     """
     from tracegraph.passes.pipeline import run_passes
 
-    made = graph.copy()
-    run_passes(made, level, report=report, check=check)
+    with collector_paused():
+        made = graph.copy()
+        run_passes(made, level, report=report, check=check)
     return made
+
+
+class CompiledGraph:
+    """A graph made executable on one device, what depends on State only computed ahead.
+
+    That part, the prologue, runs when State that it reads was written or replaced since the last
+    call; and for each call where memory may change unseen (see `storage.stamp`).
+    """
+
+    def __init__(self, graph: Graph, device: Device, level: int) -> None:
+        from tracegraph.passes.prologue import split_prologue
+
+        main = optimize(graph, level)
+        early = split_prologue(main) if level else Graph()
+        xp = module_of(device)
+        self._device = device
+        self._main = InterpreterProgram(main, xp)
+        self._early = InterpreterProgram(early, xp)
+        self._types = {name: node.types[0] for name, node in graph.states.items()}
+        self._sources = tuple(early.states)
+        self._names = tuple(name for name in main.states if name in graph.states)
+        self._made = tuple(name for name in main.states if name not in graph.states)
+        # Stamps of the sources and what was computed from them; replaced as one, never changed,
+        # so that threads need no lock: two that find it stale both compute.
+        self._kept: tuple[Any, dict[str, Any]] = (None, {})
+
+    def run(
+        self, inputs: Sequence[Any], state: Mapping[str, Tensor]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the outputs and the new contents of what the graph writes, as fresh arrays.
+
+        Raises:
+            OpError: an op failed; the sentence names op, operands and the user's line.
+            GuardError: State has another type than it had when it was traced.
+        """
+        arrays = {name: self._array(name, state[name]) for name in self._names}
+        if self._made:
+            arrays.update(self._prologue(state))
+        return self._main.run(inputs, arrays)
+
+    def _prologue(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        tensors = [state[name] for name in self._sources]
+        stamps = _stamps(tensors)
+        known, arrays = self._kept
+        if stamps is not None and known == stamps:
+            return arrays
+        sources = {name: self._array(name, state[name]) for name in self._sources}
+        made, _ = self._early.run((), sources)
+        arrays = dict(zip(self._made, made, strict=True))
+        unchanged = stamps is not None and stamps == _stamps(tensors)
+        self._kept = (stamps, arrays) if unchanged else (None, {})
+        return arrays
+
+    def _array(self, name: str, t: Tensor) -> Any:
+        data, known = t._data, self._types[name]
+        if data.shape != known.shape or data.dtype != known.dtype.np:
+            raise GuardError(
+                f"{name} was {known} when it was traced and is {type_of(t)} now; trace again, or "
+                "put back a tensor of that type"
+            )
+        return data if device_of(data) == self._device else self._device.place(data)
+
+
+def _stamps(tensors: Sequence[Tensor]) -> list[Any] | None:
+    """What stays equal while all tensors hold what they do; None where that cannot be known."""
+    stamps: list[Any] = []
+    for t in tensors:
+        known = stamp(storage_of(t))
+        if known is None:
+            return None
+        stamps += known, t._chain
+    return stamps
 
 
 def make_program(
     graph: Graph, device: Any = "cpu", runtime: str | None = None, level: int = 1
-) -> InterpreterProgram:
+) -> CompiledGraph:
     """Return a graph made executable on a device.
 
     Raises:
@@ -57,4 +130,5 @@ def make_program(
     wanted: Device = parse_device(device)
     if runtime not in (None, *RUNTIMES):
         raise DeviceError(f"no runtime {runtime!r}; there are: {', '.join(RUNTIMES)}")
-    return InterpreterProgram(optimize(graph, level), module_of(wanted))
+    with collector_paused():
+        return CompiledGraph(graph, wanted, level)

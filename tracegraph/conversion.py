@@ -5,6 +5,7 @@ What leaves the graph for Python (`item`, `bool`, `numpy`, ...) tells an active 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,51 +14,83 @@ from tracegraph import modes
 from tracegraph.api import shape
 from tracegraph.api.promotion import cast
 from tracegraph.devices import device_of, parse_device
+from tracegraph.dims.shapes import hints
+from tracegraph.dims.symint import fix
 from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
 from tracegraph.engine import clone, move
 from tracegraph.errors import AutogradError, DTypeError, OpError
 from tracegraph.leaves import is_leaf, requires_grad
+from tracegraph.storage import SymbolicArray, bare, lend, unseen_of
 from tracegraph.tape import make_leaf
 from tracegraph.tensors import (
     Size,
     Tensor,
+    shell,
+    storage_of,
     type_of,
     wrap,
     xp_of,
 )
 
+# Elements of a list that a trace guards one by one.
+_MAX_GUARDS = 64
 
-def leave_graph(t: Tensor, how: str) -> None:
-    """Tell an active trace that a value leaves the graph for Python.
+
+def leave_graph(t: Tensor, how: str) -> Any:
+    """Return the array that Python reads where a value leaves the graph; a trace is told.
 
     Raises:
-        BakeError: a trace is running and the value depends on it.
+        BakeError: a trace is running that does not allow this value to be frozen.
     """
     if modes.recording:
         recorder = modes.RECORDER.get()
         if recorder is not None:
-            value = t._data.item() if t._data.size == 1 else f"array of shape {t._data.shape}"
-            recorder.bake(t, how, value)
+            return recorder.bake(t, how)
+    return t._data
+
+
+def decided(t: Tensor, outcome: Any) -> Any:
+    """Return a bool or int that was read from a tensor, after an active trace has noted it."""
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.decide(t, outcome)
+    return outcome
 
 
 def item(self: Tensor) -> Any:
     """Return the only element as a Python number.
 
+    In a trace a bool or integer becomes a guard: replays must find the same.
+
     Raises:
         OpError: there is not exactly one element.
-        BakeError: a trace is running.
+        BakeError: a trace is running and the element is a float.
     """
-    leave_graph(self, "item()")
     if self._data.size != 1:
         raise OpError(f"a Tensor with {self._data.size} elements cannot be converted to Scalar")
-    value = self._data.item()
-    return float(value) if type_of(self).dtype.kind == FLOAT_KIND else value
+    if type_of(self).dtype.kind != FLOAT_KIND:
+        return decided(self, self._data.item())
+    return float(leave_graph(self, "item()").item())
 
 
 def tolist(self: Tensor) -> Any:
-    """Return nested lists of Python numbers."""
-    leave_graph(self, "tolist()")
-    data = self._data
+    """Return nested lists of Python numbers.
+
+    In a trace a few bools or integers become guards: replays must find the same.
+
+    Raises:
+        BakeError: a trace is running, and the elements are floats or many.
+    """
+    data = bare(self._data)
+    if modes.recording and type_of(self).dtype.kind != FLOAT_KIND and data.size <= _MAX_GUARDS:
+        for n in self._data.shape:
+            fix(n)
+        flat = self.reshape(-1)
+        for i in range(data.size):
+            item(flat[i])
+    else:
+        data = leave_graph(self, "tolist()")
     if type_of(self).dtype.kind == FLOAT_KIND and data.dtype.kind == "V":
         data = data.astype(np.float32)
     return data.tolist()
@@ -74,15 +107,18 @@ def numpy(self: Tensor, *, force: bool = False) -> Any:
         raise AutogradError(
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
-    leave_graph(self, "numpy()")
-    if xp_of(self._data) is not np:
+    data = leave_graph(self, "numpy()")
+    if xp_of(data) is not np:
         if not force:
             raise TypeError(
                 "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the "
                 "tensor to host memory first."
             )
-        return self._data.get()
-    return self._data
+        return data.get()
+    if data is not self._data:
+        data.flags.writeable = False  # a write would not reach the graph
+        return data
+    return lend(storage_of(self), data)
 
 
 def to_array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> Any:
@@ -99,42 +135,38 @@ def to_bool(self: Tensor) -> bool:
             + ("no values" if self._data.size == 0 else "more than one value")
             + " is ambiguous"
         )
-    leave_graph(self, "bool()")
-    return bool(self._data.item())
+    return decided(self, bool(self._data.item()))
 
 
 def to_int(self: Tensor) -> int:
     """The only element as an int."""
-    leave_graph(self, "int()")
-    return int(self._data.item())
+    return decided(self, int(self._data.item()))
 
 
 def to_float(self: Tensor) -> float:
     """The only element as a float."""
-    leave_graph(self, "float()")
-    return float(self._data.item())
+    return float(leave_graph(self, "float()").item())
 
 
 def to_index(self: Tensor) -> int:
     """The only element as an index."""
     if type_of(self).dtype.kind == FLOAT_KIND or self._data.size != 1:
         raise TypeError("only integer tensors of a single element can be converted to an index")
-    leave_graph(self, "index()")
-    return int(self._data.item())
+    return decided(self, int(self._data.item()))
 
 
 def length(self: Tensor) -> int:
     """The size of the first dim."""
     if not self._data.shape:
         raise TypeError("len() of a 0-d tensor")
-    return int(self._data.shape[0])
+    return fix(self._data.shape[0])
 
 
 def iterate(self: Tensor) -> Any:
     """Iterate over the first dim."""
     if not self._data.shape:
         raise TypeError("iteration over a 0-d tensor")
-    return iter([self[i] for i in range(self._data.shape[0])])
+    return iter([self[i] for i in range(fix(self._data.shape[0]))])
 
 
 def contains(self: Tensor, value: Any) -> bool:
@@ -180,7 +212,7 @@ def view(self: Tensor, *size: Any) -> Tensor:
     wanted = shape.infer_shape(self._data.size, shape.requested(size))
     if not self._data.flags.c_contiguous and xp_of(self._data) is np:
         try:
-            np.reshape(self._data, wanted, copy=False)
+            np.reshape(bare(self._data), hints(wanted), copy=False)
         except ValueError:
             raise OpError(
                 "view size is not compatible with input tensor's size and stride (at least one "
@@ -196,9 +228,17 @@ def size(self: Tensor, dim: int | None = None) -> Any:
 
 def stride(self: Tensor, dim: int | None = None) -> Any:
     """Return steps between elements along each dim, in elements."""
-    item_bytes = self._data.dtype.itemsize
-    steps = tuple(s // item_bytes for s in self._data.strides)
+    steps = _strides(self._data)
     return steps if dim is None else steps[dim]
+
+
+def _strides(data: Any) -> tuple[int, ...]:
+    if data.__class__ is SymbolicArray:
+        if data.flags.c_contiguous:
+            return tuple(math.prod(data.shape[i + 1 :]) for i in range(data.ndim))
+        for n in data.shape:  # the steps of a view follow from sizes that it does not know
+            fix(n)
+    return tuple(s // data.dtype.itemsize for s in bare(data).strides)
 
 
 def deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
@@ -219,6 +259,17 @@ def deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
     return out
 
 
+def shallow_copy(self: Tensor) -> Tensor:
+    """Return another tensor over the same memory, a leaf where this is one."""
+    out = shell(self)
+    out._node, out._lineage = None, None
+    out.__class__ = type(self)
+    if requires_grad(self):
+        make_leaf(out)
+    out.__dict__.update(self.__dict__)
+    return out
+
+
 def _rebuild(cls: type[Tensor], array: Any, requires_grad: bool, extra: dict[str, Any]) -> Tensor:
     out = cls.__new__(cls) if cls is not Tensor else wrap(None)
     out._data = array
@@ -230,14 +281,19 @@ def _rebuild(cls: type[Tensor], array: Any, requires_grad: bool, extra: dict[str
 
 def reduce_ex(self: Tensor, protocol: Any) -> Any:
     """What pickle keeps: array, leaf state, attributes."""
-    leave_graph(self, "pickle")
-    return (_rebuild, (type(self), self._data, requires_grad(self), dict(self.__dict__)))
+    data = leave_graph(self, "pickle")
+    return (_rebuild, (type(self), data, requires_grad(self), dict(self.__dict__)))
 
 
 def to_dlpack(self: Tensor, **options: Any) -> Any:
     """Export through the DLPack protocol."""
-    leave_graph(self, "dlpack")
-    return self._data.__dlpack__(**options)
+    data = leave_graph(self, "dlpack")
+    if data is not self._data:
+        return data.__dlpack__(**options)
+    if xp_of(data) is np:
+        return lend(storage_of(self), data).__dlpack__(**options)
+    unseen_of(storage_of(self)).borrowed = True
+    return data.__dlpack__(**options)
 
 
 def formatted(self: Tensor, spec: str) -> str:

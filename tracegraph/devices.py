@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from tracegraph.errors import DeviceError
-from tracegraph.storage import AbstractArray
+from tracegraph.storage import AbstractArray, SymbolicArray
 
 
 class Device:
@@ -45,6 +46,14 @@ class Device:
         inner = f"type='{self.type}'" + ("" if self.index is None else f", index={self.index}")
         return f"device({inner})"
 
+    def __enter__(self) -> Device:
+        """Make this the device that new tensors are made on."""
+        _DEFAULTS.set((self, *_DEFAULTS.get()))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _DEFAULTS.set(_DEFAULTS.get()[1:])
+
     def place(self, array: Any) -> Any:
         """Return a copy of an array in this device's memory."""
         if self.type == "cpu":
@@ -55,6 +64,27 @@ class Device:
 
 
 _CPU = Device("cpu")
+_DEFAULTS: Final[ContextVar[tuple[Device, ...]]] = ContextVar("devices", default=())
+
+
+def get_default_device() -> Device:
+    """Return the device that tensors are made on where a program names none."""
+    defaults = _DEFAULTS.get()
+    return defaults[0] if defaults else _CPU
+
+
+def set_default_device(device: Any) -> None:
+    """Set the device that tensors are made on where a program names none; None is the CPU.
+
+    Raises:
+        DeviceError: an unknown device type.
+    """
+    _DEFAULTS.set((parse_device(device), *_DEFAULTS.get()[1:]))
+
+
+def device_for_new(spec: Any) -> Device:
+    """Return the Device for a new tensor: that of a spec, or the default one."""
+    return get_default_device() if spec is None else parse_device(spec)
 
 
 def parse_device(spec: Any) -> Device:
@@ -74,6 +104,8 @@ def device_of(array: Any) -> Device:
     """Return the Device that an array lives on."""
     if isinstance(array, (np.ndarray, np.generic, AbstractArray)):
         return _CPU
+    if isinstance(array, SymbolicArray):
+        return device_of(array.array)
     return Device("cuda", int(array.device.id))
 
 

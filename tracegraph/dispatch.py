@@ -13,16 +13,19 @@ from typing import Any, Final
 import numpy as np
 
 from tracegraph import modes
-from tracegraph.dtypes import FLOAT_KIND
-from tracegraph.errors import AutogradError, DeviceError, OpError, TraceGraphError
+from tracegraph.computing import compute, operand_types
+from tracegraph.dims.shapes import hints
+from tracegraph.dims.symint import SymInt, traces_sizes
+from tracegraph.dtypes import FLOAT_KIND, DType, int64
+from tracegraph.errors import AutogradError, OpError, TraceError
 from tracegraph.ops.core import Op
-from tracegraph.ops.table import OPS, run_op
-from tracegraph.storage import AbstractArray, Storage
+from tracegraph.ops.table import OPS
+from tracegraph.storage import AbstractArray, Storage, bare, sized
 from tracegraph.tape import AccumulateGrad, record_node
-from tracegraph.tensor_type import TensorType
 from tracegraph.tensors import (
     Tensor,
     count_write,
+    dtype_of_data,
     lineage_of,
     shell,
     storage_of,
@@ -35,19 +38,7 @@ from tracegraph.tensors import (
 _OVERWRITE: Final = OPS["overwrite"]
 _RESHAPE: Final = OPS["reshape"]
 _COPY: Final = OPS["copy"]
-
-
-def operand_types(args: Sequence[Any]) -> list[TensorType]:
-    """Types of operands; a Python scalar counts as a 0-d tensor of the first tensor's dtype."""
-    dtype = next((type_of(a).dtype for a in args if isinstance(a, Tensor)), None)
-    types = []
-    for a in args:
-        if isinstance(a, Tensor):
-            types.append(type_of(a))
-        elif a is not None:
-            assert dtype is not None
-            types.append(TensorType(dtype, ()))
-    return types
+_DETACHED: Final = (OPS["detach"], ())
 
 
 def dispatch(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
@@ -74,8 +65,10 @@ def dispatch(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         results: Any = tuple(map(AbstractArray, op.infer(operand_types(args), attrs)))
         if len(op.results) == 1 and len(results) == 1:
             results = results[0]
+    elif modes.recording and _is_sized(op):
+        return _sized(op, args, attrs, history)
     else:
-        results = _compute(op, args, datas, attrs, foreign or not datas)
+        results = compute(op, args, datas, attrs, foreign or not datas)
         if op.view:
             return _finish(op, args, attrs, [_view(op, args[0], attrs, results)], history)
     if results.__class__ is tuple:
@@ -83,6 +76,48 @@ def dispatch(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         _finish(op, args, attrs, outs, history)
         return tuple(outs)
     return _finish(op, args, attrs, [wrap(results)], history)
+
+
+def _is_sized(op: Op) -> bool:
+    """Whether a trace in this context has symbolic sizes, or gets one by this op."""
+    if op.counted:
+        return modes.RECORDER.get() is not None
+    return bool(modes.sizes) and traces_sizes()
+
+
+def _sized(op: Op, args: Sequence[Any], attrs: dict[str, Any], history: bool) -> Any:
+    """As `dispatch`, in a trace with symbolic sizes: kernels get hints, types keep the symbols."""
+    if any(a.__class__ is SymInt for a in args):
+        dtype = next((type_of(a).dtype for a in args if isinstance(a, Tensor)), int64)
+        args = [size_tensor(a, dtype) if a.__class__ is SymInt else a for a in args]
+        history = history or any(isinstance(a, Tensor) and a._node is not None for a in args)
+    datas = [bare(a._data) if isinstance(a, Tensor) else a for a in args]
+    if not op.counted:  # the rule first: its sentences are about the symbolic sizes
+        types = op.infer(operand_types(args), attrs)
+    results = compute(op, args, datas, {name: hints(v) for name, v in attrs.items()}, True)
+    arrays = results if results.__class__ is tuple else (results,)
+    if op.counted:
+        if attrs["count"] == -1:
+            found = modes.RECORDER.get().sizes.found(op.name, arrays[-1].shape[0])
+            attrs = {**attrs, "count": found}
+        types = op.infer(operand_types(args), attrs)
+    for known, array in zip(types, arrays, strict=True):
+        if hints(known.shape) != array.shape:
+            raise TraceError(f"{op.name} gave {array.shape} where its type rule says {known}")
+    made = list(map(sized, types, arrays))
+    if op.view:
+        return _finish(op, args, attrs, [_view(op, args[0], attrs, made[0])], history)
+    outs = list(map(wrap, made))
+    first = _finish(op, args, attrs, outs, history)
+    return tuple(outs) if results.__class__ is tuple else first
+
+
+def size_tensor(size: Any, dtype: DType) -> Tensor:
+    """Return a symbolic size as a 0-d tensor."""
+    value: Tensor = dispatch(OPS["dim_value"], (), {"value": size})
+    if dtype is not int64:
+        value = dispatch(OPS["cast"], (value,), {"dtype": dtype})
+    return value
 
 
 def _finish(
@@ -98,60 +133,13 @@ def _finish(
 
 
 def _carries_gradient(outs: Sequence[Tensor]) -> bool:
-    return len(outs) > 1 or type_of(outs[0]).dtype.kind == FLOAT_KIND
-
-
-def _compute(
-    op: Op, args: Sequence[Any], datas: list[Any], attrs: dict[str, Any], foreign: bool
-) -> Any:
-    """Return array(s): the kernel's result; errors name op and operand types."""
-    xp: Any = _common_xp(op, datas) if foreign else np
-    kernel = op.kernel
-    try:
-        try:
-            results = (
-                run_op(op, xp, *datas, **attrs) if kernel is None else kernel(xp, *datas, **attrs)
-            )
-        except RuntimeWarning:
-            with np.errstate(all="ignore"):
-                results = run_op(op, xp, *datas, **attrs)
-    except (TraceGraphError, IndexError, ZeroDivisionError, MemoryError):
-        raise
-    except Exception as error:
-        op.infer(operand_types(args), attrs)
-        shown = ", ".join(map(str, operand_types(args)))
-        raise OpError(f"{op.name} failed on operands {shown}: {error}") from error
-    if results.__class__ is np.ndarray:
-        return results
-    if results.__class__ is tuple or results.__class__ is list:
-        return tuple([xp.asarray(r) for r in results])
-    return np.asarray(results) if xp is np else results
-
-
-def _common_xp(op: Op, datas: list[Any]) -> Any:
-    """Return the array module of mixed operands; moves 0-d CPU operands beside GPU ones."""
-    arrays = [d for d in datas if hasattr(d, "__array_interface__") or hasattr(d, "get")]
-    if not arrays:
-        return modes.XP.get()
-    modules = {xp_of(d) for d in arrays}
-    if len(modules) == 1:
-        return modules.pop()
-    gpu = next(x for x in modules if x is not np)
-    for i, d in enumerate(datas):
-        if isinstance(d, np.ndarray):
-            if d.ndim:
-                raise DeviceError(
-                    f"{op.name}: expected all tensors to be on the same device, but found at "
-                    "least two devices, cuda:0 and cpu! Move them with .to(device)"
-                )
-            datas[i] = gpu.asarray(d)
-    return gpu
+    return len(outs) > 1 or dtype_of_data(outs[0]._data).kind == FLOAT_KIND
 
 
 def _view(op: Op, source: Tensor, attrs: dict[str, Any], array: Any) -> Tensor:
     """Return the result of a view op as a Tensor that shares storage and lineage with `source`."""
     out = wrap(array)
-    if op is _RESHAPE and not _shares(source._data, array):
+    if op is _RESHAPE and not _shares(bare(source._data), bare(array)):
         return out
     storage = source._storage
     if storage is None:
@@ -278,8 +266,23 @@ def passed_on(t: Tensor) -> Tensor:
     return other
 
 
+def alias(t: Tensor, source: Tensor) -> Tensor:
+    """Let a tensor without history stand for the memory of `source`; a trace notes the difference.
+
+    In a trace it is a view by `detach`: reads end gradients, writes leave them as they are.
+    """
+    t._storage, t._chain = storage_of(source), source._chain
+    recorder = modes.RECORDER.get() if modes.recording else None
+    if recorder is not None:
+        recorder.value_of(source)
+        if type_of(source).dtype.kind == FLOAT_KIND and t._chain[-1:] != (_DETACHED,):
+            t._chain = (*t._chain, _DETACHED)
+    return t
+
+
 def put(target: Any, source: Any) -> None:
     """Copy array to array, refusing memory that several elements share."""
+    target, source = bare(target), bare(source)
     if target.__class__ is np.ndarray and source.__class__ is np.ndarray:
         if target.size and (not target.flags.writeable or _overlaps_itself(target)):
             _refuse_shared(target)

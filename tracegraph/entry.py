@@ -5,73 +5,53 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tracegraph import pytree
 from tracegraph.compiler import make_program
+from tracegraph.conversion import to
 from tracegraph.devices import device_of, parse_device
-from tracegraph.dispatch import put
-from tracegraph.errors import GuardError, SignatureError, StateError
+from tracegraph.dispatch import assign, put
+from tracegraph.eager_replay import graded_sources, replay_on_tensors, tracing, wants_tensors
+from tracegraph.errors import GuardError
+from tracegraph.held_state import Trainable, check_type, load_state, moved
 from tracegraph.ir.graph import Graph
+from tracegraph.report import Report, report_on
+from tracegraph.signature import Hyper, Signature, bind, checked, is_leaf
 from tracegraph.state import Place
-from tracegraph.tensor_type import TensorType
-from tracegraph.tensors import Tensor, storage_of, type_of, wrap, xp_of
+from tracegraph.tensors import Tensor, storage_of, wrap
+from tracegraph.variants import Variant, check_value, choose
+from tracegraph.watching import Watch
 
 
-class LeafSpec(NamedTuple):
-    """One input leaf: a tensor of a type, or a Python value that the trace relied on."""
-
-    name: str
-    type: TensorType | None
-    value: Any
-
-
-class Hyper(NamedTuple):
-    """A hyper-parameter: a scalar input with a default; `read` gives the present value."""
-
-    name: str
-    default: float
-    read: Callable[[], float] | None = None
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a call takes and gives.
-
-    `names` of arguments (`positional` of them by place), the `inputs` tree over `specs`, and the
-    `outputs` tree over `results` ({"value": i} is graph output i, {"constant": v} a Python value).
-    """
-
-    names: tuple[str, ...]
-    positional: int
-    inputs: pytree.Tree
-    specs: tuple[LeafSpec, ...]
-    outputs: pytree.Tree
-    results: tuple[dict[str, Any], ...]
-
-    def __str__(self) -> str:
-        return f"({', '.join(f'{s.name}: {s.type or repr(s.value)}' for s in self.specs)})"
-
-
-def is_leaf(value: Any) -> bool:
-    """Whether a value is a leaf of nested inputs."""
-    return isinstance(value, (Tensor, np.ndarray, np.generic, bool, int, float, str)) or hasattr(
-        value, "__cuda_array_interface__"
-    )
+def _result(described: dict[str, Any], given: list[Tensor]) -> Any:
+    """One leaf of the outputs: a tensor, a Python number that follows from sizes, a constant."""
+    if "value" not in described:
+        return described["constant"]
+    t = given[described["value"]]
+    return t.item() if "number" in described else t
 
 
 class Program:
-    """An entry point made executable on one device by one runtime. Call it like the entry."""
+    """An entry point made executable on one device by one runtime. Call it like the entry.
+
+    It computes values without gradients, whatever requires one.
+    """
 
     def __init__(self, entry: EntryPoint, device: Any, runtime: str | None, level: int) -> None:
         self.entry = entry
         self.device = parse_device(device)
-        self._program = make_program(entry.graph, device, runtime, level)
+        self._how = (runtime, level)
+        self._make()
+
+    def _make(self) -> None:
+        self._graph = self.entry.graph
+        self._program = make_program(self._graph, self.device, *self._how)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Replay: check inputs, run, commit State, return outputs on this device.
@@ -80,6 +60,10 @@ class Program:
             SignatureError: inputs differ from the signature.
             GuardError: something that the trace relied on has changed.
         """
+        if tracing():
+            return self.entry(*args, **kwargs)
+        if self._graph is not self.entry.graph:  # an example was added
+            self._make()
         return self.entry.replay(self._program, self.device, args, kwargs)
 
 
@@ -99,10 +83,46 @@ class EntryPoint:
         self._held = dict(state)
         self.hypers = list(hypers)
         self.classes: dict[str, type] = {}
-        self.training_flags: list[tuple[str, Any, bool]] = []
-        self.traced_modes: list[bool] = []
+        self.variants = [Variant({}, {})]
+        self.mode: bool | None = None  # of a loaded file: train or eval
+        self.watch: Watch | None = None  # of live traces: the Python values that are frozen
+        self.told: dict[str, Any] = {}  # of a loaded file: what its report says of the trace
+        self.trainable = Trainable()  # of a loaded file
+        self.examples: list[Any] = []  # arguments of calls: those of the trace
+        self.tensor_programs: dict[str, Any] = {}
+        self.lock = threading.RLock()
         self._programs: dict[tuple[str, str | None], Program] = {}
-        self._lock = threading.RLock()
+        self._graded: tuple[Graph | None, set[str], tuple[str, ...]] = (None, set(), ())
+
+    @property
+    def modes(self) -> list[bool]:
+        """The modes in which it was traced: True is train, False eval; none without modules."""
+        return [m for m in dict.fromkeys(v.mode for v in self.variants) if m is not None]
+
+    @property
+    def training(self) -> bool | None:
+        """The mode of a loaded file that a larger trace relies on."""
+        return self.mode
+
+    @property
+    def graded(self) -> set[str]:
+        """Names of the inputs and State that gradients of the results can reach."""
+        return self.reached()[0]
+
+    def reached(self) -> tuple[set[str], tuple[str, ...]]:
+        """Return `graded`, and the State in it."""
+        graph, names, states = self._graded
+        if graph is not self.graph:
+            graph = self.graph
+            names = graded_sources(graph)
+            states = tuple(n for n in graph.states if n in names)
+            self._graded = (graph, names, states)
+        return names, states
+
+    def hold(self, state: Mapping[str, Tensor]) -> None:
+        """Replay from these tensors from now on; programs are made again."""
+        self._held = dict(state)
+        self._programs.clear()
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -116,7 +136,7 @@ class EntryPoint:
             container = place.container
             now = container.get(place.key) if container.__class__ is dict else place.read()
             if now is not held[name]:
-                held[name] = _moved(name, place, held[name], now)
+                held[name] = moved(name, place, held[name], now)
         for name, places in self.shared.items():
             if any(place.read() is not t for place, t in places):
                 raise GuardError(
@@ -125,17 +145,33 @@ class EntryPoint:
                 )
         return held
 
+    def checked_state(self) -> dict[str, Tensor]:
+        """Return State by name, which has the types that it had when it was traced.
+
+        Raises:
+            GuardError: it has not.
+        """
+        state = self.state
+        for name, node in self.graph.states.items():
+            check_type(name, state[name], node.types[0])
+        return state
+
     def program(self, device: Any = "cpu", runtime: str | None = None, level: int = 1) -> Program:
         """Return this entry as a Program on a device and runtime ("interpreter")."""
         return Program(self, device, runtime, level)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Replay on the best runtime at hand, on the device where State (or the first input) is."""
+        """Replay on the best runtime at hand, on the device where State (or the first input) is.
+
+        Where an input or State requires a gradient, the outputs can be differentiated.
+        """
         device = self._home(args)
+        if wants_tensors(self, args, kwargs):
+            return replay_on_tensors(self, device, args, kwargs)
         key = (str(device), None)
         program = self._programs.get(key)
         if program is None:
-            with self._lock:
+            with self.lock:
                 program = self._programs.setdefault(key, self.program(device))
         return program(*args, **kwargs)
 
@@ -149,75 +185,58 @@ class EntryPoint:
 
     def replay(self, program: Any, device: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run a compiled program of this entry and commit what it writes."""
-        for path, module, flag in self.training_flags:
-            if module.training != flag:
-                raise GuardError(
-                    f"module {path or 'self'!r} was in {'train' if flag else 'eval'} mode when it "
-                    f"was traced and is in {'eval' if flag else 'train'} mode now; trace it again "
-                    f"in this mode, or call .{'train' if flag else 'eval'}() first"
-                )
         arrays, given, hypers = self._arguments(device, args, kwargs)
         if not self.graph.writes:
-            states = {n: self._on(device, t) for n, t in self.state.items()}
-            outputs, _ = program.run([*arrays, *hypers], states)
-            return self._results(outputs)
-        with self._lock:
-            states = {n: self._on(device, t) for n, t in self.state.items()}
-            outputs, writes = program.run([*arrays, *hypers], states)
-            self._commit(writes, given)
-        return self._results(outputs)
-
-    def _on(self, device: Any, t: Tensor) -> Any:
-        data = t._data
-        return data if device_of(data) == device else device.place(data)
+            outputs, _ = program.run([*arrays, *hypers], self.state)
+            return self.results(map(wrap, outputs))
+        with self.lock:
+            outputs, writes = program.run([*arrays, *hypers], self.state)
+            self.commit(writes, given)
+        return self.results(map(wrap, outputs))
 
     def _arguments(
         self, device: Any, args: Any, kwargs: dict[str, Any]
     ) -> tuple[list[Any], dict[str, Any], list[Any]]:
         """Check a call against the signature; returns arrays, given leaves by name, hypers."""
-        values = {h.name: kwargs.pop(h.name) for h in self.hypers if h.name in kwargs}
-        leaves = pytree.match(self.signature.inputs, self._bind(args, kwargs), is_leaf, "input")
-        arrays, given = [], {}
-        for leaf, spec in zip(leaves, self.signature.specs, strict=True):
-            if spec.type is None:
-                if type(leaf) is not type(spec.value) or leaf != spec.value:
-                    raise SignatureError(
-                        f"argument {spec.name}: the trace was made for the value {spec.value!r}, "
-                        f"got {leaf!r}; trace again with that value, or pass a tensor"
-                    )
-                continue
-            arrays.append(_checked(leaf, spec, device))
-            given[spec.name] = leaf
-        hypers = [
-            np.asarray(values.get(h.name, h.default if h.read is None else h.read()), np.float64)
-            for h in self.hypers
-        ]
+        given, values, variant = self.match(args, kwargs)
+        arrays = [_array_of(leaf, device) for leaf in given.values()]
+        numbers = ((h.value() if values[h.name] is None else values[h.name]) for h in self.hypers)
+        hypers = [np.asarray(number, np.float64) for number in numbers]
+        if len(self.variants) > 1:
+            hypers.append(np.asarray(variant, np.int64))
         if device.type != "cpu":
             hypers = [device.place(h) for h in hypers]
         return arrays, given, hypers
 
-    def _bind(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        names = self.signature.names
-        if len(args) > len(names):
-            raise SignatureError(
-                f"{self.graph.name} takes {len(names)} arguments {self.signature}, got {len(args)}"
-            )
-        bound = dict(zip(names, args, strict=False))
-        for name, value in kwargs.items():
-            if name not in names:
-                known = ", ".join((*names, *(h.name for h in self.hypers)))
-                raise SignatureError(f"{self.graph.name} has no argument {name!r}; it has: {known}")
-            if name in bound:
-                raise SignatureError(f"argument {name!r} was given twice")
-            bound[name] = value
-        missing = [n for n in names if n not in bound]
-        if missing:
-            raise SignatureError(
-                f"{self.graph.name} misses argument {missing[0]!r} of {self.signature}"
-            )
-        return tuple(bound[n] for n in names)
+    def match(
+        self, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """Check a call against the signature.
 
-    def _commit(self, writes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        Returns the tensors and arrays that it gives by name, in order; the hyper-parameters that
+        it sets (None where it does not); and the number of the variant that it belongs to.
+        """
+        if self.watch is not None:
+            self.watch.check()
+        values = {h.name: kwargs.pop(h.name, None) for h in self.hypers}
+        leaves = pytree.match(
+            self.signature.inputs,
+            bind(self.graph.name, self.signature, self.hypers, args, kwargs), is_leaf, "input",
+        )  # fmt: skip
+        given: dict[str, Any] = {}
+        scalars: dict[str, Any] = {}
+        sizes: dict[str, tuple[Any, str]] = {}
+        for leaf, spec in zip(leaves, self.signature.specs, strict=True):
+            if spec.type is not None:
+                given[spec.name] = checked(leaf, spec, sizes)
+            elif spec.name in self.variants[0].scalars:
+                scalars[spec.name] = leaf
+            else:
+                check_value(spec.name, spec.value, leaf)
+        return given, values, choose(self.variants, scalars, self.mode)
+
+    def commit(self, writes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """Write arrays into State, and into inputs that were given."""
         for name, array in writes.items():
             target = self._held.get(name)
             if target is None:
@@ -231,42 +250,86 @@ class EntryPoint:
             if places is None:
                 put(target._data, array)
                 storage_of(target).version += 1
-                if name in self.places and self.places[name].read() is None:
-                    self.places[name].write(target)
+                self._fill_place(name, target)
             else:
-                self._held[name] = made = wrap(array)
-                for place in places:
-                    place.write(made)
-                if name in self.shared:
-                    self.shared[name] = [(place, made) for place in places]
+                self._rebind(name, wrap(array))
 
-    def _results(self, outputs: list[Any]) -> Any:
-        leaves = [
-            wrap(outputs[r["value"]]) if "value" in r else r["constant"]
-            for r in self.signature.results
-        ]
-        return pytree.unflatten(self.signature.outputs, leaves, self.classes)
+    def commit_tensors(self, writes: Mapping[str, Tensor]) -> None:
+        """Write Tensors into State, so that a running trace sees it."""
+        for name, t in writes.items():
+            target = self._held[name]
+            if name in self.rebound:
+                self._rebind(name, t)
+            else:
+                assign(target, to(t, device_of(target._data)))
+                self._fill_place(name, target)
 
-    def report(self) -> dict[str, Any]:
-        """Return what the graph froze and relied on, as plain data.
+    def _fill_place(self, name: str, target: Tensor) -> None:
+        """Hold State where nothing is held: a gradient that was None."""
+        if name in self.places and self.places[name].read() is None:
+            self.places[name].write(target)
 
-        Keys: `values` (Python arguments with the value they must have), `constants` (arrays made
-        from Python data, with the line), `hypers`, `training` (module modes), `state`.
+    def _rebind(self, name: str, made: Tensor) -> None:
+        """Hold another tensor in the places of a State."""
+        self._held[name] = made
+        places = self.rebound[name]
+        for place in places:
+            place.write(made)
+        if name in self.shared:
+            self.shared[name] = [(place, made) for place in places]
+
+    def results(self, outputs: Iterable[Tensor]) -> Any:
+        """Return the outputs as the function nested them."""
+        given = list(outputs)
+        ways = self.signature.ways
+        way = ways[0] if len(ways) == 1 else ways[int(given[0]._data.item())]
+        leaves = [_result(r, given) for r in way.results]
+        return pytree.unflatten(way.outputs, leaves, self.classes)
+
+    def subgraph(self, to: Any, from_: Any = None) -> EntryPoint:
+        """Return the part that gives `to` as an entry point; see `Graph.subgraph`.
+
+        Raises:
+            GraphError: no such place; or the part depends on inputs before `from_`.
         """
-        constants = [
-            {"type": str(n.types[0]), "line": str(n.loc) if n.loc else ""}
-            for n in self.graph.order()
-            if n.op == "constant" and n.types[0].shape
-        ]
-        modes = {path or "self": flag for path, _, flag in self.training_flags}
-        return {
-            "values": {s.name: s.value for s in self.signature.specs if s.type is None},
-            "constants": constants,
-            "hypers": {h.name: h.default for h in self.hypers},
-            "training": modes,
-            "state": {n: str(type_of(t)) for n, t in self.state.items()},
-            "writes": list(self.graph.writes),
-        }
+        from tracegraph.parts import part_of
+
+        return part_of(self, from_, to)
+
+    def report(self) -> Report:
+        """Return what the graph froze and relies on: print it, or read it as a mapping."""
+        return report_on(self, self.found())
+
+    def found(self) -> dict[str, Any]:
+        """Return what the trace found out besides the graph; see `report_on`."""
+        return self.told
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Return State that is trained, by name; see `Loaded.named_parameters`."""
+        self.trainable.wake()
+        found = [(n, t) for n, t in self.state.items() if t in self.trainable or t.requires_grad]
+        return iter(found)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Return State that is trained."""
+        return (t for _, t in self.named_parameters())
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """What `inspect.signature` says of a call."""
+        names = self.signature.names
+        first = self.signature.positional
+        kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        found = [inspect.Parameter(n, kinds[i < first]) for i, n in enumerate(names)]
+        return inspect.Signature(found)
+
+    def __tracegraph_state__(self) -> Iterator[tuple[str, Any]]:
+        """What a trace that calls this takes for State."""
+        return iter(self.state.items())
+
+    def __tracegraph_containers__(self) -> Iterator[Any]:
+        """What a call may rebind."""
+        return iter((self._held, self.shared))
 
     def save(self, f: Any) -> None:
         """Write this entry point to a file; the same as `tracegraph.save(self, f)`."""
@@ -287,60 +350,7 @@ class EntryPoint:
         load_state(self.state, state, strict)
 
 
-def _moved(name: str, place: Place, held: Tensor, now: Any) -> Tensor:
-    """What a place holds that no longer holds what it did: a gradient that is None is zero."""
-    if now is None and isinstance(place.container, Tensor):
-        data = held._data
-        return wrap(xp_of(data).zeros(data.shape, data.dtype))
-    if isinstance(now, Tensor) and not now._chain and type_of(now) == type_of(held):
-        return now
-    kind = f"{type_of(now)}" if isinstance(now, Tensor) else f"a {type(now).__name__}"
-    raise GuardError(
-        f"{name} was {type_of(held)} when it was traced and is {kind} now; trace again, or put "
-        "back a tensor of that type"
-    )
-
-
-def load_state(into: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool) -> None:
-    """Copy `state` into tensors by name, after checking all of it."""
-    missing = [n for n in into if n not in state]
-    unknown = [n for n in state if n not in into]
-    if strict and (missing or unknown):
-        raise StateError(f"state does not fit: missing {missing}, unexpected {unknown}")
-    arrays = {}
-    for name, value in state.items():
-        if name not in into:
-            continue
-        source = value if isinstance(value, Tensor) else wrap(np.asarray(value))
-        if type_of(source) != type_of(into[name]):
-            raise StateError(f"{name}: expected {type_of(into[name])}, got {type_of(source)}")
-        arrays[name] = source._data
-    for name, array in arrays.items():
-        target = into[name]
-        if device_of(array) != device_of(target._data):
-            array = device_of(target._data).place(array)
-        if not getattr(target._data.flags, "writeable", True):
-            target._data = target._data.copy()
-            storage_of(target).array = target._data
-        put(target._data, array)
-        storage_of(target).version += 1
-
-
-def _checked(leaf: Any, spec: LeafSpec, device: Any) -> Any:
-    """Return the array of an input leaf on `device`, of the type that the signature wants."""
-    assert spec.type is not None
-    if isinstance(leaf, Tensor):
-        array = leaf._data
-    elif isinstance(leaf, (bool, int, float, str)):
-        raise SignatureError(f"argument {spec.name}: expected {spec.type}, got {leaf!r}")
-    else:
-        array = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
-    try:
-        got = type_of(wrap(array))
-    except KeyError:
-        raise SignatureError(
-            f"argument {spec.name}: expected {spec.type}, got an array of dtype {array.dtype}"
-        ) from None
-    if got != spec.type:
-        raise SignatureError(f"argument {spec.name}: expected {spec.type}, got {got}")
+def _array_of(leaf: Any, device: Any) -> Any:
+    """Return the array of an input leaf on a device."""
+    array = leaf._data if isinstance(leaf, Tensor) else leaf
     return array if device_of(array) == device else device.place(array)

@@ -37,6 +37,14 @@ class GraphError(TraceGraphError, ValueError):
     """A graph breaks a rule of the IR."""
 
 
+class UndecidedError(GraphError):
+    """An answer depends on sizes that are known only when a graph runs."""
+
+
+class UnknownOpError(GraphError):
+    """A file uses an op that is not known here, or another version of it."""
+
+
 class ParseError(GraphError):
     """The text form of a graph cannot be read; the message names line and column."""
 
@@ -47,6 +55,10 @@ class TraceError(TraceGraphError, RuntimeError):
 
 class BakeError(TraceError):
     """A value would leave the graph and be frozen: `if tensor:`, `item()`, `numpy()`, ..."""
+
+
+class SelfCheckError(TraceError):
+    """The function does other things when it is called again, which a replay would not."""
 
 
 class SignatureError(TraceGraphError, TypeError):

@@ -59,6 +59,8 @@ _ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": special.polygamma,
     "mvlgamma": special.multigammaln,
     "logit": special.logit,
+    "igamma": special.igamma,
+    "igammac": special.igammac,
     "hann_window": window_functions.hann_window,
     "hamming_window": window_functions.hamming_window,
     "blackman_window": window_functions.blackman_window,
@@ -66,6 +68,9 @@ _ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {
     "kaiser_window": window_functions.kaiser_window,
     **FOREACH,
     "lu_unpack": elimination.lu_unpack,
+    "geqrf": elimination.geqrf,
+    "orgqr": elimination.orgqr,
+    "ormqr": elimination.ormqr,
 }
 
 PLAIN: Final[dict[str, Callable[..., Any]]] = {
@@ -89,17 +94,17 @@ TENSOR_METHODS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 _IN_PLACE_NAMES: Final = """
-abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin
-arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh baddbmm bitwise_and
-bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max
-clamp_min clip copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv
-exp exp2 expm1 fix float_power floor floor_divide fmod frac gcd ge greater greater_equal gt
-heaviside hypot i0 index_add index_copy index_fill index_put index_reduce lcm ldexp le lerp less
-less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt
-masked_fill masked_scatter maximum minimum mul multiply mvlgamma nan_to_num ne neg negative
-nextafter not_equal pow put rad2deg reciprocal relu remainder renorm round rsqrt scatter
-scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh tril
-triu true_divide trunc xlogy
+abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin arcsinh
+arctan arctan2 arctanh asin asinh atan atan2 atanh baddbmm bitwise_and bitwise_left_shift
+bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip
+copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv exp exp2 expm1 fix
+float_power floor floor_divide fmod frac gcd ge greater greater_equal gt heaviside hypot i0 igamma
+igammac index_add index_copy index_fill index_put index_reduce lcm ldexp le lerp less less_equal
+lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt masked_fill
+masked_scatter maximum minimum mul multiply mvlgamma nan_to_num ne neg negative nextafter
+not_equal pow put rad2deg reciprocal relu remainder renorm round rsqrt scatter scatter_add
+scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh tril triu
+true_divide trunc xlogy
 """
 IN_PLACE: Final = frozenset(_IN_PLACE_NAMES.split())
 """Functions that have an in-place form `name_`."""

@@ -31,13 +31,14 @@ def trace(
     check_trace: bool = True, check_inputs: Any = None, check_tolerance: float = 1e-5,
     strict: bool = True, example_kwarg_inputs: dict[str, Any] | None = None, **options: Any,
 ) -> Traced:  # fmt: skip
-    """Return `tracegraph.trace(func, example_inputs)`; the checks of PyTorch are not needed.
+    """Return `tracegraph.trace(func, example_inputs)`, with its self-check unless it is not wanted.
 
     Raises:
         BakeError: a tensor's value would be frozen.
         TraceError: the function cannot be traced truthfully.
     """
-    return _trace(func, () if example_inputs is None else example_inputs, example_kwarg_inputs)
+    inputs = () if example_inputs is None else example_inputs
+    return _trace(func, inputs, example_kwarg_inputs, check=None if check_trace else False)
 
 
 def script(obj: F, *args: Any, **kwargs: Any) -> F:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tracegraph import modes
 from tracegraph.autograd.differentiation import backward as _backward
-from tracegraph.dispatch import refresh
+from tracegraph.dispatch import alias, refresh
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.engine import clone
 from tracegraph.errors import AutogradError, OpError
@@ -33,6 +33,16 @@ def requires_grad(self: Tensor) -> bool:
     """Whether gradients flow to this tensor."""
     refresh(self)
     return self._node is not None
+
+
+def read_requires_grad(self: Tensor) -> bool:
+    """Whether gradients flow to this tensor; a trace notes that Python asked."""
+    found = requires_grad(self)
+    if modes.recording and not found:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.note_no_gradient(self)
+    return found
 
 
 def set_requires_grad(self: Tensor, value: bool) -> None:
@@ -67,12 +77,7 @@ def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
 
 def detach(self: Tensor) -> Tensor:
     """Return the same memory without history."""
-    storage = storage_of(self)
-    out = wrap(self._data)
-    out._storage, out._chain = storage, self._chain
-    if modes.recording and modes.RECORDER.get() is not None:
-        modes.RECORDER.get().value_of(self)
-    return out
+    return alias(wrap(self._data), self)
 
 
 def get_data(self: Tensor) -> Tensor:
@@ -86,6 +91,10 @@ def detach_(self: Tensor) -> Tensor:
     """Drop the history of this tensor."""
     self._node = None
     self._lineage = None
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None and not recorder.is_state(self):
+            alias(self, self)
     return self
 
 
@@ -138,6 +147,10 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Any]) -> Any:
     refresh(self)
     if self._node is None:
         raise AutogradError("cannot register a hook on a tensor that doesn't require gradient")
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.refuse_gradient(self, f"a hook at {recorder.here()} is Python")
     return add_hook(self._node, self._index, hook)
 
 

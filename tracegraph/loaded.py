@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tracegraph.entry import EntryPoint, Signature, load_state
+from tracegraph.entry import EntryPoint
 from tracegraph.errors import GuardError, SignatureError
+from tracegraph.held_state import Trainable, load_state
 from tracegraph.ir.graph import Graph
+from tracegraph.report import Report
+from tracegraph.signature import Signature
 from tracegraph.tensors import Tensor
 
 
@@ -19,12 +22,14 @@ class Loaded:
 
     def __init__(
         self, entries: Mapping[str, EntryPoint], state: Mapping[str, Tensor],
-        reports: Mapping[str, Any], label: str,
+        label: str, trainable: Trainable,
     ) -> None:  # fmt: skip
         self.entries = dict(entries)
         self._state = dict(state)
-        self._reports = dict(reports)
         self._label = label
+        self._trainable = trainable
+        for entry in self.entries.values():
+            entry.trainable = trainable
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{n}{e.signature}" for n, e in self.entries.items())
@@ -62,13 +67,45 @@ class Loaded:
         """Return the main entry point as a Program on a device and runtime."""
         return self._main().program(device, runtime, level)
 
-    def report(self) -> dict[str, Any]:
-        """Return what each graph froze and relied on, as written at the time of the trace."""
-        return dict(self._reports)
+    def subgraph(self, to: Any, from_: Any = None) -> EntryPoint:
+        """Return a part of the main entry point; see `EntryPoint.subgraph`."""
+        return self._main().subgraph(to, from_)
+
+    def report(self) -> dict[str, Report]:
+        """Return what each graph froze and relies on, by entry point; see `EntryPoint.report`."""
+        return {name: entry.report() for name, entry in self.entries.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return State by name."""
         return dict(self._state)
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Return, by name, the State that required gradients when it was saved.
+
+        It requires them again from now on, so that calls can be differentiated as those of a
+        module. Before that, calls compute values only.
+        """
+        self._trainable.wake()
+        return iter([(n, t) for n, t in self._state.items() if t in self._trainable])
+
+    def is_trained(self, name: str) -> bool:
+        """Whether a State required gradients when it was saved."""
+        return self._state[name] in self._trainable
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Return the State that required gradients when it was saved; see `named_parameters`."""
+        return (t for _, t in self.named_parameters())
+
+    def __tracegraph_state__(self) -> Iterator[tuple[str, Any]]:
+        """What a trace that calls this takes for State."""
+        yield from self._state.items()
+        alone = len(self.entries) == 1
+        for name, entry in self.entries.items():
+            yield "" if alone or name == "forward" else name, entry
+
+    def __tracegraph_containers__(self) -> Iterator[Any]:
+        """Nothing is rebound."""
+        return iter(())
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy tensors or arrays into State by name; nothing changes unless all of it fits.
@@ -79,17 +116,20 @@ class Loaded:
         load_state(self._state, state, strict)
 
     def train(self, mode: bool = True) -> Loaded:
-        """Ask for training (or evaluation) behaviour of the main entry point.
+        """Ask for training (or evaluation) behaviour of the entry points that have both.
 
         Raises:
-            GuardError: it was traced in the other mode, which is not in the file.
+            GuardError: the main entry point was traced in the other mode only.
         """
-        modes = self._main().traced_modes
-        if modes and mode not in modes:
+        main = self._main()
+        if main.modes and mode not in main.modes:
             raise GuardError(
                 f"{self._label} was traced in {'eval' if mode else 'train'} mode only; trace and "
                 f"save it in {'train' if mode else 'eval'} mode as well"
             )
+        for entry in self.entries.values():
+            if mode in entry.modes:
+                entry.mode = mode
         return self
 
     def eval(self) -> Loaded:

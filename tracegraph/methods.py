@@ -16,6 +16,7 @@ from tracegraph import conversion, leaves, operators, printing, writing
 from tracegraph.api import indexing, method_forms, shape
 from tracegraph.api.promotion import cast
 from tracegraph.devices import device_of
+from tracegraph.dims.symint import as_size
 from tracegraph.dtypes import dtype_of
 from tracegraph.engine import clone
 from tracegraph.functions import IN_PLACE, TENSOR_METHODS
@@ -25,7 +26,7 @@ from tracegraph.tensors import (
 )
 
 PROPERTIES: dict[str, Any] = {
-    "requires_grad": property(leaves.requires_grad, leaves.set_requires_grad),
+    "requires_grad": property(leaves.read_requires_grad, leaves.set_requires_grad),
     "grad": property(leaves.get_grad, leaves.set_grad),
     "grad_fn": property(leaves.grad_fn),
     "retains_grad": property(leaves.retains_grad),
@@ -59,6 +60,7 @@ METHODS: dict[str, Any] = {
     "__len__": conversion.length,
     "__iter__": conversion.iterate,
     "__contains__": conversion.contains,
+    "__copy__": conversion.shallow_copy,
     "__deepcopy__": conversion.deepcopy,
     "__reduce_ex__": conversion.reduce_ex,
     "__dlpack__": conversion.to_dlpack,
@@ -81,8 +83,8 @@ METHODS: dict[str, Any] = {
     "size": conversion.size,
     "dim": lambda self: self.ndim,
     "ndimension": lambda self: self.ndim,
-    "numel": lambda self: int(self._data.size),
-    "nelement": lambda self: int(self._data.size),
+    "numel": lambda self: as_size(self._data.size),
+    "nelement": lambda self: as_size(self._data.size),
     "element_size": lambda self: self._data.dtype.itemsize,
     "stride": conversion.stride,
     "data_ptr": lambda self: int(self._data.ctypes.data),

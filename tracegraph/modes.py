@@ -18,6 +18,7 @@ RECORDER: Final[ContextVar[Any]] = ContextVar("recorder", default=None)
 XP: Final[ContextVar[Any]] = ContextVar("xp", default=np)
 
 recording = 0
+sizes = 0  # traces anywhere whose dims are symbolic; dispatch tests it as eager ops do `recording`
 _lock: Final = threading.Lock()
 
 
@@ -27,6 +28,13 @@ def push_recorder(recorder: Any) -> Any:
     with _lock:
         recording += 1
     return RECORDER.set(recorder)
+
+
+def count_sizes(step: int) -> None:
+    """Note that a trace with symbolic dims begins (1) or ends (-1)."""
+    global sizes
+    with _lock:
+        sizes += step
 
 
 def pop_recorder(token: Any) -> None:

@@ -8,7 +8,7 @@ arrays, numbers, strings, None, dtypes, bytes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -97,3 +97,15 @@ def nest_from_data(data: Any, fetch: Callable[[int], Tensor]) -> Any:
     if kind in makers:
         return makers[kind]([nest_from_data(v, fetch) for v in body])
     raise FileFormatError(f"unknown item {kind!r} in the stored tree; update tracegraph")
+
+
+def tensors_in(nest: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors and arrays in nested plain values, with their paths."""
+    if isinstance(nest, Tensor):
+        yield path or "tensor", nest
+    elif isinstance(nest, np.ndarray):
+        yield path or "array", wrap(nest)
+    elif isinstance(nest, (dict, list, tuple)):
+        items = nest.items() if isinstance(nest, dict) else enumerate(nest)
+        for key, value in items:
+            yield from tensors_in(value, f"{path}.{key}" if path else str(key))

@@ -15,6 +15,7 @@ import numpy as np
 
 from tracegraph import modes
 from tracegraph.api.promotion import elementwise
+from tracegraph.dims.symint import SymInt
 from tracegraph.dispatch import refresh
 from tracegraph.ops.array_math import math_over
 from tracegraph.ops.core import Op
@@ -129,7 +130,7 @@ def _arithmetic(  # noqa: C901 (holds the hot path below)
 
 
 def _operand(x: Any) -> bool:
-    return isinstance(x, (Tensor, bool, int, float, np.generic))
+    return isinstance(x, (Tensor, bool, int, float, np.generic, SymInt))
 
 
 def _binary(op: Op, floating: bool = False) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tracegraph.errors import GraphError, SignatureError, TraceError
@@ -118,6 +118,34 @@ def _checked_leaves(tree: Any) -> Iterator[int]:
         raise GraphError(f"unknown nesting {tree!r:.60}")
     for item in items:
         yield from _checked_leaves(item)
+
+
+def dataclasses_in(tree: Tree) -> dict[str, type]:
+    """Return stand-ins for the dataclasses in a tree, for where their source is not at hand."""
+    found: dict[str, type] = {}
+    if "dataclass" in tree:
+        found[tree["dataclass"]] = dataclasses.make_dataclass(tree["dataclass"], tree["fields"])
+    children = [child for _, child in tree.get("dict", ())]
+    for key in ("tuple", "list", "items"):
+        children += tree.get(key, ())
+    for child in children:
+        found.update(dataclasses_in(child))
+    return found
+
+
+def leaves_in(tree: Tree) -> list[int]:
+    """Return the numbers of the leaves of a tree, in order."""
+    return list(_checked_leaves(tree))
+
+
+def renumbered(tree: Tree, numbers: Mapping[int, int]) -> Tree:
+    """Return a tree with other numbers for its leaves."""
+    if "leaf" in tree:
+        return {"leaf": numbers[tree["leaf"]]}
+    if "dict" in tree:
+        return {"dict": [[k, renumbered(t, numbers)] for k, t in tree["dict"]]}
+    kind = next((k for k in ("items", "tuple", "list") if k in tree), None)
+    return tree if kind is None else {**tree, kind: [renumbered(t, numbers) for t in tree[kind]]}
 
 
 def classes_in(value: Any) -> dict[str, type]:

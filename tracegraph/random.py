@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tracegraph import modes
 from tracegraph.api.creation import tensor
 from tracegraph.devices import Device, parse_device
 from tracegraph.dispatch import assign
@@ -104,8 +105,13 @@ def generator_of(device: Device) -> Generator:
         return default_generator
     index = device.index or 0
     if index not in _cuda_generators:
-        made = _cuda_generators[index] = Generator(Device("cuda", index))
-        made.manual_seed(default_generator.initial_seed())
+        token = modes.push_recorder(None)  # no part of what a trace records
+        try:
+            made = Generator(Device("cuda", index))
+            made.manual_seed(default_generator.initial_seed())
+        finally:
+            modes.pop_recorder(token)
+        _cuda_generators[index] = made
     return _cuda_generators[index]
 
 

@@ -17,10 +17,17 @@ import numpy as np
 from tracegraph import modes
 from tracegraph.devices import Device
 from tracegraph.dispatch import dispatch, front
-from tracegraph.dtypes import DType
-from tracegraph.errors import BakeError, TraceError
+from tracegraph.dtypes import BOOL_KIND, DType, int64
+from tracegraph.errors import TraceError
+from tracegraph.gradient_recording import GradientMarks
+from tracegraph.ir.collector import collector_paused
+from tracegraph.ir.control import GUARD
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc, Value
-from tracegraph.ops.core import Op
+from tracegraph.ops.core import MARK, Op
+from tracegraph.provenance import Permit, Provenance
+from tracegraph.random import known_generators
+from tracegraph.sizes import Declared, Sizes
+from tracegraph.sources import expression_at
 from tracegraph.storage import AbstractArray, Chain, Storage
 from tracegraph.tensor_type import TensorType
 from tracegraph.tensors import Tensor, storage_of, type_of, wrap
@@ -29,9 +36,8 @@ _CPU = Device("cpu")
 
 RowValue = tuple[int, int]
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_OURS = (_PACKAGE, os.path.realpath(os.path.join(_PACKAGE, "passes")),
-         os.path.realpath(os.path.join(_PACKAGE, "runtime")))  # fmt: skip
+
+_NO_REGIONS: Mapping[str, Graph] = {}
 
 
 class Row(NamedTuple):
@@ -43,12 +49,13 @@ class Row(NamedTuple):
     types: tuple[TensorType, ...]
     loc: Loc | None
     scope: str
+    regions: Mapping[str, Graph] = _NO_REGIONS
 
 
 class Entry:
     """What a recorder knows of one Storage."""
 
-    __slots__ = ("kind", "name", "token", "type", "value", "views", "whole", "written")
+    __slots__ = ("kind", "name", "origin", "token", "type", "value", "views", "whole", "written")
 
     def __init__(
         self, token: object, value: RowValue, type: TensorType, kind: str, name: str = ""
@@ -59,14 +66,23 @@ class Entry:
         self.kind = kind
         self.name = name
         self.views: dict[Chain, RowValue] = {}
+        # Where gradients of the present value go, if it was written under no_grad.
+        self.origin: RowValue | None = None
         self.written = False
         self.whole: Tensor | None = None
 
 
-class Recorder:
+class Recorder(GradientMarks, Provenance):
     """Records what runs in this context between `__enter__` and `__exit__`."""
 
-    def __init__(self, names: Mapping[Storage, str] | None = None) -> None:
+    def __init__(
+        self, names: Mapping[Storage, str] | None = None,
+        captured: dict[Storage, str] | None = None, permit: Permit | None = None,
+        declared: Declared | None = None,
+    ) -> None:  # fmt: skip
+        GradientMarks.__init__(self)
+        Provenance.__init__(self, permit)
+        self.captured = {} if captured is None else captured
         self.rows: list[Row] = []
         self.token = object()
         self.names = names or {}
@@ -81,53 +97,30 @@ class Recorder:
         self._saved: set[int] = set()
         self._grad_set: dict[int, Tensor] = {}
         self._scalars: dict[Any, RowValue] = {}
-        self._locs: dict[Any, Loc] = {}
-        self._forced: list[Any] = []
         self._context: Any = None
+        self.closed: set[object] = set()  # tokens of regions whose recording has ended
+        self.sizes = Sizes(self, declared or {})
 
     def __enter__(self) -> Recorder:
         if modes.recording and modes.RECORDER.get() is not None:
             raise TraceError("a trace is already running in this context")
         self._context = modes.push_recorder(self)
+        self._root = sys._getframe(1)
+        self.sizes.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.sizes.__exit__()
         modes.pop_recorder(self._context)
-
-    # Provenance.
-
-    def here(self) -> Loc | None:
-        """Return the user's source line that is running (or whose gradient is)."""
-        if self._forced and self._forced[-1] is not None:
-            forced: Loc = self._forced[-1]
-            return forced
-        frame = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith(_OURS):
-            frame = frame.f_back  # type: ignore[assignment]
-        if frame is None:
-            return None
-        key = (frame.f_code, frame.f_lasti)
-        loc = self._locs.get(key)
-        if loc is None:
-            code = frame.f_code
-            loc = self._locs[key] = Loc(code.co_filename, frame.f_lineno, code.co_name)
-        return loc
-
-    def enter(self, loc: Any) -> None:
-        """Attribute what follows to `loc` (a forward op whose gradient runs)."""
-        self._forced.append(loc)
-
-    def leave(self, loc: Any) -> None:
-        """Undo `enter`."""
-        self._forced.pop()
+        self._root = None
 
     # Values.
 
     def _append(
         self, op: str, inputs: tuple[RowValue, ...], attrs: dict[str, Any],
-        types: tuple[TensorType, ...],
+        types: tuple[TensorType, ...], regions: Mapping[str, Graph] = _NO_REGIONS,
     ) -> int:  # fmt: skip
-        self.rows.append(Row(op, inputs, attrs, types, self.here(), self.scopes[-1]))
+        self.rows.append(Row(op, inputs, attrs, types, self.here(), self.scopes[-1], regions))
         return len(self.rows) - 1
 
     def entry_of(self, t: Tensor) -> Entry:
@@ -141,13 +134,29 @@ class Recorder:
             entry = self._capture(storage)
         return entry
 
+    def refuse_closed(self, storage: Storage) -> None:
+        """Refuse memory that was made inside of a region, where only the region knows it.
+
+        Raises:
+            TraceError: naming the line.
+        """
+        if storage.entry is not None and storage.entry.token in self.closed:
+            raise TraceError(
+                f"a tensor that was made inside of the function of a cond, while_loop, scan or map "
+                f"is used outside of it at {self.here()}: return it from that function"
+            )
+
     def _capture(self, storage: Storage) -> Entry:
+        self.refuse_closed(storage)
         known = TensorType(*_array_type(storage.array))
-        name = self.names.get(storage)
+        name = self.names.get(storage) or next(
+            (n for n, g in known_generators().items() if storage_of(g._state) is storage), None
+        )
         if name is None:
             loc = self.here()
             place = "unknown" if loc is None else f"{os.path.basename(loc.file)}:{loc.line}"
-            name = f"captured.{place}.{len(self.states)}"
+            name = f"captured.{place}.{len(self.captured)}"
+            name = self.captured.setdefault(storage, name)
         row = self._append(STATE, (), {"name": name}, (known,))
         entry = self.states[storage] = Entry(self.token, (row, 0), known, STATE, name)
         return entry
@@ -155,6 +164,8 @@ class Recorder:
     def value_of(self, t: Tensor) -> RowValue:
         """Return the present Value of a tensor; a stale view is taken again from its whole."""
         entry = self.entry_of(t)
+        if entry.origin is not None and self.grades():
+            self.settle(entry)
         chain = t._chain
         if not chain:
             return entry.value
@@ -178,7 +189,7 @@ class Recorder:
 
     def _operand(self, x: Any, dtype: DType) -> RowValue:
         if isinstance(x, Tensor):
-            return self.value_of(x)
+            return self.read(x, self.value_of(x))
         key = (type(x), repr(x), dtype)
         value = self._scalars.get(key)
         if value is None:
@@ -206,6 +217,10 @@ class Recorder:
         inputs = tuple(self._operand(a, dtype) for a in args if a is not None)  # type: ignore[arg-type]
         types = tuple(map(type_of, outs))
         row = self._append(op.name, inputs, attrs, types)
+        if not self.grades():
+            self.ungraded.add(row)
+        if self.kept is not None:
+            self.keep(row, outs)
         for index, out in enumerate(outs):
             if out._chain and out._storage is not None:
                 self.entry_of(out).views[out._chain] = (row, index)
@@ -214,7 +229,8 @@ class Recorder:
 
     def same_value(self, out: Tensor, source: Tensor) -> None:
         """Note that fresh memory holds the same Value as `source`."""
-        self.bind(out, self.value_of(source))
+        value = self.value_of(source)
+        self.bind(out, value if self.grades() else self.without_gradient(value))
 
     def constant(self, t: Tensor) -> None:
         """Note a tensor made from Python or NumPy data during the trace: it is frozen."""
@@ -240,6 +256,7 @@ class Recorder:
     def before_write(self, t: Tensor) -> None:
         """Keep what State or an input held, so that tracing can be undone."""
         entry = self.entry_of(t)
+        self.unseen = self._is_alias(t)
         storage = t._storage
         assert storage is not None
         if entry.kind != "local" and id(storage) not in self._saved:
@@ -247,29 +264,44 @@ class Recorder:
             self.snapshots.append((storage, storage.array.copy()))
 
     def write(self, t: Tensor, new: Tensor) -> None:
-        """Note that the memory of `t` now holds `new`: the whole gets a new Value."""
+        """Note that the memory of `t` now holds `new`: the whole gets a new Value.
+
+        Through a detached view, or under no_grad, gradients of the whole go on to what it held.
+        """
         entry = self.entry_of(t)
         value = self.value_of(new)
         entry.written = True
-        if not t._chain:
-            entry.value = value
-            entry.views.clear()
-            return
-        whole = self.abstract(entry.value, entry.type)
-        stages = [whole]
+        split = max((i for i, s in enumerate(t._chain, 1) if MARK in s[0].traits), default=0)
+        known = {t._chain: value}
+        steps = t._chain
+        if split:
+            alias, inner = t._chain[:split], t._chain[split:]
+            steps = tuple(s for s in t._chain if MARK not in s[0].traits)
+            if inner and self.grades():
+                held = entry.views.get(alias) or self._view(entry, alias)
+                value = known[alias] = self._written_back(held, inner, value)
+                steps = tuple(s for s in alias if MARK not in s[0].traits)
+        self.note_write(entry, self.grades() and not split and not self.unseen, not steps)
+        self.unseen = False
+        entry.value = self._written_back(entry.value, steps, value) if steps else value
+        entry.views = {chain: v for chain, v in known.items() if chain}
+
+    def _written_back(self, whole: RowValue, steps: Chain, value: RowValue) -> RowValue:
+        """Return a Value once what `steps` view of it has been overwritten."""
+        stages = [self.abstract(whole, self.rows[whole[0]].types[whole[1]])]
+        piece = self.abstract(value, self.rows[value[0]].types[value[1]])
+        writing, self.writing = self.writing, self.grades()
         grad = modes.GRAD.set(False)
         try:
-            for op, items in t._chain[:-1]:
+            for op, items in steps[:-1]:
                 stages.append(dispatch(op, (stages[-1],), dict(items)))
-            piece = self.abstract(value, type_of(t))
-            for stage, (op, items) in zip(reversed(stages), reversed(t._chain), strict=True):
+            for stage, (op, items) in zip(reversed(stages), reversed(steps), strict=True):
                 assert op.write_back is not None
                 piece = op.write_back(front, stage, piece, **dict(items))
         finally:
             modes.GRAD.reset(grad)
-        entry.value = self.value_of(piece)
-        entry.views.clear()
-        entry.views[t._chain] = value
+            self.writing = writing
+        return self.value_of(piece)
 
     def abstract(self, value: RowValue, known: TensorType) -> Tensor:
         """Return a tensor without data that stands for a Value."""
@@ -279,18 +311,41 @@ class Recorder:
 
     # What must not happen silently.
 
-    def bake(self, t: Tensor, how: str, value: Any) -> None:
-        """Refuse a value that would leave the graph and be frozen.
+    def decide(self, t: Tensor, outcome: bool | int, text: str | None = None) -> None:
+        """Note that Python goes on with the one bool or integer of a tensor.
 
-        Raises:
-            BakeError: naming the line, how it was read and the value.
+        A replay whose tensor holds another value stops, or takes the branch of another example.
+        `text` is the expression, that of the user's line if None.
         """
-        loc = self.here()
-        raise BakeError(
-            f"{how} at {loc} would freeze the value {value!r} of a traced tensor into the graph: "
-            "the replay could not follow other values. Compute with tensors instead (where, "
-            "masks, indexing), or take the decision outside of the traced function."
-        )
+        frame = self.frame()
+        if text is None:
+            text = "" if frame is None else expression_at(frame.f_code, frame.f_lasti)
+        grad = modes.GRAD.set(False)
+        try:
+            value = front.reshape(t, shape=()) if t._data.ndim else t
+            if not isinstance(outcome, bool):
+                value = front.cast(value, dtype=int64)
+            elif type_of(value).dtype.kind != BOOL_KIND:
+                value = front.ne(value, 0)
+        finally:
+            modes.GRAD.reset(grad)
+        self._append(GUARD, (self.value_of(value),), {"expected": outcome, "text": text}, ())
+
+    def control(
+        self, op: str, operands: Sequence[Tensor], attrs: dict[str, Any],
+        regions: Mapping[str, Graph], outs: Sequence[Tensor],
+    ) -> None:  # fmt: skip
+        """Note a control flow op and its results."""
+        inputs = tuple(self.crossing(self.value_of(t)) for t in operands)
+        row = self._append(op, inputs, attrs, tuple(map(type_of, outs)), regions)
+        if not self.grades():
+            self.ungraded.add(row)
+        for index, out in enumerate(outs):
+            self.bind(out, (row, index))
+
+    def note(self, op: str, attrs: dict[str, Any]) -> None:
+        """Note something that takes and gives no Values."""
+        self._append(op, (), attrs, ())
 
     def note_grad_set(self, leaf: Tensor) -> None:
         """Note that the program itself set a leaf's `.grad`."""
@@ -306,6 +361,7 @@ class Recorder:
 
     # The end.
 
+    @collector_paused()
     def build(self, name: str, outputs: Sequence[RowValue]) -> Graph:
         """Return the Graph of all rows, with the writes to State and inputs."""
         graph = Graph(name)
@@ -313,7 +369,7 @@ class Recorder:
         for seq, row in enumerate(self.rows):
             node = graph.add(
                 row.op, (values[r][i] for r, i in row.inputs), row.attrs, row.types,
-                seq=seq, loc=row.loc, scope=row.scope,
+                seq=seq, loc=row.loc, scope=row.scope, regions=row.regions,
             )  # fmt: skip
             values.append(node.outs)
             if row.op == INPUT:

@@ -87,7 +87,7 @@ class Walk:
             self.names[storage] = path
 
 
-class _Globals:
+class Globals:
     """The names of its globals that a function uses."""
 
     def __init__(self, namespace: dict[str, Any], code: types.CodeType) -> None:
@@ -100,7 +100,7 @@ class _Globals:
 
 
 def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    return f"{path}.{name}" if path and name else path or name
 
 
 def _code_names(code: types.CodeType) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _children(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) 
             return []
         _keep_names(found, value)
         return [("" if n == "self" else n, v, at) for n, v, at in roots_of(value)]
-    if _is_plain(value):
+    if is_plain(value):
         attributes = vars(value)
         found.containers.append((attributes, dict(attributes)))
         return _held(attributes)
@@ -220,7 +220,7 @@ def _keep_names(found: Walk, function: Any) -> None:
     code = getattr(function, "__code__", None)
     if code is None:
         return
-    for cell in (*(function.__closure__ or ()), _Globals(function.__globals__, code)):
+    for cell in (*(function.__closure__ or ()), Globals(function.__globals__, code)):
         found.containers.append((cell, _contents(cell)))
 
 
@@ -230,7 +230,7 @@ def _contents(container: Any) -> dict[Any, Any]:
         return dict(enumerate(container))
     if isinstance(container, types.CellType):
         return _cell(container)
-    return container.contents() if isinstance(container, _Globals) else dict(container)
+    return container.contents() if isinstance(container, Globals) else dict(container)
 
 
 def _cell(cell: types.CellType) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def _cell(cell: types.CellType) -> dict[str, Any]:
         return {}
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether attributes of this may be State: not of libraries in C, nor of our machinery."""
     origin = type(value).__module__ or ""
     return hasattr(value, "__dict__") and not origin.startswith(_OPAQUE)
@@ -280,6 +280,27 @@ def changes(found: Walk) -> list[str]:
     return told
 
 
+def new_tensors(found: Walk) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that Python places hold now where they held none, with what names them."""
+    for container, before in found.containers:
+        for key, now in _contents(container).items():
+            old = before.get(key)
+            if now is not old and not isinstance(old, Tensor):
+                yield from ((str(key), t) for t in _tensors_in(now, before.values()))
+
+
+def _tensors_in(value: Any, known: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if not any(value is other for other in known):
+            yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors_in(item, known)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors_in(item, known)
+
+
 def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, _ATOMS) else f"a {type(value).__name__}"
 
@@ -292,7 +313,7 @@ def restore(found: Walk) -> None:
         elif isinstance(container, types.CellType):
             for value in before.values():
                 container.cell_contents = value
-        elif isinstance(container, _Globals):
+        elif isinstance(container, Globals):
             for name in set(container.contents()) - set(before):
                 del container.namespace[name]
             container.namespace.update(before)

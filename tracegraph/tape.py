@@ -15,15 +15,12 @@ from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.errors import AutogradError
 from tracegraph.ops.core import Op
 from tracegraph.ops.gradient_plan import (
-    SAVE_INPUT,
     SAVE_INPUTS,
     SAVE_OUTPUT,
-    SAVE_TYPE,
     SavePlan,
 )
-from tracegraph.storage import Storage
 from tracegraph.tensor_type import TensorType
-from tracegraph.tensors import Tensor, dtype_of_data, type_of, wrap
+from tracegraph.tensors import Tensor, dtype_of_data, storage_of, type_of, wrap
 
 Edge = tuple["Node", int] | None
 
@@ -106,13 +103,17 @@ class Node:
         """
         if self.saved is None:
             raise AutogradError(SPENT)
-        if self.shape is None:
-            g = tuple(
-                zeros(m, t) if x is None and t.dtype.kind == FLOAT_KIND else x
-                for x, t in zip(g, self.types, strict=True)
-            )
-        gradients: Sequence[Any] = self.plan.run(self, m, g, create_graph)
+        gradients: Sequence[Any] = self.plan.run(self, m, self.completed(m, g), create_graph)
         return gradients
+
+    def completed(self, m: Any, g: Any) -> Any:
+        """Return the gradients of all results: zeros where none arrived."""
+        if self.shape is not None:
+            return g
+        return tuple(
+            zeros(m, t) if x is None and t.dtype.kind == FLOAT_KIND else x
+            for x, t in zip(g, self.types, strict=True)
+        )
 
     def unpack(self, place: int, kind: int, index: int, saved: Any, create_graph: bool) -> Any:
         """Return a kept operand or result, once its memory proves unchanged."""
@@ -138,6 +139,10 @@ class Node:
         """Free what was kept; a node that keeps no values can be used again."""
         if self.plan.holds:
             self.saved = None
+
+    def is_released(self) -> bool:
+        """Whether what was kept has been freed."""
+        return self.saved is None
 
 
 def zeros(m: Any, t: TensorType) -> Any:
@@ -273,41 +278,6 @@ def set_history(t: Tensor, node: Node | None, index: int) -> None:
     t._seen = lineage.version
 
 
-def _save(plan: SavePlan, args: Sequence[Any], outputs: Sequence[Tensor]) -> tuple[Any, Any]:
-    """Return what a plan keeps, and the versions of it (None when all are 0)."""
-    saved: list[Any] = []
-    versions: list[Any] | None = None
-    for kind, index in plan.saves:
-        version: Any = 0
-        value: Any = None
-        if kind == SAVE_INPUT:
-            value = args[index] if index < len(args) else None
-            if isinstance(value, Tensor) and value._storage is not None:
-                version = value._storage.version
-        elif kind == SAVE_OUTPUT:
-            out = outputs[index]
-            storage = out._storage
-            if storage is None:
-                storage = out._storage = _allocate(Storage)
-                storage.array = out._data
-                storage.version = 0
-                storage.entry = None
-            version = storage.version
-            value = (out._data, storage)
-        elif kind == SAVE_TYPE:
-            value = _type_of_operand(args[index], outputs) if index < len(args) else None
-        elif kind == SAVE_INPUTS:
-            value = tuple(args[index:])
-            version = tuple(0 if t._storage is None else t._storage.version for t in value)
-        else:
-            value = tuple(map(type_of, args[index:]))
-        if version:
-            versions = versions or [0] * len(plan.saves)
-            versions[len(saved)] = version
-        saved.append(value)
-    return saved, versions
-
-
 def _type_of_operand(value: Any, outputs: Sequence[Tensor]) -> TensorType | None:
     if isinstance(value, Tensor):
         return type_of(value)
@@ -317,8 +287,8 @@ def _type_of_operand(value: Any, outputs: Sequence[Tensor]) -> TensorType | None
 def _unrecorded(edges: Sequence[Edge], args: Sequence[Any]) -> list[Any]:
     """Operands without an edge: weak references to tensors, and Python scalars (see history)."""
     return [
-        (weakref.ref(a) if isinstance(a, Tensor) else a) if e is None else None
-        for e, a in zip(edges, args, strict=True)
+        (weakref.ref(a) if isinstance(a, Tensor) else a) if edges[i] is None else None
+        for i, a in enumerate(args)
     ]
 
 
@@ -337,7 +307,7 @@ def attach(
     node.loc = loc
     node.order = next(_count)
     if plan.saves:
-        node.saved, node.versions = _save(plan, args, (out,))
+        plan.keep(node, args, (out,), storage_of, _type_of_operand)
     else:
         node.saved, node.versions = (), None
     node.rest = _unrecorded(edges, args) if plan.partial else None
@@ -383,7 +353,7 @@ def record_node(
     node.hooks = None
     node.loc = loc
     node.order = next(_count)
-    node.saved, node.versions = _save(plan, args, outputs)
+    plan.keep(node, args, outputs, storage_of, _type_of_operand)
     node.rest = _unrecorded(edges, args)
     node.shape = None
     node.types = tuple(map(type_of, outputs))
@@ -391,6 +361,25 @@ def record_node(
         if node.types[index].dtype.kind == FLOAT_KIND:
             out._node = node
             out._index = index
+
+
+def is_spent(node: Node, whole: set[Node]) -> bool:
+    """Whether a backward pass freed what gradients of a node's results would need.
+
+    `whole` are nodes that are known not to be spent; those that are found so are added.
+    """
+    seen: set[Node] = set()
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if node in seen or node in whole or node.__class__ is AccumulateGrad:
+            continue
+        if node.is_released():
+            return True
+        seen.add(node)
+        stack += [edge[0] for edge in node.edges if edge is not None]
+    whole |= seen
+    return False
 
 
 def next_order() -> int:

@@ -1,11 +1,17 @@
-"""TensorType: dtype and shape of a Value, and the arithmetic of shapes."""
+"""TensorType: dtype and shape of a Value, and the arithmetic of shapes.
+
+A dim of a shape is an int, or a `SymInt` where a graph serves several sizes (typed as int here:
+it has an int's operators).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tracegraph.dims.shapes import is_one, most
+from tracegraph.dims.symint import SymInt, hint_of
 from tracegraph.dtypes import DType
 from tracegraph.errors import OpError
 
@@ -33,8 +39,17 @@ class TensorType(NamedTuple):
         """Bytes of the elements, packed."""
         return self.size * self.dtype.itemsize
 
+    def check_dims(self, *dims: int) -> None:
+        """Check that these are distinct dims of this type, counted from 0; a 0-d one has dim 0.
+
+        Raises:
+            OpError: they are not.
+        """
+        if len({*dims}) != len(dims) or not all(0 <= d < max(self.ndim, 1) for d in dims):
+            raise OpError(f"dims {dims} are not distinct dims of {self}")
+
     def __str__(self) -> str:
-        return f"{self.dtype.code}[{','.join(map(str, self.shape))}]"
+        return f"{self.dtype.code}[{','.join(map(_shown, self.shape))}]"
 
     def with_shape(self, shape: Iterable[int]) -> TensorType:
         """Return this dtype with another shape."""
@@ -43,6 +58,10 @@ class TensorType(NamedTuple):
     def with_dtype(self, dtype: DType) -> TensorType:
         """Return this shape with another dtype."""
         return TensorType(dtype, self.shape)
+
+
+def _shown(size: Any) -> str:
+    return repr(size).replace(" ", "") if size.__class__ is SymInt else str(size)
 
 
 def broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
@@ -54,10 +73,12 @@ def broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
     if len(shapes) == 1:
         return shapes[0]
     ndim = max(map(len, shapes))
-    result = [1] * ndim
+    result: list[Any] = [1] * ndim
     for shape in shapes:
         for axis, size in enumerate(shape, ndim - len(shape)):
-            if size != 1 and size != result[axis]:
+            if SymInt in (size.__class__, result[axis].__class__):
+                result[axis] = _meet(size, result[axis])
+            elif size != 1 and size != result[axis]:
                 if result[axis] != 1:
                     raise OpError(
                         f"The size of tensor a ({result[axis]}) must match the size of tensor b "
@@ -66,6 +87,18 @@ def broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
                     )
                 result[axis] = size
     return tuple(result)
+
+
+def _meet(a: Any, b: Any) -> Any:
+    """What two sizes broadcast to, one of them symbolic: only the literal 1 gives way."""
+    if is_one(a) or is_one(b):
+        return b if is_one(a) else a
+    for size, other in ((a, b), (b, a)):  # one that is 1 beside another must always be 1
+        if hint_of(size) == 1 and (hint_of(other) != 1 or most(size) == 1) and size == 1:
+            return other
+    if a == b:
+        return b if a.__class__ is SymInt else a
+    raise OpError(f"sizes {a!r} and {b!r} do not broadcast")
 
 
 def wrap_dim(dim: int, ndim: int) -> int:

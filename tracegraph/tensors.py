@@ -8,7 +8,7 @@ import numpy as np
 
 from tracegraph import modes
 from tracegraph.dtypes import BY_NUMPY, DType
-from tracegraph.storage import AbstractArray, Chain, Lineage, Storage
+from tracegraph.storage import AbstractArray, Chain, Lineage, Storage, SymbolicArray, unseen_of
 from tracegraph.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -172,6 +172,8 @@ def xp_of(data: Any) -> Any:
     """Return the array module (NumPy or CuPy) that an array belongs to."""
     if isinstance(data, (np.ndarray, np.generic)):
         return np
+    if isinstance(data, SymbolicArray):
+        return xp_of(data.array)
     import cupy
 
     return cupy
@@ -186,9 +188,11 @@ def storage_of(t: Tensor) -> Storage:
 
 
 def count_write(t: Tensor) -> None:
-    """Note that the memory of a Tensor was written; writes through `x.data` go unnoticed."""
+    """Note that the memory of a Tensor was written; through `x.data` autograd does not see it."""
     if t._lineage is None or t._lineage.counted:
         storage_of(t).version += 1
+    else:
+        unseen_of(storage_of(t)).count += 1
 
 
 def lineage_of(t: Tensor) -> Lineage:

@@ -7,22 +7,28 @@ State, containers and the random state are put back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tracegraph import pytree
-from tracegraph.arguments import SCALARS, as_arguments, is_leaf, leaf_paths, name_of, named
-from tracegraph.dispatch import refresh
-from tracegraph.entry import EntryPoint, Hyper, LeafSpec, Signature
+from tracegraph.arguments import as_arguments, is_leaf, leaf_paths, name_of, named
+from tracegraph.attempt import Attempt, leaves_of
+from tracegraph.bakes import BakeList
+from tracegraph.checking import Call, Outcome, check_trace, outcome_of
+from tracegraph.dims.facts import by_form
+from tracegraph.entry import EntryPoint
 from tracegraph.errors import TraceError
+from tracegraph.examples import Example
+from tracegraph.filling import fill
+from tracegraph.frozen import Findings
 from tracegraph.ir.graph import Graph
-from tracegraph.recording import Recorder, Row, RowValue
-from tracegraph.state import Place, Walk, changes, restore, walk
+from tracegraph.provenance import Permit
+from tracegraph.signature import Signature
+from tracegraph.sizes import declared_dims, widened
+from tracegraph.state import walk
 from tracegraph.storage import Storage
-from tracegraph.tape import make_leaf, set_history
-from tracegraph.tensors import Tensor, storage_of, type_of, wrap, xp_of
+from tracegraph.tensors import Tensor, wrap, xp_of
+from tracegraph.watching import Watch
 
 
 class Traced(EntryPoint):
@@ -32,36 +38,173 @@ class Traced(EntryPoint):
     function used, and follow the optimizers' present hyper-parameters.
     """
 
+    def __init__(
+        self, function: Callable[..., Any], name: str, permit: Permit, dynamic: Any = None,
+        check: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(Graph(name), Signature((), 0, {}, (), {}, ()), {}, ())
+        self._function = function
+        self._permit = permit
+        self._dynamic = dynamic
+        self._examples: list[Example] = []
+        self._calls: list[Call] = []
+        self._captured: dict[Storage, str] = {}
+        self._findings = Findings()
+        self._bakes: BakeList | None = None
+        self._checked: dict[str, str] = {}
+        self._effects: dict[str, str] = {}
+        self._check = check
+
+    def found(self) -> dict[str, Any]:
+        """Return what the trace found out besides the graph: the frozen values, the checks."""
+        if self._bakes is None:
+            self._bakes = BakeList(self._findings, self.graph)
+        return {
+            "bakes": [b.to_data() for b in self._bakes.with_effects(self._effects)],
+            "literals": self._bakes.literals,
+            "unread": list(self._bakes.unread),
+            "left": self.left_changes(),
+            "checked": self._checked,
+        }
+
+    def add_example(self, *args: Any, **kwargs: Any) -> Traced:
+        """Trace the function for further inputs; where it branches otherwise, the graph does too.
+
+        Returns itself. Modes of modules (train, eval) are those of now.
+
+        Raises:
+            TraceError: see `trace`; this `Traced` is then as it was before.
+        """
+        before = self._dynamic, self._examples, self._calls
+        self._add(args, kwargs)
+        try:
+            self._self_check(len(self._calls) - 1)
+        except TraceError:
+            self._dynamic = before[0]
+            self._take(*before[1:])
+            raise
+        return self
+
+    def _add(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        with by_form():
+            example = self._run(args, kwargs)
+            known = self._examples
+            wider = widened(self._dynamic, known[0].specs, example.specs) if known else None
+            if wider is None:
+                self._take([*known, example], [*self._calls, Call(args, kwargs)])
+                return
+            before, self._dynamic = self._dynamic, wider
+            try:
+                calls = [*self._calls, Call(args, kwargs)]
+                self._take([self._run(*call) for call in calls], calls)
+            except BaseException:
+                self._dynamic = before
+                raise
+
+    def _take(self, examples: list[Example], calls: list[Call]) -> None:
+        """Make the graph that of some examples; nothing changes if they do not fit."""
+        with self.lock:
+            fill(self, self.graph.name, examples)
+            self._examples, self._calls = examples, calls
+            self.examples = [(*call.args, *call.kwargs.values()) for call in calls]
+            self._findings = Findings()
+            for example in examples:
+                self._findings.merge(example.findings)
+            self._bakes = None
+            self.watch = Watch(self._findings, self._permit.texts)
+
+    def left_changes(self) -> list[str]:
+        """Say what the examples changed in Python objects, which a replay does not."""
+        return list(dict.fromkeys(text for e in self._examples for text in e.left))
+
+    def _self_check(self, number: int) -> None:
+        """Check the graph on what is like one of the examples."""
+        example, call = self._examples[number], self._calls[number]
+
+        def run(call: Call, *, keep: bool = False) -> Outcome:
+            again = self._permit.again(example.findings.baked, keep)
+            return self._run(*call, again, outcome_of)
+
+        declared = declared_dims(self._dynamic, [s.name for s in example.specs])
+        check = check_trace(self, run, example, call, declared, self._check)
+        example.findings.forget()
+        self._checked.update(check.told)
+        self._effects.update(check.effects)
+
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], permit: Permit | None = None,
+        then: Callable[[Attempt], Any] = Attempt.example,
+    ) -> Any:  # fmt: skip
+        permit = permit or self._permit
+        captured = self._captured if permit is self._permit else dict(self._captured)
+        return _run(self._function, args, kwargs, captured, permit, self._dynamic, then)
+
 
 def trace(
     function: Callable[..., Any],
     example_inputs: Any = (),
     example_kwargs: Mapping[str, Any] | None = None,
     *,
+    more_examples: Sequence[Any] = (),
+    dynamic: Mapping[str, Any] | None = None,
+    strict: bool = True,
+    allow_bake: Iterable[str] = (),
+    check: bool | None = None,
     name: str | None = None,
 ) -> Traced:
-    """Run `function(*example_inputs)` once and return what it did as a `Traced`.
+    """Run `function(*example_inputs)` and return what it did as a `Traced`.
+
+    Python that looks at tensors (`if x.sum() > 0:`, `int(n)`) becomes guards. With several
+    examples, guards that come out differently become branches of the graph; a replay that comes
+    to a branch which no example took raises `UnseenPathError` and writes nothing.
 
     Args:
         function: a function, method or nn module.
         example_inputs: a tensor or a tuple of nested inputs (tensors, arrays, scalars).
         example_kwargs: further inputs by name.
+        more_examples: further `example_inputs`, of the same types.
+        dynamic: dims of inputs that replays may give other sizes:
+            `{"x": {0: Dim("batch", min=1)}, "batch.y": {0: "batch"}}`, by the names that the
+            signature shows.
+        strict: refuse values that are read from tensors and would be frozen; else `report()`
+            lists them.
+        allow_bake: those that may be frozen: by expression (`"loss.item()"`), line
+            (`"train.py:12"`) or name of the variable. Also names Python values that may change
+            after the trace though the graph keeps what they were (`"self.scale"`).
+        check: call the function again (with other inputs, seed and dynamic sizes; and with other
+            Python numbers where it reads any) and compare with the replay. None: unless it writes
+            State, for what Python does besides cannot be undone. See `checking`.
         name: of the graph; the function's own by default.
 
     Raises:
-        BakeError: a tensor's value would be frozen (`if tensor:`, `item()`, ...).
+        BakeError: a tensor's value would be frozen (`item()` of a float, `numpy()`, ...).
+        SelfCheckError: the replay does not do what the function does; names the line.
         TraceError: the function cannot be traced truthfully; the message names the line.
     """
     if isinstance(function, Tensor):  # PyTorch's `trace(matrix)`, the sum of the diagonal
         return function.trace()
-    args = as_arguments(example_inputs)
-    names, values = named(function, args, dict(example_kwargs or {}))
+    permit = Permit(strict, allow_bake)
+    traced = Traced(function, name or name_of(function), permit, dynamic, check)
+    for inputs in (example_inputs, *more_examples):
+        traced._add(as_arguments(inputs), dict(example_kwargs or {}))
+    for number in sorted({0, len(more_examples) // 2, len(more_examples)}):
+        traced._self_check(number)
+    return traced
+
+
+def _run(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], captured: dict[Storage, str],
+    permit: Permit, dynamic: Any, then: Callable[[Attempt], Any],
+) -> Any:  # fmt: skip
+    """Run a function under a recorder, leaving no mark; `captured` names State without a path."""
+    names, values = named(function, args, kwargs)
     leaves, tree = pytree.flatten(tuple(values), is_leaf, "input")
     paths = leaf_paths(names, values)
     found = walk(function)
-    grads = {t: t._grad for t in _leaves_of(found)}
-    inputs = (leaves, tree, paths, len(args), names)
-    attempt = _Attempt(function, found, *inputs)
+    grads = {t: t._grad for t in leaves_of(found)}
+    declared = declared_dims(dynamic, paths)
+    inputs = (leaves, tree, paths, len(args), names, captured, permit, declared)
+    attempt = Attempt(function, found, *inputs)
     try:
         attempt.run()
         started = [leaf for leaf in attempt.recorder.missing_grads if leaf._grad is not None]
@@ -70,309 +213,18 @@ def trace(
             grads.update((leaf, _zeros_like(leaf)) for leaf in started)
             for leaf in started:
                 leaf._grad = grads[leaf]
-            attempt = _Attempt(function, walk(function), *inputs)
+            attempt = Attempt(function, walk(function), *inputs)
             attempt.run()
             grads.update(dict.fromkeys(started))
-        if attempt.left_changes():
-            attempt.check_again(_Attempt(function, walk(function), *inputs))
+        attempt.left = attempt.left_changes()
+        if attempt.left:
+            attempt.check_again(Attempt(function, walk(function), *inputs))
+            attempt.check_left()
         attempt.note_rebinding()
-        return attempt.finish(name or name_of(function))
+        return then(attempt)
     finally:
         attempt.undo(grads)
 
 
 def _zeros_like(t: Tensor) -> Tensor:
     return wrap(xp_of(t._data).zeros(t._data.shape, t._data.dtype))
-
-
-def _leaves_of(found: Walk) -> list[Tensor]:
-    return list({id(t): t for t in found.tensors.values()}.values())
-
-
-class _Attempt:
-    """One run of the function under a recorder."""
-
-    def __init__(
-        self, function: Any, found: Walk, leaves: list[Any], tree: pytree.Tree,
-        paths: list[str], positional: int, names: list[str],
-    ) -> None:  # fmt: skip
-        self.function = function
-        self.found = found
-        self.leaves = leaves
-        self.tree = tree
-        self.paths = paths
-        self.positional = positional
-        self.names = names
-        self.recorder = Recorder(found.names)
-        self.recorder.module_paths = {id(m): path for path, m in found.modules.items()}
-        self.outputs: list[RowValue] = []
-        self.output_tree: pytree.Tree = {"none": True}
-        self.output_leaves: list[Any] = []
-        self.input_specs: list[LeafSpec] = []
-        self.aliases: list[Tensor] = []
-        self.classes: dict[str, type] = {}
-        self.histories = [(t, *_history(t)) for t in _leaves_of(found)]
-        self.rebinding: dict[str, list[Place]] = {}
-
-    def run(self) -> None:
-        """Run the function and keep its outputs' Values."""
-        recorder = self.recorder
-        shells = [self._bind(x, path) for x, path in zip(self.leaves, self.paths, strict=True)]
-        values = pytree.unflatten(self.tree, shells, pytree.classes_in(self._original()))
-        args, named = values[: self.positional], values[self.positional :]
-        keywords = dict(zip(self.names[self.positional :], named, strict=True))
-        with recorder:
-            result = self.function(*args, **keywords)
-            leaves, self.output_tree = pytree.flatten(result, is_leaf, "output")
-            self.classes = pytree.classes_in(result)
-            for leaf in leaves:
-                if isinstance(leaf, Tensor):
-                    self.output_leaves.append({"value": len(self.outputs)})
-                    self.outputs.append(recorder.value_of(leaf))
-                elif isinstance(leaf, (np.ndarray, np.generic)):
-                    raise TraceError(
-                        "a NumPy array among the outputs is frozen: return tensors from a traced "
-                        "function"
-                    )
-                else:
-                    self.output_leaves.append({"constant": leaf})
-
-    def _original(self) -> Any:
-        return pytree.unflatten(self.tree, self.leaves)
-
-    def _bind(self, x: Any, path: str) -> Any:
-        """Return what the function gets for an input leaf; tensors come as fresh shells."""
-        if isinstance(x, SCALARS):
-            self.input_specs.append(LeafSpec(path, None, x))
-            return x
-        array = x._data if isinstance(x, Tensor) else np.asarray(x)
-        t = wrap(array)
-        if isinstance(x, Tensor) and x.requires_grad:
-            make_leaf(t)
-        self.input_specs.append(LeafSpec(path, type_of(t), None))
-        self.recorder.add_input(path, t)
-        self.aliases.append(t)
-        return t
-
-    def left_changes(self) -> list[str]:
-        """Say what a second call would find otherwise than this one did, besides values."""
-        told = changes(self.found)
-        for path, t in walk(self.function).tensors.items():
-            before = self.found.tensors.get(path)
-            if before is not None and t.grad_fn is not None:
-                told.append(f"{path} (a part of the gradient history after; detach() it)")
-            elif before is not None and t.requires_grad != before.requires_grad:
-                told.append(f"{path} (requires_grad is {t.requires_grad} after)")
-        for path, t in self.found.tensors.items():
-            grad = self.found.tensors.get(f"{path}.grad")
-            if grad is not None and t._grad is None and storage_of(grad) in self.recorder.states:
-                told.append(f"{path}.grad (None after)")
-        return told
-
-    def check_again(self, second: _Attempt) -> None:
-        """Run again from what this run left: the graph must be the same.
-
-        Raises:
-            TraceError: what the function does depends on what an earlier call left.
-        """
-        told = ", ".join(self.left_changes()[:5])
-        remedy = (
-            f"the function leaves changes: {told}; the next call does other things because of "
-            "them, which a replay cannot. Call it once before you trace it, keep what changes in "
-            "tensors of fixed shape, or change it outside of the traced function"
-        )
-        try:
-            second.run()
-        except TraceError:
-            raise
-        except Exception as error:
-            raise TraceError(f"{remedy} (the next call raises {error!r})") from error
-        finally:
-            second.undo({t: t._grad for t in _leaves_of(second.found)})
-        place = _first_difference(self.recorder.rows, second.recorder.rows)
-        mine, theirs = (
-            (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found))
-            for a in (self, second)
-        )
-        if place is not None or mine != theirs:
-            raise TraceError(remedy + (f" (at {place})" if place else ""))
-
-    def writes(self, places: Walk) -> dict[str, RowValue | None]:
-        """Return the Values that tensors in `places` hold after the run, where they changed."""
-        entries = (*self.recorder.states.values(), *self.recorder.inputs)
-        held: dict[str, RowValue | None] = {e.name: e.value for e in entries if e.written}
-        for path, _, now in self.rebound(places):
-            entry = storage_of(now).entry
-            known = entry is not None and entry.token is self.recorder.token
-            held[path] = self.recorder.value_of(now) if known else None
-        return held
-
-    def rebound(self, places: Walk) -> list[tuple[str, Tensor, Tensor]]:
-        """Return (path, before, after) of places that hold another tensor's memory now."""
-        after = walk(self.function)
-        moved = []
-        for path, t in places.tensors.items():
-            now = after.tensors.get(path)
-            if now is None or storage_of(now) is storage_of(t):
-                continue
-            if path.endswith(".grad") and storage_of(t) not in self.recorder.states:
-                continue
-            moved.append((path, t, now))
-        return moved
-
-    def note_rebinding(self) -> None:
-        """Turn attributes that now hold another tensor (`self.h = h`) into writes of State.
-
-        Raises:
-            TraceError: the new tensor is of another type, or the memory is still in use elsewhere.
-        """
-        recorder = self.recorder
-        moved = self.rebound(self.found)
-        self._check_sharing({path: now for path, _, now in moved})
-        values = []
-        fixed = set()
-        for path, t, now in moved:
-            place, name = self.found.places[path], recorder.entry_of(t).name
-            if place is None or t._chain or type(now) is not Tensor or now.requires_grad:
-                fixed.add(name)  # it is written in place
-            else:
-                self.rebinding.setdefault(name, []).append(place)
-            if type_of(now) != type_of(t):
-                raise TraceError(
-                    f"{path} is {type_of(t)} before the traced call and {type_of(now)} after it; "
-                    "State must keep its type"
-                )
-            values.append((t, recorder.value_of(now)))
-        for name in fixed:
-            self.rebinding.pop(name, None)
-        with recorder:
-            for t, value in values:
-                recorder.write(t, recorder.abstract(value, type_of(t)))
-
-    def _check_sharing(self, moved: Mapping[str, Tensor]) -> None:
-        """Refuse places that come to share memory, or cease to, where a replay could not follow."""
-        remedy = "write to it in place (copy_), or clone() what should not be shared"
-        homes: dict[Storage, tuple[str, Storage]] = {}
-        origins: dict[Storage, tuple[str, Storage]] = {}
-        for path, t in self.found.tensors.items():
-            before, after = storage_of(t), storage_of(moved.get(path, t))
-            other, home = homes.setdefault(before, (path, after))
-            if home is not after:
-                path, other = (path, other) if path in moved else (other, path)
-                raise TraceError(
-                    f"{path} holds another tensor after the traced call, but {other} does not: "
-                    f"they shared memory; {remedy}"
-                )
-            other, origin = origins.setdefault(after, (path, before))
-            entries = map(self.recorder.states.get, (before, origin))
-            if origin is not before and any(e is not None and e.written for e in entries):
-                raise TraceError(
-                    f"{path} and {other} share memory after the traced call, which they did not "
-                    f"before it, and it is written in place; {remedy}"
-                )
-
-    def finish(self, name: str) -> Traced:
-        """Return the Traced."""
-        self._check_aliases()
-        graph = self.recorder.build(name, self.outputs)
-        state = {entry.name: self._holder(s, entry.name)
-                 for s, entry in self.recorder.states.items()}  # fmt: skip
-        signature = Signature(
-            names=tuple(self.names), positional=self.positional, inputs=self.tree,
-            specs=tuple(self.input_specs), outputs=self.output_tree,
-            results=tuple(self.output_leaves),
-        )  # fmt: skip
-        hypers = [Hyper(n, t._data.item(), read) for n, (read, t) in self.recorder.hypers.items()]
-        traced = Traced(graph, signature, state, hypers)
-        self._note_places(traced)
-        traced.rebound = self.rebinding
-        traced.classes = self.classes
-        traced.training_flags = list(self.recorder.training_flags.values())
-        self._order_inputs(graph, hypers)
-        return traced
-
-    def _note_places(self, traced: Traced) -> None:
-        """Tell where State is held, so that replays follow what is rebound between them."""
-        holders: dict[Storage, list[str]] = {}
-        for path, t in self.found.tensors.items():
-            holders.setdefault(storage_of(t), []).append(path)
-        for storage, entry in self.recorder.states.items():
-            paths = holders.get(storage, ())
-            known = [(self.found.places[p], self.found.tensors[p]) for p in paths]
-            held = [(place, t) for place, t in known if place is not None]
-            if len(paths) > 1:
-                traced.shared[entry.name] = held
-            elif held and not held[0][1]._chain:
-                traced.places[entry.name] = held[0][0]
-
-    def _order_inputs(self, graph: Graph, hypers: list[Hyper]) -> None:
-        """Inputs first, hyper-parameters after them, each in order."""
-        late = {h.name for h in hypers}
-        graph.inputs.sort(key=lambda n: n.attrs["name"] in late)
-
-    def _holder(self, storage: Storage, name: str) -> Tensor:
-        """Return the tensor that replays read State from: the user's own where it is a whole."""
-        t = self.found.tensors.get(name)
-        if t is not None and not t._chain:
-            return t
-        whole = wrap(storage.array)
-        whole._storage = storage
-        return whole
-
-    def _check_aliases(self) -> None:
-        """Refuse inputs that share memory with other inputs or State while one is written."""
-        written = [e for e in self.recorder.inputs if e.written]
-        states = [(e.name, s.array) for s, e in self.recorder.states.items() if e.written]
-        inputs = zip(self.recorder.inputs, self.aliases, strict=False)
-        places = [(e.name, t._data) for e, t in inputs]
-        for i, (name, array) in enumerate(places):
-            for other, memory in (*places[i + 1 :], *states):
-                touched = name in {e.name for e in written} or other in {
-                    e.name for e in written
-                } or (other, memory) in [(n, a) for n, a in states]  # fmt: skip
-                if touched and _overlap(array, memory):
-                    raise TraceError(
-                        f"input {name!r} shares memory with {other!r} and one of them is written "
-                        "in place: a replay could not know; clone() one of them"
-                    )
-
-    def undo(self, grads: Mapping[Tensor, Tensor | None]) -> None:
-        """Put back memory, gradient histories, containers and gradients."""
-        for t, node, index in self.histories:
-            now = _history(t)[0]
-            if now is not node and (node is None or now is None or not t._chain):
-                set_history(t, node, index)
-        for storage, before in reversed(self.recorder.snapshots):
-            storage.array[...] = before
-        restore(self.found)
-        for t, g in grads.items():
-            t._grad = g
-
-
-def _history(t: Tensor) -> tuple[Any, int]:
-    refresh(t)
-    return t._node, t._index
-
-
-def _first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:
-    """Return the place of the first row that differs, or None."""
-    for a, b in zip(mine, theirs, strict=False):
-        if a[:2] != b[:2] or a.types != b.types or not _same_attrs(a.attrs, b.attrs):
-            return a.loc or b.loc or a.op
-    if len(mine) != len(theirs):
-        row = max(mine, theirs, key=len)[min(len(mine), len(theirs))]
-        return row.loc or row.op
-    return None
-
-
-def _same_attrs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    def same(x: Any, y: Any) -> bool:
-        if isinstance(x, np.ndarray):
-            return x.tobytes() == y.tobytes()
-        return type(x) is type(y) and (x == y or x != x)
-
-    return a.keys() == b.keys() and all(same(x, b[k]) for k, x in a.items())
-
-
-def _overlap(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and bool(xp_of(a).may_share_memory(a, b))

@@ -13,17 +13,17 @@ from tests.fuzz.check import Checker, Mismatch
 from tests.fuzz.choices import seeded
 from tests.fuzz.writer import write
 from tracegraph import dispatch, tape
+from tracegraph.attempt import Attempt
 from tracegraph.entry import EntryPoint
 from tracegraph.recording import Recorder
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensors import Tensor, type_of
-from tracegraph.tracing import _Attempt
 
 Plant = Callable[[], Any]
 _write = Recorder.write
 _operand = Recorder._operand
 _build = Recorder.build
-_commit = EntryPoint._commit
+_commit = EntryPoint.commit
 
 
 def _stale_views(self: Recorder, t: Tensor, new: Tensor) -> None:
@@ -58,7 +58,7 @@ def _baked(self: Recorder, x: Any, dtype: Any) -> Any:
     return _operand(self, x, dtype)
 
 
-def _no_undo(self: _Attempt, grads: Any) -> None:
+def _no_undo(self: Attempt, grads: Any) -> None:
     self.recorder.snapshots.clear()
 
 
@@ -70,9 +70,9 @@ BUGS: dict[str, Plant] = {
     "a view is not taken again after a write": _patch(Recorder, "write", _stale_views),
     "a write through a view does not reach the whole": _patch(Recorder, "write", _no_write_back),
     "a write of State is lost": _patch(Recorder, "build", _lost_write),
-    "replays draw the same random numbers": _patch(EntryPoint, "_commit", _same_tick),
+    "replays draw the same random numbers": _patch(EntryPoint, "commit", _same_tick),
     "0-d operands are frozen": _patch(Recorder, "_operand", _baked),
-    "State is not put back after the trace": _patch(_Attempt, "undo", _no_undo),
+    "State is not put back after the trace": _patch(Attempt, "undo", _no_undo),
     "overwritten saved tensors go unnoticed": _patch(tape, "overwritten", lambda *a: None),
     "results share memory": _patch(
         InterpreterProgram, "_must_copy", lambda self: [False] * len(self.graph.results())),

@@ -371,6 +371,27 @@ def gradient_read(w: Writer) -> None:
     w.new(f"grad_of({p.name}){w.c.pick((' * 1.0', '.clone()'))}", p.shape)
 
 
+def _arm(w: Writer) -> None:
+    """Statements of a branch; what they make is not known after it."""
+    known = len(w.vars)
+    for _ in range(w.c.integer(1, 3)):
+        w.c.pick((write, unary, write_index, binary, random))(w)
+    del w.vars[known:]
+
+
+def branch(w: Writer) -> None:
+    if w.depth or w.no_grad:
+        return write(w)
+    v = w.floats()
+    with w.block(f"if {v.name}.sum() > {w.c.pick(('0.0', '0.6', '-1.0'))}:"):
+        _arm(w)
+    if w.c.chance(60):
+        w.body[-1] += "\nelse:"
+        w.depth += 1
+        _arm(w)
+        w.depth -= 1
+
+
 def fresh(w: Writer) -> Var:
     """A variable with memory of its own, for writes."""
     v = w.floats()
@@ -382,5 +403,5 @@ STATEMENTS: list[tuple[int, Statement]] = [
     (4, creation), (3, joining), (3, random), (8, index_view), (9, shape_view), (2, expansion),
     (3, splitting), (4, detached), (2, gathered), (10, write), (10, write_index), (4, write_mask),
     (2, write_gathered), (2, loop), (4, rebind), (4, update), (6, backward), (3, gradient),
-    (3, no_grad), (1, hook), (2, gradient_read), (5, fresh),
+    (3, no_grad), (1, hook), (2, gradient_read), (5, fresh), (6, branch),
 ]  # fmt: skip

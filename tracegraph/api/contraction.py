@@ -11,6 +11,7 @@ import numpy as np
 from tracegraph import modes
 from tracegraph.api.promotion import cast
 from tracegraph.api.shape import diagonal, permute, reshape, unsqueeze
+from tracegraph.dims.symint import hint_of
 from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, OpError
@@ -272,7 +273,8 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     if last.ndim == 1:
         chain[-1] = unsqueeze(last, 1)
     _check_dims("multi_dot", *((x, 2) for x in chain))
-    split = _chain_order([chain[0].shape[0], *(x.shape[1] for x in chain)])
+    # By the sizes of the example in a trace: any order gives the same product.
+    split = _chain_order([hint_of(n) for n in (chain[0].shape[0], *(x.shape[1] for x in chain))])
 
     def product(i: int, j: int) -> Tensor:
         if i == j:

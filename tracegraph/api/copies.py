@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracegraph.api import rearrangement, shape
+from tracegraph.api import rearrangement, selection, shape
 from tracegraph.engine import clone
 
 
@@ -24,7 +24,7 @@ def _copying(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 as_strided_copy = _copying("as_strided", rearrangement.as_strided)
 diagonal_copy = _copying("diagonal", shape.diagonal)
 expand_copy = _copying("expand", shape.expand)
-narrow_copy = _copying("narrow", shape.narrow)
+narrow_copy = _copying("narrow", selection.narrow)
 permute_copy = _copying("permute", shape.permute)
 split_copy = _copying("split", shape.split)
 split_with_sizes_copy = _copying("split_with_sizes", shape.split_with_sizes)

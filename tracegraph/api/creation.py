@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 
 from tracegraph import modes
-from tracegraph.devices import device_of, module_of, parse_device
-from tracegraph.dispatch import dispatch, front
+from tracegraph.api.promotion import sizes_tensor
+from tracegraph.devices import device_for_new, device_of, module_of, parse_device
+from tracegraph.dims.shapes import mentions
+from tracegraph.dims.symint import SymInt, as_size, fix, larger
+from tracegraph.dispatch import dispatch, front, size_tensor
 from tracegraph.dtypes import BY_NUMPY, DType, bool_, dtype_of, float64, get_default_dtype, int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
+from tracegraph.storage import unseen_of
 from tracegraph.tape import make_leaf
-from tracegraph.tensors import Tensor, type_of, wrap
+from tracegraph.tensors import Tensor, storage_of, type_of, wrap
 
 _FULL, _IOTA = OPS["full"], OPS["iota"]
 
@@ -45,7 +49,7 @@ def shape_of(size: Sequence[Any]) -> tuple[int, ...]:
         size = tuple(size[0])
     elif len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = size[0]
-    shape = tuple(int(n) for n in size)
+    shape = tuple(map(as_size, size))
     for n in shape:
         if n < 0:
             raise OpError(f"Trying to create tensor with negative dimension {n}: {list(shape)}")
@@ -99,8 +103,11 @@ def tensor(
         ValueError: nested sequences of unequal lengths.
     """
     dtype = None if dtype is None else dtype_of(dtype)
+    if modes.sizes and mentions(data):
+        return sizes_tensor(data, dtype or int64)
     array = _to_array(data, dtype)
-    t = wrap(_on(array, device if device is not None else device_of(array)))
+    kept = device is None and (isinstance(data, Tensor) or not isinstance(array, np.ndarray))
+    t = wrap(_on(array, device_of(array) if kept else device_for_new(device)))
     return finish(note_constant(t), requires_grad)
 
 
@@ -132,7 +139,14 @@ def from_numpy(array: Any) -> Tensor:
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
     if array.dtype not in BY_NUMPY:
         raise TypeError(f"can't convert np.ndarray of type {array.dtype} to a tensor")
-    return note_constant(wrap(array))
+    return _borrowed(array)
+
+
+def _borrowed(array: Any) -> Tensor:
+    """A tensor over the memory of others, who may write to it."""
+    t = wrap(array)
+    unseen_of(storage_of(t)).borrowed = True
+    return note_constant(t)
 
 
 def asarray(
@@ -146,7 +160,7 @@ def asarray(
 
 def from_dlpack(ext_tensor: Any) -> Tensor:
     """Return a tensor that shares memory with an object of the DLPack protocol."""
-    return note_constant(wrap(np.from_dlpack(ext_tensor)))
+    return _borrowed(np.from_dlpack(ext_tensor))
 
 
 def frombuffer(
@@ -154,7 +168,7 @@ def frombuffer(
 ) -> Tensor:
     """Return a vector that shares memory with a buffer, from `offset` bytes on."""
     array = np.frombuffer(buffer, dtype_of(dtype).np, count, offset)
-    return finish(note_constant(wrap(array)), requires_grad)
+    return finish(_borrowed(array), requires_grad)
 
 
 def legacy_tensor(*args: Any, **kwargs: Any) -> Tensor:
@@ -172,6 +186,8 @@ def full(
 ) -> Tensor:  # fmt: skip
     """Return a tensor of one value; the dtype defaults to that of `fill_value`."""
     shape = shape_of((size,))
+    if fill_value.__class__ is SymInt:
+        fill_value = size_tensor(fill_value, int64)
     if isinstance(fill_value, Tensor):
         wanted = dtype_of(dtype) if dtype is not None else type_of(fill_value).dtype
         value = fill_value.to(wanted).reshape(())
@@ -242,7 +258,7 @@ def full_like(
 
 def _made(op: Op, attrs: dict[str, Any], device: Any) -> Tensor:
     """Run a creation op on a device."""
-    token = modes.XP.set(np if device is None else module_of(parse_device(device)))
+    token = modes.XP.set(module_of(device_for_new(device)))
     try:
         return dispatch(op, (), attrs)
     finally:
@@ -264,15 +280,22 @@ def arange(
     """
     if end is None:
         start, end = 0, start
-    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    start, end, step = _counts(start, end, step)
     if step == 0 or (end - start) * step < 0:
         raise OpError("upper bound and lower bound inconsistent with step sign or step is 0")
-    if not all(math.isfinite(x) for x in (start, end, step)):
-        raise OpError(f"unsupported range: {start} -> {end}")
     floating = any(isinstance(x, float) for x in (start, end, step))
+    if floating and not all(map(math.isfinite, (start, end, step))):
+        raise OpError(f"unsupported range: {start} -> {end}")
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype() if floating else int64
-    size = math.ceil((end - start) / step)
+    size = math.ceil((end - start) / step) if floating else -as_size((start - end) // step)
     return finish(_iota(size, start, step, wanted, device), requires_grad)
+
+
+def _counts(*numbers: Any) -> list[Any]:
+    """Return what a range is made of as numbers; symbolic sizes stay so among whole numbers."""
+    plain = [x.item() if isinstance(x, Tensor) else x for x in numbers]
+    floating = any(isinstance(x, float) for x in plain)
+    return [fix(x) if floating and x.__class__ is SymInt else x for x in plain]
 
 
 def _between(start: Any, end: Any, steps: int, dtype: DType) -> Tensor:
@@ -282,7 +305,7 @@ def _between(start: Any, end: Any, steps: int, dtype: DType) -> Tensor:
         raise OpError("linspace only supports 0-dimensional start and end tensors")
     first, last = (front.cast(x, dtype=float64) for x in ends)
     places = _iota(steps, 0, 1, float64, device_of(first._data))
-    step = (last - first) / max(steps - 1, 1)
+    step = (last - first) / larger(steps - 1, 1)
     low, high = first + places * step, last - (steps - 1 - places) * step
     t: Tensor = front.where(places < (steps + 1) // 2, low, high)
     return front.cast(t, dtype=dtype)
@@ -296,7 +319,7 @@ def linspace(
     if steps < 0:
         raise OpError("number of steps must be non-negative")
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
-    if isinstance(start, Tensor) or isinstance(end, Tensor):
+    if any(isinstance(x, (Tensor, SymInt)) for x in (start, end, steps)):
         return finish(_between(start, end, steps, wanted), requires_grad)
     start, end = float(start), float(end)
     step = (end - start) / (steps - 1) if steps > 1 else 0.0
@@ -349,7 +372,9 @@ def range(
     device: Any = None, requires_grad: bool = False, layout: Any = None,
 ) -> Tensor:  # fmt: skip
     """Return start, start+step, ... up to and with `end`, as floats by default."""
-    size = math.floor((end - start) / step) + 1
+    start, end, step = _counts(start, end, step)
+    whole = not any(isinstance(x, float) for x in (start, end, step))
+    size = ((end - start) // step if whole else math.floor((end - start) / step)) + 1
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
     return finish(_iota(size, start, step, wanted, device), requires_grad)
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from tracegraph.api.pointwise import logical_xor
 from tracegraph.api.reduction import cumsum, sum
-from tracegraph.api.shape import cat, narrow, reshape
+from tracegraph.api.selection import narrow
+from tracegraph.api.shape import cat, reshape
+from tracegraph.dims.shapes import is_zero
+from tracegraph.dims.symint import larger, smaller
 from tracegraph.dtypes import bool_
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim
@@ -16,8 +19,8 @@ from tracegraph.tensors import Tensor, type_of
 def _neighbours(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Views without the first and without the last element of a dim."""
     size = x.shape[dim]
-    length = max(size - 1, 0)
-    return narrow(x, dim, min(1, size), length), narrow(x, dim, 0, length)
+    length = larger(size - 1, 0)
+    return narrow(x, dim, smaller(1, size), length), narrow(x, dim, 0, length)
 
 
 def diff(
@@ -38,7 +41,7 @@ def diff(
     if prepend is not None or append is not None:
         out = cat([x for x in (prepend, input, append) if x is not None], place)
     for _ in range(n):
-        if not out.shape[place]:
+        if is_zero(out.shape[place]):
             break
         later, before = _neighbours(out, place)
         out = logical_xor(later, before) if type_of(out).dtype is bool_ else later - before

@@ -11,6 +11,7 @@ from tracegraph.api.contraction import matrix_product
 from tracegraph.api.promotion import cast, result_type
 from tracegraph.api.reduction import sum as total
 from tracegraph.api.shape import diagonal, permute, reshape, reshaped
+from tracegraph.dims.shapes import alike, was_broadcast
 from tracegraph.errors import OpError
 from tracegraph.tensors import Tensor
 
@@ -91,18 +92,17 @@ def _pair(
     both = [label for label in lx if label in ly]
     for label in both:
         i, j = lx.index(label), ly.index(label)
-        if x.shape[i] != y.shape[j]:
-            if x.shape[i] == 1:
-                x = reshape(x, tuple(n for k, n in enumerate(x.shape) if k != i))
-                lx = [known for known in lx if known != label]
-            elif y.shape[j] == 1:
-                y = reshape(y, tuple(n for k, n in enumerate(y.shape) if k != j))
-                ly = [known for known in ly if known != label]
-            else:
-                raise OpError(
-                    f"einsum(): subscript {label} has size {x.shape[i]} and {y.shape[j]}, which "
-                    "do not broadcast"
-                )
+        if was_broadcast(x.shape[i], y.shape[j]):
+            x = reshape(x, tuple(n for k, n in enumerate(x.shape) if k != i))
+            lx = [known for known in lx if known != label]
+        elif was_broadcast(y.shape[j], x.shape[i]):
+            y = reshape(y, tuple(n for k, n in enumerate(y.shape) if k != j))
+            ly = [known for known in ly if known != label]
+        elif x.shape[i] != y.shape[j]:
+            raise OpError(
+                f"einsum(): subscript {label} has size {x.shape[i]} and {y.shape[j]}, which "
+                "do not broadcast"
+            )
     x, lx = _sum_out(x, lx, keep | set(ly))
     y, ly = _sum_out(y, ly, keep | set(lx))
     if x._data.dtype is not y._data.dtype:
@@ -137,7 +137,7 @@ def _ordered(x: Tensor, order: list[int]) -> Tensor:
 
 
 def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return x if x._data.shape == shape else reshaped(x, shape)
+    return x if alike(x._data.shape, shape) else reshaped(x, shape)
 
 
 def einsum(equation: Any, *operands: Any) -> Tensor:

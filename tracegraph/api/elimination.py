@@ -1,4 +1,4 @@
-"""LU factorisations in PyTorch's forms, and what is solved with them."""
+"""LU factorisations in PyTorch's forms, what is solved with them, and reflections."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 from tracegraph import return_types
 from tracegraph.api.linear_algebra import solve_triangular
 from tracegraph.api.matrices import tril, triu
-from tracegraph.api.promotion import cast, counting, filled
-from tracegraph.api.shape import expand, transpose, unsqueeze
-from tracegraph.dispatch import front, operand_types
+from tracegraph.api.promotion import cast, counting, filled, identity
+from tracegraph.api.shape import expand, slice_dim, transpose, unsqueeze
+from tracegraph.computing import operand_types
+from tracegraph.dispatch import front
 from tracegraph.dtypes import int32
 from tracegraph.errors import OpError
 from tracegraph.ops.table import OPS
@@ -89,3 +90,63 @@ def matrix_exp(A: Tensor) -> Tensor:
     """Exponential of square matrices."""
     OPS["matrix_exp"].infer(operand_types((A,)), {})
     return front.matrix_exp(A)
+
+
+# Householder reflections.
+
+
+def geqrf(input: Tensor) -> Any:
+    """Return (a, tau): R, and below its diagonal the reflections whose product is Q."""
+    OPS["geqrf"].infer(operand_types((input,)), {})
+    return return_types.geqrf(*front.geqrf(input))
+
+
+def _reflected(vectors: Tensor, tau: Tensor, x: Tensor, forward: bool) -> Tensor:
+    """The product of the reflections I − tau·v·vᵀ, or of its transpose (`forward`), with x."""
+    for i in range(tau.shape[-1]) if forward else reversed(range(tau.shape[-1])):
+        v = slice_dim(vectors, vectors.ndim - 1, i, i + 1)
+        scale = unsqueeze(slice_dim(tau, tau.ndim - 1, i, i + 1), -1)
+        x = x - scale * v * (v * x).sum(-2, keepdim=True)
+    return x
+
+
+def _check_reflections(A: Tensor, tau: Tensor) -> None:
+    if A.ndim < 2 or A.shape[-2] < A.shape[-1] or tau.shape[-1] > A.shape[-1]:
+        raise OpError(
+            "linalg.householder_product: input must have at least 2 dimensions, as many rows as "
+            f"columns, and no fewer columns than tau has elements, got {list(A.shape)} and "
+            f"{list(tau.shape)}"
+        )
+
+
+def householder_product(A: Tensor, tau: Tensor) -> Tensor:
+    """Return the first columns of the product of reflections, as many as A has.
+
+    Raises:
+        OpError: the shapes do not fit.
+    """
+    _check_reflections(A, tau)
+    vectors = _unit_lower(slice_dim(A, A.ndim - 1, 0, tau.shape[-1]))
+    columns = slice_dim(identity(A, A.shape[-2]), 1, 0, A.shape[-1])
+    out = expand(_reflected(vectors, tau, columns, forward=False), A.shape)
+    return out if tau.shape[-1] else front.overwrite(A, out)
+
+
+def orgqr(input: Tensor, input2: Tensor) -> Tensor:
+    """Return `householder_product(input, input2)`."""
+    return householder_product(input, input2)
+
+
+def ormqr(
+    input: Tensor, input2: Tensor, input3: Tensor, left: bool = True, transpose: bool = False
+) -> Tensor:
+    """Return Q·input3, or input3·Q, for the square Q that reflections make (or its transpose)."""
+    vectors = _unit_lower(slice_dim(input, input.ndim - 1, 0, input2.shape[-1]))
+    if left:
+        return _reflected(vectors, input2, input3, forward=transpose)
+    out = _reflected(vectors, input2, _swapped(input3), forward=not transpose)
+    return _swapped(out)
+
+
+def _swapped(x: Tensor) -> Tensor:
+    return transpose(x, -2, -1)

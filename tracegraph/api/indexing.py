@@ -14,6 +14,8 @@ import numpy as np
 from tracegraph import modes
 from tracegraph.api.promotion import beside, cast, filled, scalar_tensor
 from tracegraph.devices import device_of
+from tracegraph.dims.shapes import is_one, same
+from tracegraph.dims.symint import SymInt, as_index, larger, smaller
 from tracegraph.dispatch import assign, check_writable, front, passed_on, put
 from tracegraph.dtypes import bool_, dtype_of, int64
 from tracegraph.errors import DTypeError
@@ -56,18 +58,29 @@ def _width(item: Any) -> int:
 
 
 def _position(item: Any, size: int, dim: int) -> int:
-    place = operator.index(item)
+    place: int = as_index(item)
     if not -size <= place < size:
         raise IndexError(f"index {place} is out of bounds for dimension {dim} with size {size}")
-    return place % size if place < 0 else place
+    return place + size if place < 0 else place
 
 
 def _range(item: slice, size: int) -> tuple[int, int, int]:
     step = 1 if item.step is None else operator.index(item.step)
     if step <= 0:
         raise ValueError("step must be greater than zero")
+    if SymInt in (size.__class__, item.start.__class__, item.stop.__class__):
+        first, last = _bound(item.start, 0, size), _bound(item.stop, size, size)
+        return first, larger(first, last), step
     start, stop, _ = slice(item.start, item.stop, step).indices(size)
     return start, max(start, stop), step
+
+
+def _bound(place: Any, default: Any, size: Any) -> Any:
+    """An end of a slice, of a size that may be symbolic: counted from the front, within it."""
+    if place is None:
+        return default
+    at = as_index(place)
+    return larger(at + size, 0) if at < 0 else smaller(at, size)
 
 
 def _basic(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Any]]:
@@ -108,11 +121,20 @@ def _basic(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Any]]:
                     f"are valid indices (got {type(item).__name__})"
                 ) from None
         dim += 1
-    if any(isinstance(i, int) or i != (0, n, 1) for i, n in zip(index, sizes, strict=True)):
+    if not all(map(_is_whole, index, sizes)):
         x = front.slice(x, index=tuple(index))
-    if tuple(shape) != x._data.shape:
+    if len(shape) != len(x._data.shape):
         x = front.reshape(x, shape=tuple(shape))
     return x, left
+
+
+def _is_whole(item: Any, size: Any) -> bool:
+    """Whether an item of a slice takes all of a dim, as far as that is known."""
+    if item.__class__ is not tuple:
+        return False
+    if SymInt in (size.__class__, item[0].__class__, item[1].__class__):
+        return same(item, (0, size, 1))
+    return bool(item == (0, size, 1))
 
 
 def _on_device_of(like: Tensor, t: Tensor) -> Tensor:
@@ -145,13 +167,8 @@ def _as_index(item: Any, like: Tensor) -> Tensor:
 
 
 def nonzero_rows(mask: Tensor) -> Tensor:
-    """Return the indices of nonzero elements, one row each.
-
-    In a trace their number is fixed: a replay with another number raises GuardError.
-    """
-    traced = modes.recording and modes.RECORDER.get() is not None
-    count = int((mask._data != 0).sum()) if traced else -1
-    rows: Tensor = front.nonzero(mask, count=count)
+    """Return the indices of nonzero elements, one row each; a trace knows no number of them."""
+    rows: Tensor = front.nonzero(mask, count=-1)
     return rows
 
 
@@ -264,7 +281,7 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
 
 
 def _is_single(value: Any) -> bool:
-    return not isinstance(value, Tensor) or value._data.size == 1
+    return not isinstance(value, Tensor) or is_one(value._data.size)
 
 
 def _as_value(value: Any, x: Tensor) -> Tensor:
@@ -291,11 +308,11 @@ def _fill(view: Tensor, value: Any) -> None:
         value = scalar_tensor(value, dtype)
     value = cast(value, dtype)
     shape = view._data.shape
-    if value._data.shape != shape:
+    if not same(value._data.shape, shape):
         have = value._data.shape
         while len(have) > len(shape) and have[0] == 1:
             have = have[1:]
-        if have != value._data.shape:
+        if len(have) != len(value._data.shape):
             value = front.reshape(value, shape=have)
         value = front.expand(value, shape=shape)
     assign(view, passed_on(value))

@@ -7,11 +7,10 @@ from typing import Any
 from tracegraph import return_types
 from tracegraph.api import elimination
 from tracegraph.api import linear_algebra as linalg
-from tracegraph.api.contraction import matmul
-from tracegraph.api.matrices import tril, triu
 from tracegraph.api.pointwise import where
-from tracegraph.api.promotion import cast
+from tracegraph.api.promotion import cast, identity
 from tracegraph.api.shape import transpose, unsqueeze
+from tracegraph.dispatch import front
 from tracegraph.dtypes import DType, dtype_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim
@@ -96,17 +95,16 @@ def cholesky(input: Tensor, upper: bool = False) -> Tensor:
 
 
 def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
-    """Return X with A·X = input, where L is the Cholesky factor of A."""
-    first = transpose(L, -2, -1) if upper else L
-    half = linalg.solve_triangular(first, input, upper=False)
-    return linalg.solve_triangular(transpose(first, -2, -1), half, upper=True)
+    """Return X with A·X = input, where L is the Cholesky factor of A.
+
+    As in PyTorch the gradient reaches all of L, though the zeros of one triangle are not read.
+    """
+    return front.cholesky_solve(input, L, upper=bool(upper), spread=True)
 
 
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     """Inverse of the matrix whose Cholesky factor is given."""
-    factor = triu(input) if upper else tril(input)
-    gram = (transpose(factor, -2, -1), factor) if upper else (factor, transpose(factor, -2, -1))
-    return linalg.inv(matmul(*gram))
+    return cholesky_solve(identity(input, input.shape[-1]), input, upper)
 
 
 def triangular_solve(

@@ -11,7 +11,7 @@ from tracegraph.api.matrices import tril
 from tracegraph.api.matrices import vander as _vander
 from tracegraph.api.norms import matrix_norm, norm, vector_norm
 from tracegraph.api.pointwise import abs, gt, log, maximum, where
-from tracegraph.api.promotion import cast, counting, filled, single_dtype
+from tracegraph.api.promotion import cast, filled, identity, single_dtype
 from tracegraph.api.rearrangement import roll
 from tracegraph.api.reduction import amax, sum
 from tracegraph.api.shape import (
@@ -24,7 +24,8 @@ from tracegraph.api.shape import (
     unsqueeze,
 )
 from tracegraph.api.shape import diagonal as _diagonal
-from tracegraph.dispatch import front, operand_types
+from tracegraph.computing import operand_types
+from tracegraph.dispatch import front
 from tracegraph.dtypes import finfo, int32, int64
 from tracegraph.errors import LinAlgError, OpError
 from tracegraph.ops.table import OPS
@@ -265,9 +266,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     if n < 0:
         return matrix_power(inv(A), -n)
     if n == 0:
-        size = counting(A, A.shape[-1])
-        same = cast(front.eq(unsqueeze(size, 1), size), type_of(A).dtype)
-        return front.overwrite(A, expand(same, A.shape))
+        return front.overwrite(A, expand(identity(A, A.shape[-1]), A.shape))
     result: Tensor | None = None
     power = A
     while True:

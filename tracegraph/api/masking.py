@@ -10,6 +10,8 @@ from tracegraph.api.promotion import cast, counting, filled, single_dtype
 from tracegraph.api.rearrangement import unravel_index
 from tracegraph.api.selection import as_row, single_value
 from tracegraph.api.shape import expand, reshape, slice_dim
+from tracegraph.dims.shapes import is_zero
+from tracegraph.dims.symint import larger, smaller
 from tracegraph.dispatch import front
 from tracegraph.dtypes import bool_, int64
 from tracegraph.errors import DTypeError, OpError
@@ -52,17 +54,14 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     x, known = expand(input, shape), expand(_mask("masked_scatter", mask), shape)
     order = front.cumsum(cast(reshape(known, (-1,)), int64), dim=0)
     place = where(reshape(known, (-1,)), order - 1, 0)
-    if source._data.size == 0:
+    if is_zero(source._data.size):
         source = filled(input, (1,), 0)
     values = front.index(reshape(source, (-1,)), place, dims=(0,))
     return front.where(known, reshape(values, shape), x)
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
-    """Return the indices of elements that are not 0: one row each, or one vector per dim.
-
-    A trace fixes the size: a replay where data gives another raises GuardError.
-    """
+    """Return the indices of elements that are not 0: one row each, or one vector per dim."""
     if as_tuple:
         return nonzero_tuple(as_row(input))
     return nonzero_rows(input)
@@ -79,9 +78,9 @@ def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
     total = flags._data.shape[0]
     order = front.sort(cast(flags, int64), dim=0, descending=True)[1]
     count = front.sum(cast(flags, int64), dim=(0,), keepdim=False)
-    taken = slice_dim(order, 0, 0, min(size, total))
-    if size > total:
-        taken = front.pad(taken, pads=((0, size - total),), value=0)
+    taken = slice_dim(order, 0, 0, smaller(size, total))
+    if total.__class__ is not int or size > total:
+        taken = front.pad(taken, pads=((0, larger(size - total, 0)),), value=0)
     if not input.ndim:
         return filled(taken, (size, 0), 0)
     places = unravel_index(taken, tuple(input.shape))

@@ -9,7 +9,7 @@ import numpy as np
 from tracegraph.api.creation import note_constant
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.api.shape import reshape, unsqueeze
-from tracegraph.devices import module_of, parse_device
+from tracegraph.devices import device_for_new, module_of
 from tracegraph.dispatch import front
 from tracegraph.dtypes import DType, dtype_of, int64
 from tracegraph.errors import OpError
@@ -68,7 +68,7 @@ def _triangle_indices(
     function: Any, row: int, col: int, offset: int, dtype: Any, device: Any
 ) -> Tensor:
     pairs = np.stack(function(row, offset, col)).astype(dtype_of(dtype or int64).np)
-    return note_constant(wrap(module_of(parse_device(device)).asarray(pairs)))
+    return note_constant(wrap(module_of(device_for_new(device)).asarray(pairs)))
 
 
 def tril_indices(

@@ -12,6 +12,7 @@ from tracegraph.api.pointwise import where
 from tracegraph.api.promotion import cast
 from tracegraph.api.rearrangement import strided_places
 from tracegraph.api.reduction import sum
+from tracegraph.api.selection import narrow
 from tracegraph.api.shape import expand, reshape, squeeze, t, transpose, unsqueeze
 from tracegraph.devices import device_of
 from tracegraph.dispatch import check_writable, front
@@ -182,6 +183,31 @@ def as_strided_scatter(
     return reshape(flat, self.shape)
 
 
+def _elementwise_in_python(self: Tensor, function: Callable[..., Any], *others: Tensor) -> Tensor:
+    """Overwrite each element with a Python function of it (and of those beside it)."""
+    if self._node is not None:
+        raise OpError("apply_ and map_ cannot be used on a tensor that requires a gradient")
+    columns = [t.expand(self.shape).reshape(-1).tolist() for t in (self, *others)]
+    values = [function(*items) for items in zip(*columns, strict=True)]
+    return self.copy_(new_tensor(self, values).reshape(self.shape))
+
+
+def as_subclass(self: Tensor, cls: type[Tensor]) -> Tensor:
+    """Return the same memory and history as an object of a subclass of Tensor."""
+    other = shell(self)
+    made = cls.__new__(cls)
+    for name in ("_data", "_node", "_index", "_storage", "_chain", "_lineage", "_seen", "_grad"):
+        setattr(made, name, getattr(other, name))
+    return made
+
+
+def set_(self: Tensor, source: Any = None) -> Tensor:
+    """Let the tensor stand for the memory of another one; without one, for no elements."""
+    if self._node is not None:
+        raise OpError("set_ cannot be used on a tensor that requires a gradient")
+    return become(self, new_empty(self, 0) if source is None else shell(source))
+
+
 METHODS: dict[str, Callable[..., Any]] = {
     "__matmul__": _matmul,
     "__rmatmul__": _rmatmul,
@@ -208,6 +234,13 @@ METHODS: dict[str, Callable[..., Any]] = {
     "fill_diagonal_": fill_diagonal_,
     "type": type_method,
     "as_strided_scatter": as_strided_scatter,
+    "apply_": lambda self, callable: _elementwise_in_python(self, callable),
+    "map_": lambda self, tensor, callable: _elementwise_in_python(self, callable, tensor),
+    "map2_": lambda self, x, y, callable: _elementwise_in_python(self, callable, x, y),
+    "as_subclass": as_subclass,
+    "narrow_copy": lambda self, dim, start, length: narrow(self, dim, start, length).clone(),
+    "set_": set_,
+    "record_stream": lambda self, stream: None,
     "pin_memory": lambda self, device=None: self,
     "is_pinned": lambda self, device=None: False,
     "share_memory_": lambda self: self,

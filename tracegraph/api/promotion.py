@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from tracegraph import modes
-from tracegraph.dispatch import dispatch, front
+from tracegraph.dims.symint import SymInt
+from tracegraph.dispatch import dispatch, front, size_tensor
 from tracegraph.dtypes import (
     BOOL_KIND,
     FLOAT_KIND,
@@ -44,7 +45,7 @@ def result_type(*operands: Any) -> DType:
             else:
                 zero = dtype if zero is None else promote_types(zero, dtype)
         else:
-            lone = scalar_dtype(scalar_kind(x))
+            lone = int64 if x.__class__ is SymInt else scalar_dtype(scalar_kind(x))
             scalar = lone if scalar is None or lone.kind > scalar.kind else scalar
     result = _raise_category(_raise_category(dims, zero), scalar)
     if result is None:
@@ -70,12 +71,23 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
 
 def scalar_tensor(value: Any, dtype: DType) -> Tensor:
     """Return a Python scalar as a 0-d tensor (a constant of the graph when traced)."""
+    if value.__class__ is SymInt:
+        return size_tensor(value, dtype)
     t = wrap(modes.XP.get().asarray(np.asarray(value).astype(dtype.np)))
     if modes.recording:
         recorder = modes.RECORDER.get()
         if recorder is not None:
             recorder.constant(t)
     return t
+
+
+def sizes_tensor(data: Any, dtype: DType) -> Tensor:
+    """Return nested sequences of symbolic sizes and numbers as a tensor."""
+    if not isinstance(data, (list, tuple)):
+        return scalar_tensor(data, dtype)
+    items = [sizes_tensor(item, dtype) for item in data]
+    out: Tensor = front.cat(*(front.reshape(x, shape=(1, *x.shape)) for x in items), dim=0)
+    return out
 
 
 def beside(like: Tensor) -> Any:
@@ -92,6 +104,13 @@ def filled(like: Tensor, shape: tuple[int, ...], value: Any, dtype: DType | None
 def counting(like: Tensor, size: int, dtype: DType = int64) -> Tensor:
     """Return 0, 1, ... size − 1 on the device of `like`."""
     return _made(like, "iota", size=size, start=0, step=1, dtype=dtype)
+
+
+def identity(like: Tensor, size: int) -> Tensor:
+    """Return the identity matrix on the device of `like` and of its dtype."""
+    places = counting(like, size)
+    same = front.eq(front.reshape(places, shape=(size, 1)), places)
+    return cast(same, type_of(like).dtype)
 
 
 def _made(like: Tensor, name: str, **attrs: Any) -> Tensor:
@@ -123,6 +142,8 @@ def _fit(x: Any, dtype: DType) -> Any:
     """Cast a tensor operand to `dtype`, or a Python scalar to its Python type."""
     if isinstance(x, Tensor):
         return x if dtype_of_data(x._data) is dtype else front.cast(x, dtype=dtype)
+    if x.__class__ is SymInt:
+        return size_tensor(x, dtype)
     if dtype.kind == FLOAT_KIND:
         return float(x)
     if dtype.kind == BOOL_KIND:
@@ -135,6 +156,11 @@ def elementwise(op: Op, *operands: Any, floating: bool = False) -> Tensor:
 
     Where all operands are Python scalars the first becomes a tensor.
     """
+    kinds = {dtype_of_data(x._data) if isinstance(x, Tensor) else None for x in operands}
+    alone = kinds.pop()
+    if not kinds and alone is not None and (not floating or alone.kind == FLOAT_KIND):
+        same: Tensor = dispatch(op, operands, {})
+        return same
     dtype = result_type(*operands)
     if floating and dtype.kind != FLOAT_KIND:
         dtype = get_default_dtype()

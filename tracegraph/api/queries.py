@@ -7,6 +7,7 @@ from typing import Any
 from tracegraph.api.pointwise import isclose
 from tracegraph.api.promotion import result_type as _result_type
 from tracegraph.api.promotion import single_dtype
+from tracegraph.dims.symint import as_size
 from tracegraph.dispatch import front
 from tracegraph.dtypes import DType, dtype_of
 from tracegraph.errors import OpError
@@ -56,7 +57,8 @@ def is_nonzero(input: Tensor) -> bool:
 
 def numel(input: Tensor) -> int:
     """Number of elements."""
-    return int(input._data.size)
+    count: int = as_size(input._data.size)
+    return count
 
 
 def is_same_size(input: Tensor, other: Tensor) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import numpy as np
-
 from tracegraph import modes
 from tracegraph.api.creation import finish, shape_of
 from tracegraph.api.promotion import cast, result_type
-from tracegraph.devices import Device, device_of, parse_device
+from tracegraph.devices import Device, device_for_new, device_of
+from tracegraph.dims.symint import as_size
 from tracegraph.dispatch import assign, dispatch, front
 from tracegraph.dtypes import (
     FLOAT_KIND,
@@ -28,6 +27,7 @@ from tracegraph.dtypes import (
 from tracegraph.errors import DeviceError, DTypeError, OpError
 from tracegraph.ops.table import OPS
 from tracegraph.random import Generator, generator_of
+from tracegraph.tensor_type import broadcast_shapes
 from tracegraph.tensors import Tensor, type_of
 
 _DRAW: Final = OPS["draw"]
@@ -63,7 +63,7 @@ def _make(
     dtype = options.pop("dtype", None)
     wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
     device = options.pop("device", None)
-    on = parse_device(device) if device is not None or generator is None else generator.device
+    on = generator.device if device is None and generator else device_for_new(device)
     requires_grad = options.pop("requires_grad", False)
     options.pop("layout", None), options.pop("pin_memory", None)
     options.pop("memory_format", None)
@@ -108,7 +108,7 @@ def randint(*args: Any, **options: Any) -> Tensor:
     if len(args) + len(named) != len(order):
         raise TypeError("randint() takes (high, size) or (low, high, size)")
     named.update(zip([name for name in order if name not in named], args, strict=True))
-    low, high = int(named.get("low", 0)), int(named["high"])
+    low, high = as_size(named.get("low", 0)), as_size(named["high"])
     _check_range(low, high)
     options["dtype"] = options.get("dtype") or int64
     return _make("integers", (tuple(named["size"]),), options, low, high)
@@ -119,7 +119,7 @@ def randperm(n: int, **options: Any) -> Tensor:
     if n < 0:
         raise OpError(f"n must be non-negative, got {n}")
     options["dtype"] = options.get("dtype") or int64
-    return _make("permutation", ((int(n),),), options)
+    return _make("permutation", ((as_size(n),),), options)
 
 
 def _like(input: Tensor, options: dict[str, Any]) -> tuple[Any, ...]:
@@ -146,7 +146,7 @@ def randint_like(input: Tensor, *bounds: int, **options: Any) -> Tensor:
     named = [options.pop(name) for name in ("low", "high") if name in options]
     low, high = (0, *bounds, *named)[-2:]
     _check_range(low, high)
-    return _make("integers", _like(input, options), options, int(low), int(high))
+    return _make("integers", _like(input, options), options, as_size(low), as_size(high))
 
 
 def _wide(dtype: DType) -> DType:
@@ -193,7 +193,7 @@ def normal(
         shape = () if size is None else tuple(size)
         z = randn(shape, generator=generator, dtype=dtype, device=device)
         return finish(z * std + mean, requires_grad)
-    shapes = np.broadcast_shapes(*(t._data.shape for t in tensors))
+    shapes = broadcast_shapes([t._data.shape for t in tensors])
     kind = result_type(*tensors)
     z = _draw(generator, device_of(tensors[0]._data), shapes, _wide(kind), "normal")
     return cast(z * _plain(std) + _plain(mean), kind)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph import modes
 from tracegraph.api.creation import note_constant
 from tracegraph.api.promotion import beside, cast, counting, filled, result_type
 from tracegraph.api.shape import (
@@ -24,6 +23,8 @@ from tracegraph.api.shape import (
     transpose,
     unsqueeze,
 )
+from tracegraph.dims.shapes import alike, is_one, is_size, is_zero
+from tracegraph.dims.symint import larger
 from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
 from tracegraph.errors import OpError
@@ -56,7 +57,7 @@ def flipud(input: Tensor) -> Tensor:
 
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """Return elements moved along dims, round the end; without dims, in row-major order."""
-    steps = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    steps = (shifts,) if is_size(shifts) else tuple(shifts)
     if dims is None or (not isinstance(dims, int) and not len(dims)):
         if len(steps) != 1:
             raise OpError("roll: shifts and dimensions must align")
@@ -69,7 +70,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
         place = wrap_dim(dim, input.ndim)
         size = input.shape[place]
         cut = -step % size if size else 0
-        if cut:
+        if not is_zero(cut):
             parts = slice_dim(out, place, cut, size), slice_dim(out, place, 0, cut)
             out = front.cat(*parts, dim=place)
     return input.clone() if out is input else out
@@ -103,8 +104,12 @@ def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     have = (1,) * (len(counts) - input.ndim) + tuple(input.shape)
     apart = reshape(input, tuple(n for size in have for n in (1, size)))
     wide = expand(apart, tuple(n for pair in zip(counts, have, strict=True) for n in pair))
-    out = reshape(wide, tuple(a * b for a, b in zip(counts, have, strict=True)))
-    return front.copy(out) if set(counts) <= {1} else out
+    return _apart(reshape(wide, tuple(a * b for a, b in zip(counts, have, strict=True))))
+
+
+def _apart(x: Tensor) -> Tensor:
+    """Return a result in memory of its own: a view (of expanded memory even) is copied."""
+    return front.copy(x) if x._chain else x
 
 
 def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
@@ -116,29 +121,25 @@ def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
 def repeat_interleave(
     input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:
-    """Return each element (or slice of a dim) repeated in place, so often or as a tensor says.
-
-    A trace fixes the sum of tensor repeats: a replay with another one raises GuardError.
-    """
+    """Return each element (or slice of a dim) repeated in place, so often or as a tensor says."""
     if repeats is None:
         return repeat_interleave(counting(input, input.shape[0]), input, output_size=output_size)
     x = reshape(input, (-1,)) if dim is None or not input.ndim else input
     place = 0 if dim is None else wrap_dim(dim, x.ndim)
     if isinstance(repeats, (tuple, list)):
         repeats = note_constant(wrap(beside(x).asarray(repeats, dtype=np.int64)))
-    if isinstance(repeats, Tensor) and repeats._data.size == 1 and x.shape[place] != 1:
+    single = isinstance(repeats, Tensor) and is_one(repeats._data.size)
+    if single and not is_one(x.shape[place]):
         repeats = expand(reshape(repeats, (1,)), (x.shape[place],))
     if not isinstance(repeats, Tensor):
         shape = list(x.shape)
         shape[place] *= repeats
         wide = [*x.shape[: place + 1], repeats, *x.shape[place + 1 :]]
-        return reshape(expand(unsqueeze(x, place + 1), tuple(wide)), tuple(shape))
+        return _apart(reshape(expand(unsqueeze(x, place + 1), tuple(wide)), tuple(shape)))
     times = cast(reshape(repeats, (-1,)), int64)
     if times.shape[0] != x.shape[place]:
         raise OpError("repeats must have the same size as input along dim")
     count = -1 if output_size is None else output_size
-    if count < 0 and modes.recording and modes.RECORDER.get() is not None:
-        count = int(times._data.sum())
     return front.index(x, front.repeat_places(times, count=count), dims=(place,))
 
 
@@ -241,7 +242,7 @@ def cartesian_prod(*tensors: Any) -> Tensor:
 
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     """Return the coordinates of flat indices in a shape: one tensor per dim."""
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    sizes = (shape,) if is_size(shape) else tuple(shape)
     found, rest = [], cast(indices, int64)
     for size in reversed(sizes):
         found.append(front.remainder(rest, filled(rest, (), size)))
@@ -263,7 +264,10 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
 
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Return windows of `size` elements every `step` along a dim, as a new last dim (a copy)."""
+    """Return windows of `size` elements every `step` along a dim, as a new last dim.
+
+    Windows that do not overlap are a view where it goes by steps, others a copy.
+    """
     if not input.ndim:
         return select(unfold(reshape(input, (1,)), dimension, size, step), 0, 0)
     place = wrap_dim(dimension, input.ndim)
@@ -273,8 +277,13 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
             f"maximum size for tensor at dimension {dimension} is {total} but size is {size}"
         )
     count = (total - size) // step + 1
-    starts = reshape(counting(input, count) * step, (count, 1))
-    windows = front.index(input, starts + counting(input, size), dims=(place,))
+    if total.__class__ is int and size <= step and count * step <= total:
+        whole = slice_dim(input, place, 0, count * step)
+        shape = (*input.shape[:place], count, step, *input.shape[place + 1 :])
+        windows = slice_dim(reshape(whole, shape), place + 1, 0, size)
+    else:
+        starts = reshape(counting(input, count) * step, (count, 1))
+        windows = front.index(input, starts + counting(input, size), dims=(place,))
     order = [*range(place + 1), *range(place + 2, input.ndim + 1), place + 1]
     return permute(windows, tuple(order))
 
@@ -310,7 +319,7 @@ def as_strided(
 
 def broadcast_shapes(*shapes: Any) -> Size:
     """Return the shape that all shapes broadcast to."""
-    return Size(_broadcast([(s,) if isinstance(s, int) else tuple(s) for s in shapes] or [()]))
+    return Size(_broadcast([(s,) if is_size(s) else tuple(s) for s in shapes] or [()]))
 
 
 def constant_pad_nd(input: Tensor, pad: Sequence[int], value: Any = 0) -> Tensor:
@@ -323,11 +332,12 @@ def constant_pad_nd(input: Tensor, pad: Sequence[int], value: Any = 0) -> Tensor
     for size, (before, after) in zip(input.shape, pairs, strict=True):
         if size + before + after < 0:
             raise OpError(f"the padding {list(pad)} is larger than the size {size} that it crops")
-        spans.append((max(0, -before), max(0, -before, size - max(0, -after)), 1))
+        first = larger(0, -before)
+        spans.append((first, larger(first, size - larger(0, -after)), 1))
     out = input
-    if any(span != (0, n, 1) for span, n in zip(spans, input.shape, strict=True)):
+    if not all(alike(span, (0, n, 1)) for span, n in zip(spans, input.shape, strict=True)):
         out = front.slice(out, index=tuple(spans))
-    pads = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
+    pads = tuple((larger(a, 0), larger(b, 0)) for a, b in pairs)
     if not type_of(input).dtype.is_floating_point:
         value = int(value)
     return front.pad(out, pads=pads, value=value)

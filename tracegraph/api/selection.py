@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from tracegraph import modes
 from tracegraph.api.indexing import (
     advanced_indices,
     check_index_dtype,
@@ -13,13 +16,16 @@ from tracegraph.api.indexing import (
 from tracegraph.api.pointwise import maximum, where
 from tracegraph.api.promotion import (
     cast,
+    counting,
     filled,
     scalar_tensor,
     single_dtype,
 )
 from tracegraph.api.shape import expand, reshape, slice_dim
+from tracegraph.dims.shapes import alike, is_zero
+from tracegraph.dims.symint import as_index
 from tracegraph.dispatch import front
-from tracegraph.dtypes import bool_
+from tracegraph.dtypes import INT_KIND, bool_, int64
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import broadcast_shapes, wrap_dim
 from tracegraph.tensors import Tensor, type_of
@@ -42,7 +48,7 @@ def _along(name: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, 
             )
         index = reshape(index, (0,) * x.ndim)
     for d, (n, have) in enumerate(zip(index._data.shape, x._data.shape, strict=True)):
-        if n > have and d != place:
+        if d != place and n > have:
             raise OpError(
                 f"{name}(): Size does not match at dimension {d} expected index "
                 f"{list(index.shape)} to be no larger than self {list(x.shape)} apart from "
@@ -62,7 +68,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """
     x, place, at = _along("gather", input, dim, index)
     out = front.gather(x, at, dim=place)
-    return out if out._data.shape == index._data.shape else reshape(out, index.shape)
+    return out if alike(out._data.shape, index._data.shape) else reshape(out, index.shape)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
@@ -125,7 +131,7 @@ def scatter(
         x, place, at = _along("scatter", input, dim, index)
         return scatter_reduce(x, place, at, _source(x, at, src), _FOLDS[reduce])
     x, place, at = _along("scatter", input, dim, index)
-    if at._data.size == 0:
+    if is_zero(at._data.size):
         return input.clone()
     return reshape(front.scatter(x, at, _source(x, at, src), dim=place), input.shape)
 
@@ -133,7 +139,7 @@ def scatter(
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """Return the tensor with `src` added at `index` along a dim; repeats add up."""
     x, place, at = _along("scatter_add", input, dim, index)
-    if at._data.size == 0:
+    if is_zero(at._data.size):
         return input.clone()
     return reshape(front.scatter_add(x, at, _source(x, at, src), dim=place), input.shape)
 
@@ -165,7 +171,7 @@ def scatter_reduce(
     x, place, at = _along("scatter_reduce", input, dim, index)
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
         raise OpError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
-    if at._data.size == 0:
+    if is_zero(at._data.size):
         return input.clone()
     values = _source(x, at, src)
     if reduce == "mean":
@@ -182,7 +188,44 @@ def scatter_reduce(
     return reshape(out, input.shape)
 
 
-# Slices of a dim named by a vector of indices.
+# Slices of a dim named by a start or by a vector of indices.
+
+
+def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """Return the view of `length` elements from `start` along a dim.
+
+    In a trace a tensor as `start` stays one: the result is then a read-only copy, not a view.
+
+    Raises:
+        IndexError, OpError: the part does not fit.
+    """
+    if not input.ndim:
+        raise OpError("narrow() cannot be applied to a 0-dim tensor.")
+    place = wrap_dim(dim, input.ndim)
+    size = input.shape[place]
+    if isinstance(start, Tensor):
+        if start.ndim or type_of(start).dtype.kind != INT_KIND:
+            raise OpError("start must be an 0-dim integral Tensor.")
+        if modes.recording and modes.RECORDER.get() is not None:
+            return _narrow_at(input, place, cast(start, int64), length)
+    first = as_index(start)
+    if not -size <= first <= size:
+        raise IndexError(f"start out of range (expected within [-{size}, {size}], but got {first})")
+    first = first + size if first < 0 else first
+    if length < 0 or first + length > size:
+        raise OpError(f"start ({first}) + length ({length}) exceeds dimension size ({size}).")
+    return slice_dim(input, place, first, first + length)
+
+
+def _narrow_at(input: Tensor, place: int, start: Tensor, length: int) -> Tensor:
+    """`narrow` whose start may differ from replay to replay, in memory that refuses writes."""
+    size = input.shape[place]
+    first = where(start < 0, start + size, start)
+    first = where(first < 0, size, first)  # before the beginning: out of range, not from the end
+    out: Tensor = front.index(input, first + counting(input, length), dims=(place,))
+    if out._data.__class__ is np.ndarray:
+        out._data.flags.writeable = False
+    return out
 
 
 def _vector(name: str, index: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 from tracegraph.api.promotion import cast, result_type
+from tracegraph.dims.shapes import alike, is_size
+from tracegraph.dims.symint import as_index, as_size, fix, hint_of, larger, smaller
 from tracegraph.dispatch import dispatch, front
 from tracegraph.errors import OpError
 from tracegraph.ops.table import OPS
@@ -30,7 +31,7 @@ def infer_shape(size: int, shape: Sequence[int]) -> tuple[int, ...]:
     if len(holes) > 1:
         raise OpError("only one dimension can be inferred")
     if holes:
-        if known == 0 or size % known:
+        if hint_of(known) == 0 or size % known:
             if known == 0 and size == 0:
                 raise OpError(
                     f"cannot reshape tensor of 0 elements into shape {list(shape)} because the "
@@ -47,7 +48,7 @@ def requested(size: Sequence[Any]) -> tuple[int, ...]:
     """Return ints that were given as arguments or as one sequence."""
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = size[0]
-    return tuple(map(int, size))
+    return tuple(map(as_size, size))
 
 
 def reshaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -109,10 +110,10 @@ def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) 
         shape = tuple(
             have[i - extra] if n == -1 and i >= extra else n for i, n in enumerate(wanted)
         )
-    if shape == have:
+    if alike(shape, have):
         return dispatch(_EXPAND, (input,), {"shape": shape})
     for i, n in enumerate(have, extra):
-        if n not in (1, shape[i]):
+        if hint_of(n) not in (1, hint_of(shape[i])):
             raise OpError(
                 f"The expanded size of the tensor ({shape[i]}) must match the existing size ({n}) "
                 f"at non-singleton dimension {i}.  Target sizes: {list(wanted)}.  Tensor sizes: "
@@ -128,7 +129,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
         return reshaped(input, tuple(n for n in have if n != 1))
     named = dim if isinstance(dim, (tuple, list)) else (dim,)
     dims = [wrap_dim(d, len(have)) for d in named]
-    return reshaped(input, tuple(n for i, n in enumerate(have) if n != 1 or i not in dims))
+    return reshaped(input, tuple(n for i, n in enumerate(have) if i not in dims or n != 1))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -157,7 +158,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         ValueError: no tensors.
         OpError: sizes differ in another dim.
     """
-    parts = [x for x in tensors if x._data.shape != (0,)] or list(tensors[:1])
+    parts = list(tensors)
+    if len({len(x._data.shape) for x in parts}) > 1:
+        parts = [x for x in parts if x._data.shape != (0,)]
     if not parts:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
     ndim = len(parts[0]._data.shape)
@@ -201,12 +204,12 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
     """Return views of consecutive pieces along a dim, of one size or of the sizes listed."""
     place = wrap_dim(dim, tensor.ndim)
     total = tensor.shape[place]
-    if isinstance(split_size_or_sections, int):
+    if is_size(split_size_or_sections):
         size = split_size_or_sections
-        count = max(1, -(-total // size)) if size else 1
-        sizes = [min(size, total - i * size) for i in range(count)]
+        count = max(1, fix(-(-total // size))) if size else 1
+        sizes = [size] * (count - 1) + [total - (count - 1) * size]
     else:
-        sizes = [int(n) for n in split_size_or_sections]
+        sizes = [as_size(n) for n in split_size_or_sections]
         if sum(sizes) != total:
             raise OpError(
                 f"split_with_sizes expects split_sizes to sum exactly to {total} (input tensor's "
@@ -245,16 +248,16 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     total = input.shape[place]
     if isinstance(indices_or_sections, Tensor):
         indices_or_sections = indices_or_sections.tolist()
-    if isinstance(indices_or_sections, int):
-        sections = indices_or_sections
+    if is_size(indices_or_sections):
+        sections = fix(indices_or_sections)
         if sections < 1:
             raise OpError(f"number of sections must be larger than 0, got {sections}")
         base, more = divmod(total, sections)
-        cuts = [i * base + min(i, more) for i in range(1, sections)]
+        cuts = [i * base + smaller(i, more) for i in range(1, sections)]
     else:
-        cuts = [i + total if i < 0 else i for i in map(int, indices_or_sections)]
-    places = [0, *(min(max(i, 0), total) for i in cuts), total]
-    return tuple(slice_dim(input, place, a, max(a, b)) for a, b in pairwise(places))
+        cuts = [i + total if i < 0 else i for i in map(as_size, indices_or_sections)]
+    places = [0, *(smaller(larger(i, 0), total) for i in cuts), total]
+    return tuple(slice_dim(input, place, a, larger(a, b)) for a, b in pairwise(places))
 
 
 def _split_along(name: str, least: int, dim: int) -> Callable[..., tuple[Tensor, ...]]:
@@ -267,7 +270,7 @@ def _split_along(name: str, least: int, dim: int) -> Callable[..., tuple[Tensor,
         place = 0 if input.ndim == 1 else dim
         size = input.shape[place]
         parts = indices_or_sections
-        if isinstance(parts, int) and (not parts or size % parts):
+        if is_size(parts) and (not parts or size % parts):
             raise OpError(
                 f"torch.{name} attempted to split along dimension {place}, but the size of the "
                 f"dimension {size} is not divisible by the split_size {parts}!"
@@ -292,30 +295,13 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     """
     if not input.ndim:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
-    place, at = wrap_dim(dim, input.ndim), operator.index(index)
+    place, at = wrap_dim(dim, input.ndim), as_index(index)
     size = input._data.shape[place]
     if not -size <= at < size:
         raise IndexError(f"select(): index {at} out of range for tensor of size {size} at {place}")
-    whole = tuple(at % size if i == place else (0, n, 1) for i, n in enumerate(input._data.shape))
+    at = at + size if at < 0 else at
+    whole = tuple(at if i == place else (0, n, 1) for i, n in enumerate(input._data.shape))
     return front.slice(input, index=whole)
-
-
-def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
-    """Return the view of `length` elements from `start` along a dim.
-
-    Raises:
-        IndexError, OpError: the part does not fit.
-    """
-    if not input.ndim:
-        raise OpError("narrow() cannot be applied to a 0-dim tensor.")
-    place = wrap_dim(dim, input.ndim)
-    size, first = input.shape[place], operator.index(start)
-    if not -size <= first <= size:
-        raise IndexError(f"start out of range (expected within [-{size}, {size}], but got {first})")
-    first = first + size if first < 0 else first
-    if length < 0 or first + length > size:
-        raise OpError(f"start ({first}) + length ({length}) exceeds dimension size ({size}).")
-    return slice_dim(input, place, first, first + length)
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
@@ -323,7 +309,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     place = wrap_dim(dim, input.ndim)
     if not input.ndim:
         raise IndexError("Dimension specified as 0 but tensor has no dimensions")
-    return tuple(select(input, place, i) for i in range(input.shape[place]))
+    return tuple(select(input, place, i) for i in range(fix(input.shape[place])))
 
 
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegraph import modes, return_types
+from tracegraph import return_types
 from tracegraph.api.indexing import nonzero_rows
 from tracegraph.api.pointwise import eq, isnan, where
 from tracegraph.api.promotion import cast, counting, filled, result_type, scalar_tensor
-from tracegraph.api.shape import cat, flatten, movedim, narrow, reshape, select, squeeze
+from tracegraph.api.selection import narrow
+from tracegraph.api.shape import cat, flatten, movedim, reshape, select, squeeze
+from tracegraph.dims.symint import larger, smaller
 from tracegraph.dispatch import front
 from tracegraph.dtypes import bool_, int32, int64
 from tracegraph.errors import OpError
@@ -66,7 +68,7 @@ def _place_in_order(
     if isinstance(place, Tensor):
         value, index = (front.gather(t, place, dim=dim) for t in (values, indices))
     else:
-        value, index = narrow(values, dim, place, 1), narrow(indices, dim, place, 1)
+        value, index = (front.copy(narrow(t, dim, place, 1)) for t in (values, indices))
     if not keepdim or not x.ndim:
         value, index = squeeze(value, dim), squeeze(index, dim)
     return value, index
@@ -197,25 +199,10 @@ def unique(
     input: Tensor, sorted: bool = True, return_inverse: bool = False,
     return_counts: bool = False, dim: int | None = None,
 ) -> Any:  # fmt: skip
-    """Return the distinct elements in order (or slices of a dim), where each went, and counts.
-
-    A trace fixes the size: a replay where data gives another raises GuardError.
-    """
+    """Return the distinct elements in order (or slices of a dim), where each went, and counts."""
     place = None if dim is None else wrap_dim(dim, input.ndim)
-    values, inverse, counts = front.unique(input, dim=place, count=_distinct(input, place))
+    values, inverse, counts = front.unique(input, dim=place, count=-1)
     return _chosen(values, inverse, counts, return_inverse, return_counts)
-
-
-def _distinct(x: Tensor, dim: int | None) -> int:
-    """How many distinct elements there are, where a trace must fix that; −1 elsewhere."""
-    if not modes.recording or modes.RECORDER.get() is None:
-        return -1
-    token = modes.push_recorder(None)
-    try:
-        count: int = front.unique(x, dim=dim, count=-1)[2].shape[0]
-        return count
-    finally:
-        modes.pop_recorder(token)
 
 
 def _chosen(values: Any, inverse: Any, counts: Any, with_inverse: bool, with_counts: bool) -> Any:
@@ -227,21 +214,19 @@ def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False,
     dim: int | None = None,
 ) -> Any:  # fmt: skip
-    """Return the elements (or slices of a dim) that differ from the one before, and so on.
-
-    A trace fixes the size: a replay where data gives another raises GuardError.
-    """
+    """Return the elements (or slices of a dim) that differ from the one before, and so on."""
     place = 0 if dim is None else wrap_dim(dim, input.ndim)
     x = reshape(input, (-1,)) if dim is None else input
     size = x.shape[place]
     flat = flatten(movedim(x, place, 0), 1) if x.ndim > 1 else reshape(x, (-1, 1))
-    differs = front.ne(narrow(flat, 0, 1, max(size - 1, 0)), narrow(flat, 0, 0, max(size - 1, 0)))
-    first = filled(x, (min(size, 1),), True, bool_)
+    one, pairs = smaller(size, 1), larger(size - 1, 0)
+    differs = front.ne(narrow(flat, 0, one, pairs), narrow(flat, 0, 0, pairs))
+    first = filled(x, (one,), True, bool_)
     starts = cat([first, front.any(differs, dim=(1,), keepdim=False)], 0)
     where_new = select(nonzero_rows(starts), 1, 0)
     values = front.index(x, where_new, dims=(place,))
     inverse = front.cumsum(cast(starts, int64), dim=0) - 1
-    ends = cat([narrow(where_new, 0, min(1, size), max(where_new.shape[0] - 1, 0)),
-                filled(x, (min(size, 1),), size, int64)], 0)  # fmt: skip
+    ends = cat([narrow(where_new, 0, one, larger(where_new.shape[0] - 1, 0)),
+                filled(x, (one,), size, int64)], 0)  # fmt: skip
     shape = input.shape if dim is None else (size,)
     return _chosen(values, reshape(inverse, shape), ends - where_new, return_inverse, return_counts)

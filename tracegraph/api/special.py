@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tracegraph import modes
 from tracegraph.api.pointwise import (
     digamma,
     erf,
@@ -76,9 +77,41 @@ def spherical_bessel_j0(input: Tensor) -> Tensor:
 
 modified_bessel_i0, modified_bessel_i1 = i0, i1
 
+
+def erfcx(input: Tensor) -> Tensor:
+    """exp(x²)·erfc(x), which does not overflow."""
+    return front.erfcx(float_operand(input))
+
+
+def _first_is_constant(name: str, first: Any, second: Any) -> Tensor:
+    """A function whose derivative by its first argument is not known."""
+    if isinstance(first, Tensor) and first._node is not None and modes.GRAD.get():
+        raise OpError(f"the derivative of {name} by its first argument is not implemented")
+    return of_tensors(name, first, second)
+
+
+def igamma(input: Any, other: Any) -> Tensor:
+    """Regularised lower incomplete gamma function P(input, other)."""
+    return _first_is_constant("igamma", input, other)
+
+
+def igammac(input: Any, other: Any) -> Tensor:
+    """Regularised upper incomplete gamma function Q(input, other)."""
+    return _first_is_constant("igammac", input, other)
+
+
+gammainc, gammaincc = igamma, igammac
+
+
+def zeta(input: Any, other: Any) -> Tensor:
+    """Hurwitz zeta function, the sum of (other + k)^−input over k >= 0."""
+    return _first_is_constant("zeta", input, other)
+
+
 __all__ = [
-    "digamma", "entr", "erf", "erfc", "erfinv", "exp2", "expit", "expm1", "gammaln", "i0", "i0e",
-    "i1", "i1e", "log1p", "log_ndtr", "log_softmax", "logit", "logsumexp", "multigammaln", "ndtr",
-    "modified_bessel_i0", "modified_bessel_i1", "ndtri", "polygamma", "psi", "round", "sinc",
-    "softmax", "spherical_bessel_j0", "xlog1py", "xlogy",
+    "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1", "gammainc",
+    "gammaincc", "gammaln", "i0", "i0e", "i1", "i1e", "log1p", "log_ndtr", "log_softmax", "logit",
+    "logsumexp", "modified_bessel_i0", "modified_bessel_i1", "multigammaln", "ndtr", "ndtri",
+    "polygamma", "psi", "round", "sinc", "softmax", "spherical_bessel_j0", "xlog1py", "xlogy",
+    "zeta",
 ]  # fmt: skip

@@ -31,6 +31,8 @@ from tracegraph.api.promotion import (
 )
 from tracegraph.api.reduction import mean, sum
 from tracegraph.api.shape import movedim, reshape, squeeze, unsqueeze
+from tracegraph.dims.shapes import alike
+from tracegraph.dims.symint import SymInt, larger
 from tracegraph.dispatch import front
 from tracegraph.dtypes import float64, int64
 from tracegraph.errors import OpError
@@ -124,12 +126,13 @@ def _at_ranks(values: Tensor, q: Tensor, interpolation: str, skip: bool) -> Tens
     size = values.shape[last]
     missing = sum(cast(isnan(values), int64), last, True)
     count = cast(maximum(size - missing - 1, filled(missing, (), 0)), type_of(values).dtype)
-    ranks = q * (count if skip else float(size - 1))
+    top = size - 1 if size.__class__ is SymInt else float(size - 1)
+    ranks = q * (count if skip else top)
     if not skip:
-        ranks = where(missing > 0, float(size - 1), ranks)
-    elif ranks.shape[:-1] != values.shape[:-1]:
+        ranks = where(missing > 0, top, ranks)
+    elif not alike(ranks.shape[:-1], values.shape[:-1]):
         ranks = front.expand(ranks, shape=(*values.shape[:-1], q.shape[0]))
-    if ranks.ndim < values.ndim or ranks.shape[:-1] != values.shape[:-1]:
+    if not alike(ranks.shape[:-1], values.shape[:-1]):
         ranks = front.expand(ranks, shape=(*values.shape[:-1], q.shape[0]))
     below = floor(ranks)
     if interpolation == "lower":
@@ -269,7 +272,7 @@ def cov(
         weight = aweights if weight is None else weight * aweights
     if weight is None:
         away = x - mean(x, 1, True)
-        out = matmul(away, away.t()) / max(count - correction, 0)
+        out = matmul(away, away.t()) / larger(count - correction, 0)
     else:
         w = cast(weight, result_type(x, weight))
         total = sum(w)

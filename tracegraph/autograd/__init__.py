@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from tracegraph.autograd import function
+from tracegraph.autograd.anomaly import detect_anomaly, set_detect_anomaly
 from tracegraph.autograd.differentiation import backward, grad
 from tracegraph.autograd.function import Function, FunctionCtx
 from tracegraph.autograd.grad_mode import (
@@ -23,6 +24,7 @@ __all__ = [
     "FunctionCtx",
     "Variable",
     "backward",
+    "detect_anomaly",
     "enable_grad",
     "function",
     "grad",
@@ -30,6 +32,7 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "no_grad",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]
 
@@ -38,6 +41,6 @@ def __getattr__(name: str) -> Any:
     """Import what is seldom used at first use."""
     if name in ("gradcheck", "gradgradcheck"):
         return getattr(importlib.import_module("tracegraph.autograd_check"), name)
-    if name == "functional":
-        return importlib.import_module("tracegraph.autograd.functional")
+    if name in ("functional", "profiler"):
+        return importlib.import_module(f"tracegraph.autograd.{name}")
     raise AttributeError(f"module 'tracegraph.autograd' has no attribute {name!r}")

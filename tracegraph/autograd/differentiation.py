@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tracegraph.api.shape import stack
 from tracegraph.dispatch import front, refresh
 from tracegraph.engine import root_of, run
 from tracegraph.errors import AutogradError
@@ -61,6 +62,8 @@ def grad(
     """
     outs, ins = as_tuple(outputs), as_tuple(inputs)
     grads = as_tuple(grad_outputs) if grad_outputs is not None else (None,) * len(outs)
+    if is_grads_batched:
+        return _grad_batched(outs, ins, grads, create_graph, allow_unused, materialize_grads)
     roots = [root_of(t, g) for t, g in zip(outs, grads, strict=True)]
     wanted: dict[tuple[int, int], int] = {}
     places: list[int] = []
@@ -83,3 +86,17 @@ def grad(
             )
         result.append(g)
     return tuple(result)
+
+
+def _grad_batched(
+    outs: tuple[Any, ...], ins: tuple[Any, ...], grads: tuple[Any, ...], create_graph: bool,
+    allow_unused: bool | None, materialize_grads: bool,
+) -> tuple[Any, ...]:  # fmt: skip
+    """`grad` for each slice of the gradients along their first dim, the results stacked."""
+    size = next((g.shape[0] for g in grads if g is not None), 0)
+    rows = [
+        grad(outs, ins, [None if g is None else g[i] for g in grads], True, create_graph,
+             allow_unused=allow_unused, materialize_grads=materialize_grads)
+        for i in range(size)
+    ]  # fmt: skip
+    return tuple(None if column[0] is None else stack(column) for column in zip(*rows, strict=True))

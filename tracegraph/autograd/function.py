@@ -45,6 +45,13 @@ class FunctionCtx:
         """Keep tensors (or None) for `ctx.saved_tensors`."""
         self._to_save = tensors
 
+    def keep(self) -> None:
+        """Take what was saved, at its present version."""
+        self._saved = tuple(
+            _Saved(t, 0 if t is None else storage_of(t).version, -1) for t in self._to_save
+        )
+        self._to_save = ()
+
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
         """What `save_for_backward` kept.
@@ -117,6 +124,9 @@ class _UserNode(Node):
             self.context._saved = None
             self.context = None
 
+    def is_released(self) -> bool:
+        return self.context is None
+
 
 class Function:
     """A function with a gradient of its own: static `forward(ctx, ...)`, `backward(ctx, ...)`."""
@@ -137,10 +147,13 @@ class Function:
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` off the tape and put one node on it."""
         ctx = FunctionCtx(f"{cls.__name__}Backward")
+        recorder = modes.RECORDER.get() if modes.recording and modes.GRAD.get() else None
         needs = []
         for a in args:
             if isinstance(a, Tensor):
                 refresh(a)
+                if recorder is not None:
+                    recorder.value_of(a)  # as it is read here, where gradients are recorded
             needs.append(isinstance(a, Tensor) and a._node is not None)
         ctx.needs_input_grad = tuple(needs)
         on = modes.GRAD.get() and any(needs)
@@ -155,16 +168,18 @@ class Function:
                 setup(ctx, args, result)
             else:
                 result = cls.forward(ctx, *args, **kwargs)
-        ctx._saved = tuple(
-            _Saved(t, 0 if t is None else storage_of(t).version, -1) for t in ctx._to_save
-        )
-        ctx._to_save = ()
+        ctx.keep()
         if on:
-            result = _attach(cls.backward, ctx, edges, args, result)
+            result = attach(cls.backward, ctx, edges, args, result)
+        if recorder is not None:
+            reason = f"{cls.__qualname__} at {recorder.here()} has a backward in Python"
+            for t in as_tuple(result):
+                if isinstance(t, Tensor) and id(t) not in ctx._non_differentiable:
+                    recorder.refuse_gradient(t, reason)
         return result
 
 
-def _attach(
+def attach(
     function: Callable[..., Any], ctx: FunctionCtx, edges: Sequence[Edge], args: Sequence[Any],
     result: Any,
 ) -> Any:  # fmt: skip
@@ -231,6 +246,6 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
         if not modes.GRAD.get() or not needed:
             return result
         edges = [None if t._node is None else (t._node, t._index) for t in needed]
-        return _attach(refuse, FunctionCtx(backward.__name__), edges, (), result)
+        return attach(refuse, FunctionCtx(backward.__name__), edges, (), result)
 
     return wrapped

@@ -139,3 +139,11 @@ def hvp(
                      allow_unused=True)  # fmt: skip
         filled = _filled(found, leaves)
     return value if create_graph else value.detach(), _like(filled, inputs)
+
+
+def vhp(
+    func: Callable[..., Any], inputs: Tensors, v: Tensors | None = None,
+    create_graph: bool = False, strict: bool = False,
+) -> tuple[Any, Any]:  # fmt: skip
+    """Return what `hvp` does: a Hessian is its own transpose."""
+    return hvp(func, inputs, v, create_graph, strict)

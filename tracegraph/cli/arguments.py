@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import signal
 import sys
@@ -32,6 +33,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
+    return number
+
+
 def _add_file(command: argparse.ArgumentParser, entry: str | None = None) -> None:
     command.add_argument("file", metavar="FILE", help="a file that tracegraph.save wrote")
     if entry:
@@ -54,6 +65,14 @@ def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     command.add_argument("--runtime", help="the runtime (default: the best at hand)")
     command.add_argument("--seed", type=int, default=0, help="of random inputs (default: 0)")
+    _add_host_calls(command)
+
+
+def _add_host_calls(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-host-call", metavar="MODULE:NAME", action="append", default=[],
+        help="a Python function that the graphs may call; may be repeated",
+    )  # fmt: skip
 
 
 def _run(command: argparse.ArgumentParser) -> None:
@@ -74,6 +93,22 @@ def _run(command: argparse.ArgumentParser) -> None:
 
 def _verify(command: argparse.ArgumentParser) -> None:
     _add_file(command)
+    _add_host_calls(command)
+    command.add_argument("--device", default="cpu", help="where samples are replayed: cpu, cuda")
+    command.add_argument("--runtime", help="that replays them (default: the best at hand)")
+    command.add_argument(
+        "--level", type=int, choices=(0, 1, 2), default=1, help="of optimisation (default: 1)"
+    )
+    command.add_argument(
+        "--tolerance", type=_fraction, metavar="R",
+        help="allow differences up to R times the largest element (default: what each node may "
+        "differ by was measured when the file was saved)",
+    )  # fmt: skip
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    _add_file(command, "the entry point to report on; all of them by default")
+    command.add_argument("--json", action="store_true", help="as data, with full paths")
 
 
 def _diff(command: argparse.ArgumentParser) -> None:
@@ -105,7 +140,8 @@ COMMANDS: Final[_Commands] = {
     "info": ("what is in a file: entry points, State, sizes", _info),
     "show": ("print or draw the graphs", _show),
     "run": ("replay an entry point on given or random inputs", _run),
-    "verify": ("check a file through and through (exit 1: it fails)", _verify),
+    "verify": ("check a file through and through, replay its samples (exit 1: it fails)", _verify),
+    "report": ("tell what a trace froze and what its graph relies on", _report),
     "diff": ("compare two files (exit 1: they differ)", _diff),
     "bench": ("time replays at each level of optimisation", _bench),
     "optimize": ("run passes and show the graphs, or what each pass did", _optimize),

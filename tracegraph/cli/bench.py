@@ -20,7 +20,7 @@ _MAX_CALLS = 10_000
 
 def run(args: argparse.Namespace) -> int:
     """Time entry points with random inputs; State is put back after each row."""
-    file = File(args.file, args.device)
+    file = File(args.file, args.device, args.allow_host_call)
     entries = file.graphs.entries if args.entry is None else dict([file.entry(args.entry)])
     rows = [["entry point", "level", "nodes", "compile", *TIMING_HEAD]]
     for name, entry in entries.items():

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 import networkx as nx
-import numpy as np
 
 from tracegraph.cli.output import printable
-from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, STATE, Graph, Node
-from tracegraph.ir.text import literal
+from tracegraph.ir.graph import INPUT, KERNEL, Graph, Node
+from tracegraph.ir.text import literal, source_text
 from tracegraph.ops.core import CONTRACTION, CREATION, ELEMENTWISE, RANDOM, REDUCTION, VIEW
 
 _CHARACTER_WIDTH: Final = 6.7
@@ -90,16 +89,6 @@ def _box_of(node: Node) -> Box:
         color = next((c for trait, c in _COLORS if trait in node.row.traits), "#ffffff")
     tip = "\n".join(t for t in (attrs, node.scope, str(node.loc or "")) if t)
     return Box([node.op, read, attrs, types], color, tip)
-
-
-def source_text(node: Node) -> str:
-    """How readers name State, a hyper-parameter or a constant; "" for what has its own box."""
-    if node.op == STATE or (node.op == INPUT and "default" in node.attrs):
-        return str(node.attrs["name"])
-    if node.op == CONSTANT:
-        array: Any = np.asarray(node.attrs["value"])
-        return str(array[()]) if array.size == 1 else f"constant {node.types[0]}"
-    return ""
 
 
 def _layers(picture: nx.DiGraph[Box]) -> list[list[Box]]:

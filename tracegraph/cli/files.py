@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 from tracegraph.archive import load
 from tracegraph.container import Container, read_json
 from tracegraph.entry import EntryPoint
 from tracegraph.errors import FileFormatError, SignatureError
 from tracegraph.loaded import Loaded
-from tracegraph.tensors import Tensor, wrap
+from tracegraph.ops.host import permit
 
 
 class File:
@@ -23,12 +21,14 @@ class File:
     of tensors that was saved).
     """
 
-    def __init__(self, path: str, device: Any = None) -> None:
+    def __init__(self, path: str, device: Any = None, allowed: Iterable[str] = ()) -> None:
         self.path = path
         self.size_bytes = os.path.getsize(path)
         with Container.open(path) as container:
             self.head: dict[str, Any] = read_json(container, "format.json")
-        self.content: Any = load(path, device, verify=False)
+        self.content: Any = load(path, device, verify=False, allow_host_calls=None)
+        for function in allowed:
+            permit(function)
 
     @property
     def graphs(self) -> Loaded:
@@ -57,15 +57,3 @@ class File:
         raise SignatureError(
             f"{self.path} has no entry point {name!r}; name one of: {', '.join(entries)}"
         )
-
-
-def tensors_in(nest: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors and arrays in nested plain values, with their paths."""
-    if isinstance(nest, Tensor):
-        yield path or "tensor", nest
-    elif isinstance(nest, np.ndarray):
-        yield path or "array", wrap(nest)
-    elif isinstance(nest, (dict, list, tuple)):
-        items = nest.items() if isinstance(nest, dict) else enumerate(nest)
-        for key, value in items:
-            yield from tensors_in(value, f"{path}.{key}" if path else str(key))

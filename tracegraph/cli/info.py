@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 
-from tracegraph.cli.files import File, tensors_in
-from tracegraph.cli.output import count_text, size_text, write, write_table
+from tracegraph.cli.files import File
+from tracegraph.cli.output import write, write_table
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.entry import EntryPoint
 from tracegraph.loaded import Loaded
+from tracegraph.nest import tensors_in
 from tracegraph.tensors import Tensor, type_of
+from tracegraph.wording import count_text, size_text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,9 +35,11 @@ def _write_entry(name: str, entry: EntryPoint) -> None:
     results = ", ".join(str(v.type) for v in graph.outputs)
     modes = {True: "train", False: "eval"}
     facts = [count_text(len(graph), "node")]
-    facts += [f"{modes[mode]} mode" for mode in entry.traced_modes]
+    facts += [f"{modes[mode]} mode" for mode in entry.modes]
     if graph.writes:
         facts.append(f"writes {count_text(len(graph.writes), 'tensor')}")
+    if entry.examples:
+        facts.append(count_text(len(entry.examples), "sample"))
     write(f"\nentry point {name}: {', '.join(facts)}")
     for spec in entry.signature.specs:
         fixed = f"= {spec.value!r} (fixed by the trace)"

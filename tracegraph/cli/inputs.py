@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +74,7 @@ def make_call(entry: EntryPoint, given: Mapping[str, Any], seed: int) -> Call:
             leaves.append(_as_stored(given[spec.name], spec.type))
         else:
             leaves.append(_random(generator, spec.type))
-    values = pytree.unflatten(signature.inputs, leaves, _dataclasses_in(signature.inputs))
+    values = pytree.unflatten(signature.inputs, leaves, pytree.dataclasses_in(signature.inputs))
     named = dict(zip(signature.names[signature.positional :], values[signature.positional :],
                      strict=True))  # fmt: skip
     return tuple(values[: signature.positional]), {**named, **hypers}
@@ -93,16 +92,3 @@ def _random(generator: np.random.Generator, wanted: TensorType) -> Any:
         return generator.standard_normal(wanted.shape).astype(wanted.dtype.np)
     draws = generator.integers(0, 2, wanted.shape)
     return np.asarray(draws).astype(bool if wanted.dtype is bool_ else wanted.dtype.np)
-
-
-def _dataclasses_in(tree: pytree.Tree) -> dict[str, type]:
-    """Return stand-ins for the dataclasses in a tree of inputs: their source is not at hand."""
-    found: dict[str, type] = {}
-    if "dataclass" in tree:
-        found[tree["dataclass"]] = dataclasses.make_dataclass(tree["dataclass"], tree["fields"])
-    children = [child for _, child in tree.get("dict", ())]
-    for key in ("tuple", "list", "items"):
-        children += tree.get(key, ())
-    for child in children:
-        found.update(_dataclasses_in(child))
-    return found

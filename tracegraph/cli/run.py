@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.cli.files import File, tensors_in
+from tracegraph.cli.files import File
 from tracegraph.cli.inputs import make_call, read_inputs
 from tracegraph.cli.output import (
     TIMING_HEAD,
@@ -17,13 +17,14 @@ from tracegraph.cli.output import (
     write,
     write_table,
 )
+from tracegraph.nest import tensors_in
 from tracegraph.tensors import Tensor, type_of
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay, print the outputs and a table of times, write the outputs to a file."""
     started = time.perf_counter()
-    file = File(args.file, args.device)
+    file = File(args.file, args.device, args.allow_host_call)
     name, entry = file.entry(args.entry)
     read_s = time.perf_counter() - started
     given = read_inputs(entry, args.input, args.npz)

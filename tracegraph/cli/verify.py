@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
 
-from tracegraph.archive import load
 from tracegraph.cli.arguments import DIFFERENT, SUCCESS
-from tracegraph.cli.files import tensors_in
-from tracegraph.cli.output import count_text, progress, size_text, write
-from tracegraph.container import Container
-from tracegraph.errors import TraceGraphError
-from tracegraph.ir.verify import verify
-from tracegraph.loaded import Loaded
+from tracegraph.cli.output import progress, write
+from tracegraph.devices import parse_device
+from tracegraph.ops.host import permit
+from tracegraph.sample_check import Replay
+from tracegraph.verification import checks_of
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each check; the status says whether all of them passed."""
-    failed = 0
-    try:
-        content = _check_file(args.file)
-    except TraceGraphError as error:
-        write(f"FAIL  file: {error}")
-        return DIFFERENT
-    if not isinstance(content, Loaded):
-        write(f"ok    content: {count_text(len(list(tensors_in(content))), 'tensor')}")
-        return SUCCESS
-    for name, entry in content.entries.items():
-        try:
-            verify(entry.graph)
-        except TraceGraphError as error:
-            failed += 1
-            write(f"FAIL  graph {name}: {error}")
-        else:
-            write(f"ok    graph {name}: {count_text(len(entry.graph), 'node')} follow the rules")
-    return DIFFERENT if failed else SUCCESS
-
-
-def _check_file(path: str) -> Any:
-    """Check structure, checksums and content; returns what the file holds."""
-    with Container.open(path) as container:
-        names = container.names()
-        write(f"ok    structure: {count_text(len(names), 'member')}")
-        total = sum(map(container.size_bytes, names))
-        with progress("checksums", total) as shown:
-            for name in names:
-                container.verify(name)
-                shown.advance(container.size_bytes(name))
-        write(f"ok    checksums: {size_text(total)} as their SHA-256 says")
-    content = load(path, verify=False)
-    write("ok    content: types, State and signatures fit together")
-    return content
+    """Print a line or more for each check; the status says whether all of them passed."""
+    for function in args.allow_host_call:
+        permit(function)
+    replay = Replay(parse_device(args.device), args.runtime, args.level, args.tolerance)
+    passed = True
+    with progress("checksums", os.path.getsize(args.file)) as shown:
+        for check in checks_of(args.file, replay, shown.advance):
+            passed &= check.passed
+            write(str(check))
+    return SUCCESS if passed else DIFFERENT

@@ -12,6 +12,7 @@ from tracegraph.autograd import no_grad
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.dtypes import finfo
+from tracegraph.nn.functional import logsigmoid
 from tracegraph.tensors import Tensor
 
 
@@ -23,7 +24,7 @@ def clamp_probs(probs: Any) -> Any:
 
 def cross_entropy(logits: Any, target: Any) -> Any:
     """Return −target·log σ(logits) − (1 − target)·log(1 − σ(logits)), without overflow."""
-    return logits.clamp(min=0) - logits * target + (-logits.abs()).exp().log1p()
+    return logits * (1 - target) - logsigmoid(logits)
 
 
 class _Trials(Distribution):
@@ -104,6 +105,11 @@ class Geometric(_Trials):
     def mean(self) -> Tensor:
         """The mean."""
         return 1.0 / self.probs - 1.0
+
+    @property
+    def mode(self) -> Tensor:
+        """0."""
+        return self.probs * 0
 
     @property
     def variance(self) -> Tensor:

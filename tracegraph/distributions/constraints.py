@@ -12,9 +12,11 @@ class Constraint:
     """A predicate over tensors whose last `event_dim` dims are one value."""
 
     def __init__(
-        self, name: str, check: Callable[[Any], Any], event_dim: int = 0, discrete: bool = False
-    ) -> None:
+        self, name: str, check: Callable[[Any], Any], event_dim: int = 0, discrete: bool = False,
+        bounds: tuple[Any, ...] = (),
+    ) -> None:  # fmt: skip
         self.name, self.event_dim, self.is_discrete = name, event_dim, discrete
+        self.bounds = bounds
         self._check = check
 
     def check(self, value: Tensor) -> Any:
@@ -31,14 +33,54 @@ def _whole(x: Any) -> Any:
 
 def greater_than(bound: Any) -> Constraint:
     """Return the constraint x > bound."""
-    return Constraint(f"GreaterThan(lower_bound={bound})", lambda x: x > bound)
+    name = f"GreaterThan(lower_bound={bound})"
+    return Constraint(name, lambda x: x > bound, bounds=(bound,))
+
+
+def greater_than_eq(bound: Any) -> Constraint:
+    """Return the constraint x ≥ bound."""
+    name = f"GreaterThanEq(lower_bound={bound})"
+    return Constraint(name, lambda x: x >= bound, bounds=(bound,))
+
+
+def less_than(bound: Any) -> Constraint:
+    """Return the constraint x < bound."""
+    name = f"LessThan(upper_bound={bound})"
+    return Constraint(name, lambda x: x < bound, bounds=(bound,))
+
+
+def half_open_interval(low: Any, high: Any) -> Constraint:
+    """Return the constraint low ≤ x < high."""
+    return Constraint(
+        f"HalfOpenInterval(lower_bound={low}, upper_bound={high})",
+        lambda x: (x >= low) & (x < high),
+    )
+
+
+def independent(base: Constraint, dims: int) -> Constraint:
+    """Return a constraint of several values as one of a value with more dims."""
+
+    def check(x: Any) -> Any:
+        where = base.check(x)
+        for _ in range(dims):
+            where = where.all(-1)
+        return where
+
+    name = f"IndependentConstraint({base!r}, {dims})"
+    return Constraint(name, check, base.event_dim + dims, base.is_discrete, (base, dims))
+
+
+def multinomial(total: int) -> Constraint:
+    """Return the constraint that whole numbers sum to at most `total`."""
+    return Constraint(
+        "Multinomial()", lambda x: (_whole(x) & (x >= 0)).all(-1) & (x.sum(-1) <= total), 1, True
+    )
 
 
 def interval(low: Any, high: Any) -> Constraint:
     """Return the constraint low ≤ x ≤ high."""
-    return Constraint(
-        f"Interval(lower_bound={low}, upper_bound={high})", lambda x: (x >= low) & (x <= high)
-    )
+    name = f"Interval(lower_bound={low}, upper_bound={high})"
+    return Constraint(name, lambda x: (x >= low) & (x <= high), bounds=(low, high))
 
 
 def integer_interval(low: Any, high: Any) -> Constraint:
@@ -55,9 +97,9 @@ def _symmetric(x: Any) -> Any:
 
 
 real = Constraint("Real()", lambda x: ~x.isnan())
-real_vector = Constraint("IndependentConstraint(Real(), 1)", lambda x: (~x.isnan()).all(-1), 1)
-positive = Constraint("GreaterThan(lower_bound=0.0)", lambda x: x > 0)
-nonnegative = Constraint("GreaterThanEq(lower_bound=0.0)", lambda x: x >= 0)
+real_vector = independent(real, 1)
+positive = greater_than(0.0)
+nonnegative = greater_than_eq(0.0)
 unit_interval = interval(0.0, 1.0)
 boolean = Constraint("Boolean()", lambda x: (x == 0) | (x == 1), discrete=True)
 nonnegative_integer = Constraint(
@@ -73,6 +115,13 @@ one_hot = Constraint(
 lower_cholesky = Constraint(
     "LowerCholesky()",
     lambda x: (x.tril() == x).all(-1).all(-1) & (x.diagonal(dim1=-2, dim2=-1) > 0).all(-1),
+    2,
+)
+corr_cholesky = Constraint(
+    "CorrCholesky()",
+    lambda x: (
+        lower_cholesky.check(x) & (((x * x).sum(-1).sqrt() - 1).abs() < 1e-5 * x.shape[-1]).all(-1)
+    ),
     2,
 )
 positive_definite = Constraint("PositiveDefinite()", _symmetric, 2)

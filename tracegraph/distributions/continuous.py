@@ -12,27 +12,28 @@ from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.dtypes import finfo
 from tracegraph.tensors import Tensor
 
-_EULER = 0.5772156649015329
+EULER = 0.5772156649015329
+"""The mean of the standard Gumbel distribution."""
 
 
-def _open_uniform(shape: Sequence[int], like: Tensor) -> Any:
+def open_uniform(shape: Sequence[int], like: Tensor) -> Any:
     """Return uniform numbers in (0, 1)."""
     tiny = finfo(like.dtype).eps / 2
     return rand(shape, dtype=like.dtype, device=like.device).clamp(tiny, 1 - tiny)
 
 
-class _Inverted(Distribution):
-    """Samples by `icdf` of uniform numbers."""
+class Inverted(Distribution):
+    """Samples by `icdf` of uniform numbers; a base class."""
 
     has_rsample = True
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return the quantiles of uniform numbers."""
         like = vars(self)[next(iter(self.arg_constraints))]
-        return self.icdf(_open_uniform(self._extended_shape(sample_shape), like))
+        return self.icdf(open_uniform(self._extended_shape(sample_shape), like))
 
 
-class Uniform(_Inverted):
+class Uniform(Inverted):
     """The uniform distribution on [low, high)."""
 
     arg_constraints = {"low": constraints.real, "high": constraints.real}
@@ -47,6 +48,11 @@ class Uniform(_Inverted):
     def support(self) -> Any:
         """The interval [low, high]."""
         return constraints.interval(self.low, self.high)
+
+    @property
+    def mode(self) -> Tensor:
+        """NaN: all values are as probable."""
+        return self.low * math.nan
 
     @property
     def mean(self) -> Tensor:
@@ -85,7 +91,7 @@ class Uniform(_Inverted):
         return (self.high - self.low).log()
 
 
-class Exponential(_Inverted):
+class Exponential(Inverted):
     """The exponential distribution of a rate."""
 
     arg_constraints = {"rate": constraints.positive}
@@ -132,7 +138,7 @@ class Exponential(_Inverted):
         return 1.0 - self.rate.log()
 
 
-class _LocationScale(_Inverted):
+class _LocationScale(Inverted):
     """Shifted and stretched forms of a standard distribution."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -229,7 +235,7 @@ class Gumbel(_LocationScale):
     @property
     def mean(self) -> Tensor:
         """The mean."""
-        return self.loc + self.scale * _EULER
+        return self.loc + self.scale * EULER
 
     @property
     def variance(self) -> Tensor:
@@ -251,4 +257,4 @@ class Gumbel(_LocationScale):
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats."""
-        return self.scale.log() + (1 + _EULER)
+        return self.scale.log() + (1 + EULER)

@@ -1,7 +1,4 @@
-"""Gamma and what is made of gamma variables: chi², beta, Dirichlet.
-
-They have no `rsample`: its gradient needs the derivative of the incomplete gamma function.
-"""
+"""Gamma and what is made of gamma variables: chi², beta, Dirichlet."""
 
 from __future__ import annotations
 
@@ -12,17 +9,33 @@ from tracegraph.api.pointwise import where
 from tracegraph.api.random import rand, randn
 from tracegraph.api.shape import stack
 from tracegraph.autograd import no_grad
+from tracegraph.dispatch import front
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.dtypes import finfo
-from tracegraph.tensors import Tensor
+from tracegraph.nn.functional import one_hot
+from tracegraph.tensors import Tensor, grad_enabled
 
 # Each candidate is accepted with probability above 0.95, so all fail with less than 4e-11.
 _CANDIDATES = 8
 
 
 def standard_gamma(shape: Sequence[int], concentration: Any) -> Any:
-    """Return samples of the gamma distribution of rate 1, [*shape], by a fixed number of tries.
+    """Return samples of the gamma distribution of rate 1, [*shape].
+
+    A sample moves with the concentration so that its distribution function stays (Figurnov et al.
+    2018, arXiv:1805.08498).
+    """
+    with no_grad():
+        x = _drawn(shape, concentration)
+    if not (grad_enabled() and concentration.requires_grad):
+        return x
+    a = concentration.expand(shape)
+    return x + (a - a.detach()) * front.gamma_slope(a.detach(), x)
+
+
+def _drawn(shape: Sequence[int], concentration: Any) -> Any:
+    """Samples by a fixed number of tries.
 
     Marsaglia & Tsang 2000; below a concentration of 1 that of concentration + 1 is drawn and
     multiplied by u^(1/concentration).
@@ -49,6 +62,7 @@ class Gamma(Distribution):
 
     arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
     support = constraints.nonnegative
+    has_rsample = True
     concentration: Any
     rate: Any
 
@@ -71,17 +85,21 @@ class Gamma(Distribution):
         """The variance."""
         return self.concentration / (self.rate * self.rate)
 
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return samples, without gradient."""
-        with no_grad():
-            shape = self._extended_shape(sample_shape)
-            return standard_gamma(shape, self.concentration) / self.rate
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return samples, with gradient."""
+        shape = self._extended_shape(sample_shape)
+        return standard_gamma(shape, self.concentration) / self.rate
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density."""
         self._validate_sample(value)
         a, rate = self.concentration, self.rate
         return a.xlogy(rate) + (a - 1).xlogy(value) - rate * value - a.lgamma()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the distribution function."""
+        self._validate_sample(value)
+        return front.igamma(*broadcast_all(self.concentration, self.rate * value))
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats."""
@@ -106,6 +124,7 @@ class Dirichlet(Distribution):
         "concentration": constraints.Constraint("positive", lambda x: (x > 0).all(-1), 1)
     }
     support = constraints.simplex
+    has_rsample = True
     concentration: Any
 
     def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
@@ -126,11 +145,19 @@ class Dirichlet(Distribution):
         total = self.concentration.sum(-1, keepdim=True)
         return self.concentration * (total - self.concentration) / (total * total * (total + 1))
 
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return samples, without gradient."""
-        with no_grad():
-            parts = standard_gamma(self._extended_shape(sample_shape), self.concentration)
-            return parts / parts.sum(-1, keepdim=True)
+    @property
+    def mode(self) -> Tensor:
+        """The mode; where all concentrations are below 1, the corner of the largest."""
+        above = (self.concentration - 1).clamp(min=0.0)
+        total = above.sum(-1, keepdim=True)
+        known = above / total
+        corner = one_hot(known.argmax(-1), known.shape[-1]).to(known.dtype)
+        return where((self.concentration < 1).all(-1, keepdim=True), corner, known)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return gamma variables over their sum."""
+        parts = standard_gamma(self._extended_shape(sample_shape), self.concentration)
+        return parts / parts.sum(-1, keepdim=True)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density."""
@@ -157,6 +184,7 @@ class Beta(Distribution):
         "concentration1": constraints.positive, "concentration0": constraints.positive
     }  # fmt: skip
     support = constraints.unit_interval
+    has_rsample = True
     concentration1: Any
     concentration0: Any
 
@@ -182,9 +210,14 @@ class Beta(Distribution):
         total = self.concentration1 + self.concentration0
         return self.concentration1 * self.concentration0 / (total * total * (total + 1))
 
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return samples, without gradient."""
-        return self._dirichlet.sample(sample_shape).select(-1, 0)
+    @property
+    def mode(self) -> Tensor:
+        """The mode."""
+        return self._dirichlet.mode[..., 0]
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return the share of one gamma variable in two."""
+        return self._dirichlet.rsample(sample_shape).select(-1, 0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density."""

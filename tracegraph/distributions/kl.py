@@ -9,11 +9,22 @@ from typing import Any
 from tracegraph.api.pointwise import where
 from tracegraph.distributions.bernoulli import Bernoulli, Geometric, Poisson
 from tracegraph.distributions.categorical import Categorical, OneHotCategorical
-from tracegraph.distributions.continuous import Exponential, Laplace, Uniform
+from tracegraph.distributions.continuous import (
+    EULER,
+    Cauchy,
+    Exponential,
+    Gumbel,
+    Laplace,
+    Uniform,
+)
+from tracegraph.distributions.counts import Binomial
 from tracegraph.distributions.gamma import Beta, Dirichlet, Gamma
+from tracegraph.distributions.halves import HalfNormal
+from tracegraph.distributions.heavy_tails import Pareto
 from tracegraph.distributions.independent import Independent, sum_last
 from tracegraph.distributions.multivariate_normal import MultivariateNormal, mahalanobis
 from tracegraph.distributions.normal import Normal
+from tracegraph.distributions.transformed_distribution import TransformedDistribution
 from tracegraph.tensors import Tensor
 
 Rule = Callable[[Any, Any], Any]
@@ -139,3 +150,46 @@ def _independent(p: Any, q: Any) -> Any:
     if p.reinterpreted_batch_ndims != q.reinterpreted_batch_ndims:
         raise NotImplementedError("the two Independents take different numbers of dims")
     return sum_last(kl_divergence(p.base_dist, q.base_dist), p.reinterpreted_batch_ndims)
+
+
+@register_kl(TransformedDistribution, TransformedDistribution)
+def _transformed(p: Any, q: Any) -> Any:
+    if p.transforms != q.transforms or p.event_shape != q.event_shape:
+        raise NotImplementedError("the two are made by different maps")
+    extra = len(p.event_shape) - len(p.base_dist.event_shape)
+    return sum_last(kl_divergence(p.base_dist, q.base_dist), max(extra, 0))
+
+
+@register_kl(HalfNormal, HalfNormal)
+def _half_normal(p: Any, q: Any) -> Any:
+    return _normal(p.base_dist, q.base_dist)
+
+
+@register_kl(Cauchy, Cauchy)
+def _cauchy(p: Any, q: Any) -> Any:
+    """Chyzak & Nielsen 2019, arXiv:1905.10965."""
+    spread = (p.scale + q.scale) ** 2 + (p.loc - q.loc) ** 2
+    return spread.log() - (4 * p.scale * q.scale).log()
+
+
+@register_kl(Gumbel, Gumbel)
+def _gumbel(p: Any, q: Any) -> Any:
+    ratio, there, here = p.scale / q.scale, q.loc / q.scale, p.loc / q.scale
+    shape = (there + (1 + ratio).lgamma() - here).exp()
+    return -ratio.log() - there + here + ratio * EULER + shape - (1 + EULER)
+
+
+@register_kl(Pareto, Pareto)
+def _pareto(p: Any, q: Any) -> Any:
+    scales, alphas = p.scale / q.scale, q.alpha / p.alpha
+    known = q.alpha * scales.log() - alphas.log() + alphas - 1
+    return where(p.scale < q.scale, math.inf, known)
+
+
+@register_kl(Binomial, Binomial)
+def _binomial(p: Any, q: Any) -> Any:
+    """Of equal numbers of trials, that many times the divergence of one; infinite for more."""
+    if bool((p.total_count < q.total_count).any()):
+        raise NotImplementedError("KL of binomials where q has more trials than p")
+    known = p.total_count * _bernoulli(p, q)
+    return where(p.total_count > q.total_count, math.inf, known)

@@ -4,8 +4,14 @@ They are no rows of the op table, since their meaning lies in their regions. A r
 graph: what it reads from outside comes in as an operand, in the order of its inputs.
 
 `guard(value; expected, text)` gives nothing; a replay whose value differs from `expected` stops.
+`fact(; relation)` gives nothing; a replay whose sizes do not fulfil the relation stops.
 `cond(selector, *operands; cases, text)` runs the region `case0`, `case1`, ... whose case the
 selector equals, and gives what that region gives; a selector that is no case stops the replay.
+`while_loop(*carried, *others; carried)` runs the region `body`, which gives new carried values, as
+long as the region `condition` gives true; both take all operands. It gives the last carried values.
+`scan(*carried, *xs, *others; carried, scanned, length, reverse)` runs the region `body` once for
+each slice of xs along their first dim (`length` times): it takes carried values, slices and others,
+and gives new carried values and ys. The node gives the last carried values, and the ys stacked.
 """
 
 from __future__ import annotations
@@ -13,13 +19,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from tracegraph.dims.relations import Relation
 from tracegraph.dtypes import BOOL_KIND, INT_KIND
 from tracegraph.errors import GraphError
 from tracegraph.ir.graph import Graph, Node
+from tracegraph.ops.core import EFFECT
+from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import TensorType
 
 GUARD: Final = "guard"
+FACT: Final = "fact"
 COND: Final = "cond"
+WHILE_LOOP: Final = "while_loop"
+SCAN: Final = "scan"
 
 Types = tuple[TensorType, ...]
 
@@ -79,6 +91,14 @@ def _guard_type(
     return ()
 
 
+def _fact_type(
+    types: Sequence[TensorType], attrs: Mapping[str, Any], regions: Mapping[str, Graph]
+) -> Types:
+    if types or regions or not isinstance(attrs["relation"], Relation):
+        raise GraphError("a fact is a relation between sizes; it takes and gives nothing")
+    return ()
+
+
 def _cond_type(
     types: Sequence[TensorType], attrs: Mapping[str, Any], regions: Mapping[str, Graph]
 ) -> Types:
@@ -102,16 +122,70 @@ def _is_open(node: Node) -> bool:
     return set(node.attrs["cases"]) != {False, True} or any_effect(node.regions.values())
 
 
+def _count(value: Any, most: int, what: str) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise GraphError(f"{what} is {value!r:.60}, not a number from 0 to {most}")
+    return value
+
+
+def _check_regions(regions: Mapping[str, Graph], *names: str) -> None:
+    if list(regions) != list(names):
+        raise GraphError(f"the regions are {', '.join(names)}, not {', '.join(regions)}")
+
+
+def _while_type(
+    types: Sequence[TensorType], attrs: Mapping[str, Any], regions: Mapping[str, Graph]
+) -> Types:
+    _check_regions(regions, "condition", "body")
+    carried = _count(attrs["carried"], len(types), "carried")
+    asked = check_region(regions["condition"], types, "condition")
+    if len(asked) != 1 or asked[0].shape or asked[0].dtype.kind != BOOL_KIND:
+        raise GraphError("condition must give one bool")
+    gives = check_region(regions["body"], types, "body")
+    if gives != tuple(types[:carried]):
+        raise GraphError("body must give the types that are carried")
+    return gives
+
+
+def _scan_type(
+    types: Sequence[TensorType], attrs: Mapping[str, Any], regions: Mapping[str, Graph]
+) -> Types:
+    _check_regions(regions, "body")
+    carried = _count(attrs["carried"], len(types), "carried")
+    scanned = _count(attrs["scanned"], len(types) - carried, "scanned")
+    length = attrs["length"]
+    xs = types[carried : carried + scanned]
+    if type(attrs["reverse"]) is not bool or (type(length) is int and length < 0):
+        raise GraphError("reverse is a bool and length a number from 0")
+    if any(not x.shape or x.shape[0] != length for x in xs):
+        raise GraphError(f"what is scanned has {length!r} slices along its first dim")
+    slices = [x.with_shape(x.shape[1:]) for x in xs]
+    takes = [*types[:carried], *slices, *types[carried + scanned :]]
+    gives = check_region(regions["body"], takes, "body")
+    if gives[:carried] != tuple(types[:carried]):
+        raise GraphError("body must give the types that are carried first")
+    return (*gives[:carried], *(y.with_shape((length, *y.shape)) for y in gives[carried:]))
+
+
+def _is_open_inside(node: Node) -> bool:
+    return any_effect(node.regions.values())
+
+
 CONTROL: Final[dict[str, Control]] = {
     GUARD: Control(_guard_type, lambda node: True, ("expected", "text")),
+    FACT: Control(_fact_type, lambda node: True, ("relation",)),
     COND: Control(_cond_type, _is_open, ("cases", "text")),
+    WHILE_LOOP: Control(_while_type, _is_open_inside, ("carried",)),
+    SCAN: Control(_scan_type, _is_open_inside, ("carried", "scanned", "length", "reverse")),
 }
 
 
 def has_effect(node: Node) -> bool:
     """Whether a node must run though nobody reads its results."""
     control = CONTROL.get(node.op)
-    return control is not None and control.has_effect(node)
+    if control is None:
+        return node.op in OPS and EFFECT in node.row.traits
+    return control.has_effect(node)
 
 
 def any_effect(graphs: Any) -> bool:

@@ -306,6 +306,19 @@ class Graph:
             regions={k: r.copy() for k, r in node.regions.items()},
         )  # fmt: skip
 
+    def subgraph(self, to: Any, from_: Any = None) -> Graph:
+        """Return the part of the graph that gives `to`, from the inputs or from `from_`.
+
+        Both are places, or lists of them: a Value, the name of an input or State, `%12` as `show`
+        prints it, or a module's path; see `ir/cutting.py`.
+
+        Raises:
+            GraphError: no such place; or the part depends on inputs before `from_`.
+        """
+        from tracegraph.ir.cutting import cut
+
+        return cut(self, from_, to)
+
     def copy(self) -> Graph:
         """Return an independent copy (constants' arrays are shared)."""
         other = Graph(self.name)

@@ -18,9 +18,10 @@ _TOKEN: Final = re.compile(
     | (?P<value>%[A-Za-z0-9_.]+)
     | (?P<type>[a-z]+[0-9]+\[[^\]\s]*\])
     | (?P<bytes>base64"[A-Za-z0-9+/=]*")
+    | (?P<dim>`[^`\n]*`)
     | (?P<string>"(?:[^"\\\n]|\\.)*")
     | (?P<number>-?(?:inf\b|nan\b|[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?))
-    | (?P<name>[A-Za-z_][A-Za-z0-9_.]*)
+    | (?P<name>[A-Za-z_][A-Za-z0-9_.]*(?:::[A-Za-z0-9_]+)?)
     | (?P<mark>->|[@(){}\[\],;:=<>])
     | (?P<bad>.)
     """,

@@ -10,9 +10,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from tracegraph.dims.expressions import Symbol
+from tracegraph.dims.facts import by_form
+from tracegraph.dims.reading import parse
+from tracegraph.dims.relations import parse_relation
+from tracegraph.dims.symint import size_of
 from tracegraph.dtypes import BOOL_KIND, BY_CODE, FLOAT_KIND, INT_KIND
 from tracegraph.errors import GraphError
+from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.control import CONTROL
+from tracegraph.ir.dims import make_symbol
 from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Loc, Value
 from tracegraph.ir.lexing import Cursor, Token
 from tracegraph.ir.serial import type_from_text
@@ -32,6 +39,7 @@ _ELEMENTS: Final = {BOOL_KIND: (bool,), INT_KIND: (int,), FLOAT_KIND: (float, in
 _WORDS: Final = {"true": True, "false": False, "none": None}
 
 
+@collector_paused()
 def parse_graph(text: str) -> Graph:
     """Return the graph that `print_graph` wrote as `text`.
 
@@ -41,7 +49,8 @@ def parse_graph(text: str) -> Graph:
         ParseError: naming line, column and what was expected there.
     """
     parser = _Parser(text)
-    graph = parser.graph()
+    with by_form():
+        graph = parser.graph()
     parser.skip_comment()
     parser.expect("end", "the end of the text")
     return graph
@@ -53,6 +62,7 @@ class _Parser(Cursor):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.types: dict[str, TensorType] = {}
+        self.dims: dict[str, Symbol] = {}
         self.places: dict[str, tuple[Loc | None, str]] = {}
 
     def tensor_type(self) -> TensorType:
@@ -61,7 +71,7 @@ class _Parser(Cursor):
         known = self.types.get(token.text)
         if known is None:
             try:
-                known = self.types[token.text] = type_from_text(token.text)
+                known = self.types[token.text] = type_from_text(token.text, self.dims)
             except GraphError as error:
                 self.fail(str(error), token)
         return known
@@ -77,6 +87,8 @@ class _Parser(Cursor):
         if token.kind == "string":
             self.place -= 1
             return self.string("a string")
+        if token.kind == "dim":
+            return self.expression(token)
         if token.kind == "name" and token.text in _WORDS:
             return _WORDS[token.text]
         if token.kind == "name" and token.text in BY_CODE:
@@ -87,6 +99,16 @@ class _Parser(Cursor):
             self.fail("a summarised constant: print the graph with full=True", token)
         self.place -= 1
         self.refuse("an attribute value")
+
+    def expression(self, token: Token) -> Any:
+        """A size or a relation between sizes, in backquotes."""
+        text = token.text.strip("`")
+        try:
+            if any(sign in text for sign in "<>=!"):
+                return parse_relation(text, self.dims)
+            return size_of(parse(text, self.dims))
+        except GraphError as error:
+            self.fail(str(error), token)
 
     def array(self, known: TensorType) -> Any:
         """The value of a constant of a known type."""
@@ -153,6 +175,32 @@ class _Parser(Cursor):
         self.word("graph")
         self.mark("@")
         graph = Graph(self.name("the name of the graph"))
+        outer = self.dims, self.types
+        if self.take("["):
+            self.dims, self.types = dict(self.dims), {}
+            self.several(self.dim, "]")
+        try:
+            self.body(graph)
+        finally:
+            self.dims, self.types = outer
+        return graph
+
+    def dim(self) -> None:
+        """One dim of the header: `batch(min=1, hint=3)`."""
+        token = self.expect("name", "the name of a dim")
+        attrs: dict[str, Any] = {}
+        if self.take("("):
+            self.attributes(attrs)
+        try:
+            made = make_symbol(token.text, **attrs)
+        except (GraphError, TypeError) as error:
+            self.fail(f"no dim: {error}", token)
+        if made.name in self.dims:
+            self.fail(f"the dim {made.name!r} is defined twice", token)
+        self.dims[made.name] = made
+
+    def body(self, graph: Graph) -> None:
+        """What follows the name of a graph."""
         names: dict[str, Value] = {}
         self.mark("(")
         while not self.at(")"):
@@ -177,7 +225,6 @@ class _Parser(Cursor):
         if found != types:
             shown = ", ".join(map(str, found))
             self.fail(f"the header must give the types of what is returned: ({shown})", types_at)
-        return graph
 
     def parameter(self, graph: Graph, names: dict[str, Value]) -> None:
         """One input or State of the header."""

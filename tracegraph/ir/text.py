@@ -10,13 +10,19 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
+from tracegraph.dims.expressions import Symbol
+from tracegraph.dims.relations import Relation
+from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import DType
 from tracegraph.errors import GraphError
+from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.control import CONTROL
+from tracegraph.ir.dims import Symbols, dims_of
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc, Node, Value
 from tracegraph.ir.parsing import parse_graph
 from tracegraph.ops.table import OPS
@@ -35,6 +41,7 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.]+")
 _BARE_PLACE = re.compile(r"[^\s\"#@]+")
 
 
+@collector_paused()
 def print_graph(graph: Graph, full: bool = True) -> str:
     """Return the text form of a graph.
 
@@ -43,7 +50,7 @@ def print_graph(graph: Graph, full: bool = True) -> str:
         full: whether large constants are written out; otherwise they are summarised and files
             appear without their folders, to be read by people only.
     """
-    return "\n".join(_Printer(graph, graph.order(), full).lines()) + "\n"
+    return "\n".join(_Printer(graph, graph.order(), full, dims_of(graph)).lines()) + "\n"
 
 
 def excerpt(graph: Graph, node: Node, context: int = 3) -> str:
@@ -62,6 +69,21 @@ def excerpt(graph: Graph, node: Node, context: int = 3) -> str:
         shown = printer.node_lines(near)
         lines += [("> " if number == place else "  ") + line for line in shown]
     return "\n".join(lines)
+
+
+def value_names(graph: Graph) -> dict[str, Value]:
+    """Return the Values of a graph by the names that they have in print: `%x`, `%12`."""
+    return {name: value for value, name in _Printer(graph, graph.order(), False).names.items()}
+
+
+def source_text(node: Node) -> str:
+    """How readers name State, a hyper-parameter or a constant; "" for other nodes."""
+    if node.op == STATE or (node.op == INPUT and "default" in node.attrs):
+        return str(node.attrs["name"])
+    if node.op == CONSTANT:
+        array: Any = np.asarray(node.attrs["value"])
+        return str(array[()]) if array.size == 1 else f"constant {node.types[0]}"
+    return ""
 
 
 def quoted(text: str, bare: re.Pattern[str] = _NAME) -> str:
@@ -90,6 +112,8 @@ def literal(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         inner = ", ".join(map(literal, value))
         return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if isinstance(value, (SymInt, Relation)):
+        return f"`{value!r}`" if isinstance(value, SymInt) else f"`{value}`"
     raise GraphError(f"an attribute cannot hold a {type(value).__name__}: {value!r}")
 
 
@@ -130,6 +154,14 @@ def _array(array: Any, full: bool) -> str:
     return 'base64"' + base64.b64encode(little.tobytes()).decode("ascii") + '"'
 
 
+def _dim(symbol: Symbol) -> str:
+    """A dim in the header, with what it is not by itself: `batch(min=1, hint=3)`."""
+    said = {"min": (symbol.min, 0), "max": (symbol.max, None), "hint": (symbol.hint, 0),
+            "data": (symbol.data, False)}  # fmt: skip
+    shown = ", ".join(f"{n}={literal(v)}" for n, (v, usual) in said.items() if v != usual)
+    return f"{symbol.name}({shown})" if shown else symbol.name
+
+
 def _types(types: Iterable[TensorType]) -> str:
     return ", ".join(map(str, types))
 
@@ -137,8 +169,13 @@ def _types(types: Iterable[TensorType]) -> str:
 class _Printer:
     """One graph being printed: the names of its Values, and its lines."""
 
-    def __init__(self, graph: Graph, order: Sequence[Node], full: bool) -> None:
+    def __init__(
+        self, graph: Graph, order: Sequence[Node], full: bool, dims: Symbols = MappingProxyType({}),
+        outer: Symbols = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.graph = graph
+        self.dims = dims  # those that stand in the header
+        self.known_dims = {**outer, **dims}
         self.order = order
         self.full = full
         self.names: dict[Value, str] = {}
@@ -168,7 +205,8 @@ class _Printer:
         return lines
 
     def _header(self) -> list[str]:
-        start = f"graph @{quoted(self.graph.name)}("
+        dims = ", ".join(map(_dim, self.dims.values()))
+        start = f"graph @{quoted(self.graph.name)}{f'[{dims}]' if dims else ''}("
         end = f") -> ({_types(v.type for v in self.graph.outputs)}) {{"
         shown = [(self._parameter(n), self._comment(n)) for n in self.parameters]
         line = start + ", ".join(text for text, _ in shown) + end
@@ -209,7 +247,8 @@ class _Printer:
             return [_with_comment(line, self._comment(node))]
         lines = [_with_comment(f"{line} {{", self._comment(node))]
         for name, region in node.regions.items():
-            inner = _Printer(region, region.order(), self.full).lines()
+            new = {n: s for n, s in dims_of(region).items() if n not in self.known_dims}
+            inner = _Printer(region, region.order(), self.full, new, self.known_dims).lines()
             inner[0] = f"{name} = {inner[0]}"
             lines += [_INDENT + text for text in inner]
         return [*lines, "}"]

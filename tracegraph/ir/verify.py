@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Collection, Iterable
+from types import MappingProxyType
 from typing import NoReturn
 
 import networkx as nx
 import numpy as np
 
-from tracegraph.errors import GraphError, OpError
+from tracegraph.dims.facts import Facts, assuming
+from tracegraph.errors import GraphError, OpError, UndecidedError
 from tracegraph.ir.control import CONTROL, infer
+from tracegraph.ir.dims import Symbols, check_dims, dims_of, facts_of
 from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Loc, Node, Value
 from tracegraph.ir.text import excerpt
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import TensorType
 
 
-def verify(graph: Graph) -> None:
+def verify(graph: Graph, dims: Symbols = MappingProxyType({}), facts: Facts | None = None) -> None:
     """Check types, edges, order, sources, writes, constants and regions of a graph.
+
+    `dims` and `facts` are those of the graph around a region.
 
     Raises:
         GraphError: with the lines around the fault and the user's source line.
@@ -30,9 +35,17 @@ def verify(graph: Graph) -> None:
         _check_edges(graph, node, edges)
     _check_acyclic(graph)
     _check_sources(graph, nodes)
-    _check_ends(graph, nodes)
-    for node in graph.order():
-        _check_node(graph, node)
+    known, inside = facts_of(graph, facts), {**dims, **dims_of(graph)}
+    with assuming(known):
+        _check_ends(graph, nodes)
+        for node in graph.order():
+            for region in node.regions.values():
+                verify(region, inside, known)
+            try:
+                _check_node(graph, node)
+            except UndecidedError as error:
+                _refuse(graph, node, str(error))
+    check_dims(graph, dims)
 
 
 def source_line(loc: Loc) -> str:
@@ -117,8 +130,6 @@ def _check_ends(graph: Graph, nodes: Collection[Node]) -> None:
 
 
 def _check_node(graph: Graph, node: Node) -> None:
-    for region in node.regions.values():
-        verify(region)
     if node.op in SOURCES:
         if len(node.outs) != 1 or node.inputs or node.regions:
             _refuse(graph, node, "it takes nothing and has one result")
@@ -141,6 +152,8 @@ def _check_types(graph: Graph, node: Node) -> None:
     operands = [v.type for v in node.inputs]
     try:
         types = row.infer(operands, node.attrs)
+    except UndecidedError:
+        raise
     except (OpError, TypeError, ValueError, IndexError, AttributeError) as error:
         _refuse(graph, node, f"its type rule refuses the operands: {error}")
     if types != node.types:
@@ -152,6 +165,8 @@ def _check_control(graph: Graph, node: Node) -> None:
     operands = [v.type for v in node.inputs]
     try:
         types = infer(node.op, operands, node.attrs, node.regions)
+    except UndecidedError:
+        raise
     except GraphError as error:
         _refuse(graph, node, str(error))
     if types != node.types:

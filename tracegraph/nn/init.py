@@ -8,9 +8,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tracegraph.api import creation
+from tracegraph.api import linear_algebra as linalg
 from tracegraph.autograd import no_grad
 from tracegraph.tensors import Tensor
 
@@ -224,10 +223,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> None:
     rows, columns = tensor.shape[0], tensor.numel() // tensor.shape[0]
     drawn = creation.empty((max(rows, columns), min(rows, columns)))
     drawn.normal_(0.0, 1.0, generator=generator)
-    q, r = np.linalg.qr(drawn.numpy())
-    q = q * np.sign(np.diagonal(r))
-    values = creation.tensor((q.T if rows < columns else q) * gain)
-    tensor.copy_(values.reshape(tensor.shape))
+    q, r = linalg.qr(drawn)
+    q = q * r.diagonal().sign()
+    tensor.copy_((q.t() if rows < columns else q).reshape(tensor.shape) * gain)
 
 
 @_filler

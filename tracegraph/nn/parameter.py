@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph import modes, printing
+from tracegraph import printing
 from tracegraph.api import creation
 from tracegraph.conversion import leave_graph
 from tracegraph.devices import module_of, parse_device
+from tracegraph.dispatch import alias
 from tracegraph.dtypes import dtype_of, get_default_dtype
 from tracegraph.engine import clone
 from tracegraph.errors import OpError
 from tracegraph.tape import make_leaf
-from tracegraph.tensors import Size, Tensor, _allocate, _clear, storage_of, wrap
+from tracegraph.tensors import Size, Tensor, _allocate, _clear, wrap
 
 
 def _over(cls: type[Tensor], data: Any) -> Any:
@@ -26,10 +27,7 @@ def _over(cls: type[Tensor], data: Any) -> Any:
     made = _allocate(cls)
     _clear(made)
     made._data = data._data
-    made._storage, made._chain = storage_of(data), data._chain
-    if modes.recording and modes.RECORDER.get() is not None:
-        modes.RECORDER.get().value_of(data)
-    return made
+    return alias(made, data)
 
 
 def _rebuild(cls: type[Tensor], array: Any, options: tuple[Any, ...], extra: Any) -> Tensor:
@@ -65,8 +63,8 @@ class Parameter(Tensor):
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        leave_graph(self, "pickle")
-        return (_rebuild, (type(self), self._data, (self.requires_grad,), dict(self.__dict__)))
+        data = leave_graph(self, "pickle")
+        return (_rebuild, (type(self), data, (self.requires_grad,), dict(self.__dict__)))
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + printing.tensor_repr(self)
@@ -98,8 +96,8 @@ class Buffer(Tensor):
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        leave_graph(self, "pickle")
-        return (_rebuild, (type(self), self._data, (), dict(self.__dict__)))
+        data = leave_graph(self, "pickle")
+        return (_rebuild, (type(self), data, (), dict(self.__dict__)))
 
 
 def _hold(t: Tensor, array: Any) -> None:

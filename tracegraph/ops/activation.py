@@ -122,8 +122,13 @@ _TANH_SCALE = math.sqrt(2 / math.pi)
 
 def _gelu(m: Any, x: Any, *, approximate: str) -> Any:
     if approximate == "tanh":
-        return 0.5 * x * (1 + m.tanh(_TANH_SCALE * (x + 0.044715 * (x * x * x))))
-    return 0.5 * x * (1 + m.erf(x * math.sqrt(0.5)))
+        y = m.tanh(_TANH_SCALE * (x + 0.044715 * (x * x * x)))
+    else:
+        y = m.erf(x * math.sqrt(0.5))
+    y += 1  # in place, where these are arrays
+    y *= x
+    y *= 0.5
+    return y
 
 
 def _gelu_vjp(m: Any, g: Any, x: Any, approximate: str) -> Any:

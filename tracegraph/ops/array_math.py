@@ -6,9 +6,13 @@ Other targets (LLVM IR, CUDA C) give `m` other values.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
+from numpy._core.umath import clip as _clip  # type: ignore[attr-defined]  # the bare ufunc
 
 from tracegraph import special_functions
 from tracegraph.special_functions.normal import erf_single
@@ -44,6 +48,7 @@ def math_over(xp: Any) -> SimpleNamespace:
     m.trunc_divide = lambda x, y: _trunc_divide(xp, x, y)
     if xp.__name__ == "numpy":
         m.where = lambda condition, x, y: _where(xp, condition, x, y)
+        m.maximum, m.minimum = _maximum, _minimum
     else:
         m.fmod = lambda x, y: _fmod(xp, x, y)
         m.remainder = lambda x, y: _remainder(xp, x, y)
@@ -65,23 +70,43 @@ def _sign(xp: Any, x: Any) -> Any:
     return x.copy() if x.dtype.kind == "b" else xp.subtract(x > 0, x < 0, dtype=x.dtype)
 
 
+def _beside_number(x: Any, y: Any) -> bool:
+    return y.__class__ in (float, int) and x.__class__ is np.ndarray and x.dtype.char in "fd"
+
+
+def _maximum(x: Any, y: Any) -> Any:
+    """The larger; NaN if either is.
+
+    Beside a number NumPy's `clip` takes a quarter of the time of its `maximum`, and it keeps the
+    sign of a zero, as PyTorch does.
+    """
+    return _clip(x, y, math.inf) if _beside_number(x, y) else np.maximum(x, y)
+
+
+def _minimum(x: Any, y: Any) -> Any:
+    """The smaller; NaN if either is."""
+    return _clip(x, -math.inf, y) if _beside_number(x, y) else np.minimum(x, y)
+
+
 def _where(xp: Any, condition: Any, x: Any, y: Any) -> Any:
     """x where the condition holds, else y.
 
-    Large float32 arrays are chosen from by bits: NumPy's `where` takes a branch per element, and
-    on a random condition 4 ns for it; this takes 0.3 to 0.7 ns whatever the condition.
+    Large float arrays are chosen from by bits: NumPy's `where` takes a branch per element, and on
+    a random condition 4 ns for it; this takes 0.2 to 0.7 ns whatever the condition.
     """
     dtype = getattr(x, "dtype", None) or getattr(y, "dtype", None)
     size = max(condition.size, getattr(x, "size", 0), getattr(y, "size", 0))
-    if dtype != xp.float32 or size < _BITWISE_SIZE:
+    if size < _BITWISE_SIZE or dtype not in (xp.float32, xp.float64):
         return xp.where(condition, x, y)
-    kind = xp.int32
+    kind = xp.int32 if dtype == xp.float32 else xp.int64
     chosen, other = (xp.asarray(v, dtype=dtype).view(kind) for v in (x, y))
-    mask = -condition.astype(kind)
-    if other.ndim == 0 and not other:
-        return (mask & chosen).view(dtype)
     if chosen.ndim == 0 and not chosen:
-        return (~mask & other).view(dtype)
+        condition, chosen, other = ~condition, other, chosen
+    mask = xp.negative(condition.view(xp.int8)).astype(kind)
+    if other.ndim == 0 and not other:
+        if mask.shape == chosen.shape:
+            return xp.bitwise_and(mask, chosen, out=mask).view(dtype)
+        return (mask & chosen).view(dtype)
     return (((chosen ^ other) & mask) ^ other).view(dtype)
 
 

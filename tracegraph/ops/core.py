@@ -32,6 +32,9 @@ CONTRACTION: Final = "contraction"  # sums of products: matmul, convolution
 COMPOSITE: Final = "composite"  # defined by a decomposition into other ops
 CREATION: Final = "creation"  # takes no tensor operand
 RANDOM: Final = "random"  # reads and advances the random state
+COUNTED: Final = "counted"  # the attribute `count` is a size that data gives, -1 where unknown
+EFFECT: Final = "effect"  # runs each time, for what it does besides giving results
+MARK: Final = "mark"  # the first operand, with a word about its gradient
 
 Attrs = Mapping[str, Any]
 TypeRule = Callable[..., TensorType | tuple[TensorType, ...]]
@@ -99,6 +102,7 @@ class Op:
     version: int
     doc: str
     view: bool
+    counted: bool
     differentiable: bool
     _plans: dict[int, SavePlan] = field(default_factory=dict, repr=False)
 
@@ -123,7 +127,12 @@ class Op:
                 raise
             shown = ", ".join(map(str, types))
             raise type(error)(f"{error} (in {self.name}, operands {shown})") from None
-        return (result,) if isinstance(result, TensorType) else result
+        results = (result,) if isinstance(result, TensorType) else result
+        for t in results:
+            for size in t.shape:
+                if size.__class__ is not int and size < 0:
+                    raise OpError(f"{self.name} would give the shape {t}")
+        return results
 
     def save_plan(self, mask: int) -> SavePlan:
         """Return what to keep and which rules to run when the operands in `mask` need gradients."""
@@ -133,9 +142,9 @@ class Op:
         return plan
 
 
-_BLOCK: Final = 1 << 14  # elements; 64 kB of float32
+_BLOCK: Final = 1 << 15  # elements; 128 kB of float32
 
-_SIGNATURE = re.compile(r"(\w+)\(([^)]*)\)\s*->\s*(.+)")
+_SIGNATURE = re.compile(r"(\w+(?:::\w+)?)\(([^)]*)\)\s*->\s*(.+)")
 
 
 def _elementwise_kernel(scalar: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,7 +163,7 @@ def in_blocks(scalar: Callable[..., Any]) -> Callable[..., Any]:
     whole = _elementwise_kernel(scalar)
 
     def kernel(xp: Any, x: Any, **attrs: Any) -> Any:
-        if xp.__name__ != "numpy" or x.size < 8 * _BLOCK or not x.flags.c_contiguous:
+        if xp.__name__ != "numpy" or x.size < 4 * _BLOCK or not x.flags.c_contiguous:
             return whole(xp, x, **attrs)
         out = xp.empty_like(x)
         source, target = x.reshape(-1), out.reshape(-1)
@@ -167,18 +176,19 @@ def in_blocks(scalar: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_half(array: Any) -> bool:
-    dtype = getattr(array, "dtype", None)
-    return dtype is not None and dtype.itemsize == 2 and dtype.kind in "fV"
+    return getattr(array, "itemsize", 0) == 2 and array.dtype.kind in "fV"
 
 
 def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a kernel so that 16-bit floats are computed in float32 and rounded once at the end."""
 
     def wrapped(xp: Any, *arrays: Any, **attrs: Any) -> Any:
-        halves = [a for a in arrays if _is_half(a)]
-        if not halves:
-            return function(xp, *arrays, **attrs)
-        dtype = halves[0].dtype
+        for a in arrays:
+            if getattr(a, "itemsize", 0) == 2 and _is_half(a):
+                return narrowed(a.dtype, xp, arrays, attrs)
+        return function(xp, *arrays, **attrs)
+
+    def narrowed(dtype: Any, xp: Any, arrays: Sequence[Any], attrs: Attrs) -> Any:
         wide = [a.astype(xp.float32) if _is_half(a) else a for a in arrays]
         out = function(xp, *wide, **attrs)
 
@@ -273,6 +283,7 @@ def define(
         version=version,
         doc=doc,
         view=VIEW in all_traits,
+        counted=COUNTED in all_traits,
         differentiable=vjp is not NOT_DIFFERENTIABLE,
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegraph.dtypes import DType
-from tracegraph.ops.core import CREATION, NOT_DIFFERENTIABLE, define
+from tracegraph.dtypes import DType, int64
+from tracegraph.ops.core import CREATION, NOT_DIFFERENTIABLE, case, define
 from tracegraph.tensor_type import TensorType
 
 
@@ -18,6 +18,18 @@ full = define(
     kernel=lambda xp, *, shape, value, dtype: xp.full(shape, value, dtype=dtype.np),
     vjp=NOT_DIFFERENTIABLE, traits=(CREATION,), sample=(),
     doc="An array with one value everywhere.",
+)  # fmt: skip
+
+
+def _dim_value_type(*, value: int) -> TensorType:
+    return TensorType(int64, ())
+
+
+dim_value = define(
+    "dim_value() -> y", type=_dim_value_type,
+    kernel=lambda xp, *, value: xp.asarray(value, dtype=xp.int64), vjp=NOT_DIFFERENTIABLE,
+    traits=(CREATION,), sample=(case(value=3), case(value=0)),
+    doc="A size as a number: what a program computes from the dims of its inputs.",
 )  # fmt: skip
 
 

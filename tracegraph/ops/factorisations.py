@@ -10,7 +10,15 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS, int64
 from tracegraph.errors import OpError
-from tracegraph.ops.core import Case, Spec, case, define, in_float32, row_major
+from tracegraph.ops.core import (
+    NOT_DIFFERENTIABLE,
+    Case,
+    Spec,
+    case,
+    define,
+    in_float32,
+    row_major,
+)
 from tracegraph.ops.matrices import (
     as_column,
     as_row,
@@ -92,6 +100,30 @@ qr = define(
     sample=(case((4, 3), complete=False), case((2, 2, 3), complete=False),
             case((3, 3), complete=True)),
     doc="X = Q·R with orthonormal columns in Q and upper triangular R.",
+)  # fmt: skip
+
+
+def _reflectors_type(x: TensorType) -> tuple[TensorType, TensorType]:
+    check_matrix(x)
+    return x, x.with_shape((*x.shape[:-2], min(x.shape[-2:])))
+
+
+def _reflectors(xp: Any, x: Any) -> Any:
+    if x.size == 0:
+        return x.copy(), xp.zeros((*x.shape[:-2], min(x.shape[-2:])), dtype=x.dtype)
+    if xp.__name__ == "numpy" or x.ndim == 2:
+        packed, scales = xp.linalg.qr(x, "raw")
+        return xp.swapaxes(packed, -1, -2), scales
+    pairs = [xp.linalg.qr(matrix, "raw") for matrix in x.reshape(-1, *x.shape[-2:])]
+    packed, scales = (xp.stack(parts) for parts in zip(*pairs, strict=True))
+    rows = xp.swapaxes(packed, -1, -2).reshape(x.shape)
+    return rows, scales.reshape(*x.shape[:-2], scales.shape[-1])
+
+
+geqrf = define(
+    "geqrf(x) -> a, tau", type=_reflectors_type, kernel=row_major(in_float32(_reflectors)),
+    vjp=NOT_DIFFERENTIABLE, sample=(case((4, 3)), case((2, 2, 3)), case((0, 3))),
+    doc="R of X = Q·R with, below its diagonal and in tau, the Householder vectors that make Q.",
 )  # fmt: skip
 
 

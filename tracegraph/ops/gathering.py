@@ -11,13 +11,14 @@ from typing import Any, Final
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, OpError, OpIndexError
 from tracegraph.ops.core import Joint, Spec, case, define, in_float32, row_major
-from tracegraph.ops.indexing import flat_places, fold_at
-from tracegraph.tensor_type import TensorType
+from tracegraph.ops.indexing import fold_at
+from tracegraph.tensor_type import Shape, TensorType
 
 _I = "i"
 
 
 def _along(x: TensorType, index: TensorType, dim: int) -> None:
+    x.check_dims(dim)
     if index.dtype is not int64:
         raise DTypeError(f"gather(): Expected dtype int64 for index, got {index.dtype}")
     if index.ndim != x.ndim or any(
@@ -55,14 +56,23 @@ def _check_along(x: Any, index: Any, dim: int) -> None:
             )
 
 
+def _flat(xp: Any, shape: Shape, index: Any, dim: int) -> Any:
+    """Return row-major positions, in `shape`, of what an index takes along `dim`."""
+    places = index * math.prod(shape[dim + 1 :])
+    for axis, size in enumerate(index.shape):
+        if axis != dim:
+            behind = (1,) * (index.ndim - 1 - axis)
+            places += (xp.arange(size) * math.prod(shape[axis + 1 :])).reshape(-1, *behind)
+    return places
+
+
 def _gather(xp: Any, x: Any, index: Any, *, dim: int) -> Any:
     _check_along(x, index, dim)
     if index.size == 0:
         return xp.empty(index.shape, dtype=x.dtype)
-    grid = _grid(xp, index, dim)
     if not x.flags.c_contiguous or not x.ndim:
-        return x[grid]
-    return x.reshape(-1)[flat_places(xp, x.shape, grid, tuple(range(x.ndim)))]  # 2.5 times faster
+        return x[_grid(xp, index, dim)]
+    return x.reshape(-1)[_flat(xp, x.shape, index, dim)]  # 2.5 times faster
 
 
 def _gather_vjp(m: Any, g: Any, x_type: TensorType, index: Any, dim: int) -> Any:
@@ -91,7 +101,10 @@ def _scatter_type(x: TensorType, index: TensorType, y: TensorType, *, dim: int) 
 def _scatter(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
     _check_along(x, index, dim)
     out = x.copy()
-    out[_grid(xp, index, dim)] = y
+    if x.ndim:
+        out.reshape(-1)[_flat(xp, x.shape, index, dim)] = y
+    else:
+        out[_grid(xp, index, dim)] = y
     return out
 
 
@@ -111,7 +124,10 @@ scatter = define(
 def _scatter_add(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
     _check_along(x, index, dim)
     out = x.copy()
-    fold_at(xp, "add", out, _grid(xp, index, dim), tuple(range(x.ndim)), y)
+    if xp.__name__ == "numpy" and x.ndim:
+        xp.add.at(out.reshape(-1), _flat(xp, x.shape, index, dim).reshape(-1), y.reshape(-1))
+    else:
+        fold_at(xp, "add", out, _grid(xp, index, dim), tuple(range(x.ndim)), y)
     return out
 
 

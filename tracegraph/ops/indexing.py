@@ -11,7 +11,7 @@ from typing import Any
 
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, GuardError, OpError
-from tracegraph.ops.core import NOT_DIFFERENTIABLE, Joint, Spec, case, define, row_major
+from tracegraph.ops.core import COUNTED, NOT_DIFFERENTIABLE, Joint, Spec, case, define, row_major
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes
 
 _I = "i"
@@ -204,6 +204,7 @@ def _nonzero(xp: Any, x: Any, *, count: int) -> Any:
 
 nonzero = define(
     "nonzero(x) -> y", type=_nonzero_type, kernel=_nonzero, vjp=NOT_DIFFERENTIABLE,
+    traits=(COUNTED,),
     sample=(case((2, 3), count=6), case((0, 2), count=0)),
     doc="Indices of nonzero elements, one row each; another `count` than that is an error.",
 )  # fmt: skip
@@ -233,7 +234,7 @@ def _repeat_places(xp: Any, repeats: Any, *, count: int) -> Any:
 
 repeat_places = define(
     "repeat_places(repeats) -> places", type=_repeat_type, kernel=_repeat_places,
-    vjp=NOT_DIFFERENTIABLE,
+    vjp=NOT_DIFFERENTIABLE, traits=(COUNTED,),
     sample=(case(Spec((3,), 2, 3, _I), count=6), case(Spec((2,), 0, 1, _I), count=0)),
     doc="Each place as often as it says, in order; another `count` than that is an error.",
 )  # fmt: skip

@@ -127,6 +127,40 @@ solve_triangular = define(
     doc="The matrices Y with A·Y = B, of A only one triangle (unit: with ones as diagonal).",
 )  # fmt: skip
 
+
+def _factored_type(b: TensorType, factor: TensorType, *, upper: bool, spread: bool) -> TensorType:
+    return _solve_type(factor, b)
+
+
+def _factored(m: Any, b: Any, factor: Any, *, upper: bool, spread: bool) -> Any:
+    low = swapped(m, factor) if upper else factor
+    half = m.solve_triangular(low, b, upper=False, unit=False)
+    return m.solve_triangular(swapped(m, low), half, upper=True, unit=False)
+
+
+def _factored_vjp(
+    m: Any, g: Any, factor: Any, y: Any, upper: bool, spread: bool, needs: Any
+) -> Any:
+    """From A = L·Lᵀ; spread: what changing the zeros of the other triangle would do counts too."""
+    back = m.cholesky_solve(g, factor, upper=upper, spread=spread)
+    left = None
+    if needs[1]:
+        both = m.matmul(back, swapped(m, y))
+        both = both + swapped(m, both)
+        clean = _triangle(m, factor, upper)
+        left = -(m.matmul(clean, both) if upper else m.matmul(both, clean))
+        left = left if spread else _triangle(m, left, upper)
+    return back, left
+
+
+cholesky_solve = define(
+    "cholesky_solve(b, factor) -> y", type=_factored_type, decompose=_factored,
+    vjp=Joint(_factored_vjp),
+    sample=(case((3, 2), Spec((3, 3), 0.5, 2), upper=False, spread=False),
+            case((2, 3), Spec((2, 2, 2), 0.5, 2), upper=True, spread=False)),
+    doc="The matrices Y with A·Y = B, where A = L·Lᵀ and the factor is L (upper: Lᵀ).",
+)  # fmt: skip
+
 # Determinants.
 
 

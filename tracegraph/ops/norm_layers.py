@@ -61,7 +61,8 @@ def _layer_kernel(
     for start in range(0, len(rows), max(step, 1)):
         part = slice(start, start + step)
         y = out[part]
-        mean[part] = rows[part].mean(axis=-1, keepdims=True)
+        mean[part] = rows[part].sum(axis=-1, keepdims=True)
+        mean[part] /= width
         xp.subtract(rows[part], mean[part], out=y)
         var[part, 0] = _squares(xp, y) / width
         y *= 1 / xp.sqrt(var[part] + x.dtype.type(eps))
@@ -179,9 +180,9 @@ def _batch_type(
 
 def _batch_kernel(xp: Any, x: Any, weight: Any = None, bias: Any = None, *, eps: float) -> Any:
     batch, channels = x.shape[:2]
-    flat = x.reshape(batch, channels, -1)
+    flat = x.reshape(batch, channels, math.prod(x.shape[2:]))
     count = batch * flat.shape[2]
-    mean = flat.mean(axis=(0, 2))
+    mean = flat.sum(axis=(0, 2)) / count
     y = flat - mean[:, None]
     var = (_squares(xp, y) if flat.shape[2] > 1 else (y * y)[:, :, 0]).sum(axis=0) / count
     scale = 1 / xp.sqrt(var + x.dtype.type(eps))

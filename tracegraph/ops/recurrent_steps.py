@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tracegraph.dims.shapes import is_one
 from tracegraph.dtypes import FLOATS
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.tensor_type import TensorType
@@ -63,7 +64,7 @@ def before(m: Any, first: Any, steps: Any) -> Any:
     """What every step started from: `first`, then the steps but the last."""
     first = m.reshape(first, shape=(1, *first.shape))
     time = steps.shape[0]
-    return first if time == 1 else m.cat(first, _most(m, steps, 0, time - 1), dim=0)
+    return first if is_one(time) else m.cat(first, _most(m, steps, 0, time - 1), dim=0)
 
 
 def _no_step(m: Any, steps: Any) -> Any:
@@ -74,14 +75,14 @@ def since(m: Any, steps: Any) -> Any:
     """What came before every step: zeros, then the steps but the last. For gradient rules."""
     time = steps.shape[0]
     none = _no_step(m, steps)
-    return none if time == 1 else m.cat(none, _most(m, steps, 0, time - 1), dim=0)
+    return none if is_one(time) else m.cat(none, _most(m, steps, 0, time - 1), dim=0)
 
 
 def after(m: Any, steps: Any) -> Any:
     """What came after every step: the steps but the first, then zeros. For gradient rules."""
     time = steps.shape[0]
     none = _no_step(m, steps)
-    return none if time == 1 else m.cat(_most(m, steps, 1, time), none, dim=0)
+    return none if is_one(time) else m.cat(_most(m, steps, 1, time), none, dim=0)
 
 
 def rows(m: Any, x: Any) -> Any:

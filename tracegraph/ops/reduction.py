@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tracegraph.dims.shapes import alike
+from tracegraph.dims.symint import SymInt, larger
 from tracegraph.dtypes import ALL, BY_NUMPY, FLOATS, NUMBERS, DType, bool_, int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import (
@@ -55,14 +57,12 @@ def dtype_in(x: Any) -> DType:
 def laid_against(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
     """Return the gradient (or result) of a reduction with the dims of its operand, folded to 1."""
     kept = reduced_shape(x_type.shape, dim, True)
-    if g.shape != kept:
-        g = m.reshape(g, shape=kept)
-    return g
+    return g if alike(g.shape, kept) else m.reshape(g, shape=kept)
 
 
 def _expanded(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
     g = laid_against(m, g, x_type, dim)
-    return m.expand(g, shape=x_type.shape) if g.shape != x_type.shape else g
+    return g if alike(g.shape, x_type.shape) else m.expand(g, shape=x_type.shape)
 
 
 def _non_empty(xp: Any, x: Any, dim: Shape) -> None:
@@ -94,7 +94,7 @@ def _mean(xp: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
 
 
 def _mean_vjp(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
-    return _expanded(m, g, x_type, dim) / max(_count(x_type, dim), 1)
+    return _expanded(m, g, x_type, dim) / larger(_count(x_type, dim), 1)
 
 
 mean = define(
@@ -179,13 +179,15 @@ def _moment_type(x: TensorType, *, dim: Shape, keepdim: bool, correction: float)
 
 def _freedom(shape: Shape, dim: Shape, correction: float) -> float:
     """The divisor of a variance: the count less the correction, never negative."""
-    return max(math.prod(shape[d] for d in dim) - correction, 0)
+    less = int(correction) if float(correction).is_integer() else correction
+    return larger(math.prod(shape[d] for d in dim) - less, 0)
 
 
 def _var(m: Any, x: Any, *, dim: Shape, keepdim: bool, correction: float) -> Any:
     away = x - m.mean(x, dim=dim, keepdim=True)
     total = m.sum(away * away, dim=dim, keepdim=keepdim)
-    return total / float(_freedom(tuple(x.shape), dim, correction))
+    freedom: Any = _freedom(tuple(x.shape), dim, correction)
+    return total / (freedom if freedom.__class__ is SymInt else float(freedom))
 
 
 def _var_kernel(xp: Any, x: Any, *, dim: Shape, keepdim: bool, correction: float) -> Any:
@@ -197,8 +199,8 @@ def _var_kernel(xp: Any, x: Any, *, dim: Shape, keepdim: bool, correction: float
 
 
 def _var_vjp(m: Any, g: Any, x: Any, x_type: TensorType, dim: Shape, correction: float) -> Any:
-    freedom = _freedom(x_type.shape, dim, correction)
-    scale = 2 / freedom if freedom else math.inf
+    freedom: Any = _freedom(x_type.shape, dim, correction)
+    scale = 2 / freedom if freedom.__class__ is SymInt or freedom else math.inf
     away = x - m.mean(x, dim=dim, keepdim=True)
     return laid_against(m, g, x_type, dim) * (away * scale)
 

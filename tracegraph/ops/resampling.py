@@ -206,6 +206,8 @@ def _resize_type(
         raise OpError(f"no interpolation mode {mode!r}; there are {', '.join(_TAPS)}")
     if x.dtype not in (NUMBERS if mode.startswith("nearest") else FLOATS):
         raise DTypeError(f"not implemented for dtype {x.dtype}")
+    if len(scales) != len(size) or not all(s is None or 0 < s < 1e9 for s in scales):
+        raise OpError(f"scales {scales} must be one positive number (or none) per size {size}")
     if x.ndim < len(size) or any(n < 1 for n in (*size, *x.shape[x.ndim - len(size) :])):
         raise OpError(
             f"Input and output sizes should be greater than 0, but got input {x} and output "

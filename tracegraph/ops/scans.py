@@ -14,6 +14,7 @@ _CASES = (case((3, 4), dim=1), case((3, 2), dim=0), case((0, 2), dim=0))
 
 
 def _scan_type(x: TensorType, *, dim: int) -> TensorType:
+    x.check_dims(dim)
     if x.dtype not in NUMBERS:
         raise DTypeError(f"not implemented for dtype {x.dtype}")
     return x
@@ -89,6 +90,7 @@ def _extreme_kernel(name: str, reaches: str) -> Any:
 
 
 def _extreme_type(x: TensorType, *, dim: int) -> tuple[TensorType, TensorType]:
+    x.check_dims(dim)
     return x, x.with_dtype(int64)
 
 
@@ -112,6 +114,7 @@ cummin = define(
 
 
 def _float_scan_type(x: TensorType, *, dim: int) -> TensorType:
+    x.check_dims(dim)
     if x.dtype not in FLOATS:
         raise DTypeError(f"not implemented for dtype {x.dtype}")
     return x
@@ -134,8 +137,12 @@ def _logcumsumexp_vjp(m: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
     return part(g) - part(-g)
 
 
+def _logcumsumexp(xp: Any, x: Any, *, dim: int) -> Any:
+    """The running value is kept in float64 and rounded where it is stored, as in PyTorch."""
+    return _accumulate(xp, xp.logaddexp, x.astype(xp.float64), dim).astype(x.dtype)
+
+
 logcumsumexp = define(
-    "logcumsumexp(x) -> y", type=_float_scan_type,
-    kernel=row_major(in_float32(lambda xp, x, *, dim: _accumulate(xp, xp.logaddexp, x, dim))),
+    "logcumsumexp(x) -> y", type=_float_scan_type, kernel=row_major(_logcumsumexp),
     vjp=(_logcumsumexp_vjp,), sample=_CASES, doc="Logarithms of running sums of exp(x).",
 )  # fmt: skip

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tracegraph.dims.shapes import alike, was_broadcast
+from tracegraph.dims.symint import larger, smaller
 from tracegraph.errors import OpError
 from tracegraph.ops.core import VIEW, Joint, case, define, row_major
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes, wrap_dim
@@ -65,11 +67,11 @@ def _sum_to(m: Any, g: Any, shape: Shape) -> Any:
     """Sum `g` over the axes that broadcasting added to `shape`."""
     extra = len(g.shape) - len(shape)
     dims = tuple(range(extra)) + tuple(
-        i + extra for i, size in enumerate(shape) if size == 1 and g.shape[i + extra] != 1
+        i + extra for i, n in enumerate(shape) if was_broadcast(n, g.shape[i + extra])
     )
     if dims:
         g = m.sum(g, dim=dims, keepdim=True)
-    return m.reshape(g, shape=shape) if g.shape != shape else g
+    return g if alike(g.shape, shape) else m.reshape(g, shape=shape)
 
 
 def _expand(xp: Any, x: Any, *, shape: Shape) -> Any:
@@ -100,7 +102,7 @@ expand = define(
 def numpy_index(index: tuple[IndexItem, ...]) -> tuple[Any, ...]:
     """Return the NumPy index for a slice attribute: one int or (start, stop, step) per dim."""
     return tuple(
-        i if isinstance(i, int) else slice(i[0], i[1] if i[1] >= 0 else None, i[2]) for i in index
+        slice(i[0], i[1] if i[1] >= 0 else None, i[2]) if isinstance(i, tuple) else i for i in index
     )
 
 
@@ -109,7 +111,7 @@ def _slice_type(x: TensorType, *, index: tuple[IndexItem, ...]) -> TensorType:
         raise OpError(f"slice index {index} must have one item per dim of {x}")
     shape: list[int] = []
     for item, size in zip(index, x.shape, strict=True):
-        if isinstance(item, int):
+        if not isinstance(item, tuple):
             if not 0 <= item < size:
                 raise OpError(f"index {item} is out of bounds for a dim of size {size}")
         else:
@@ -205,7 +207,8 @@ cat = define(
 
 
 def _flip_type(x: TensorType, *, dims: Shape) -> TensorType:
-    return x.with_shape(x.shape)
+    x.check_dims(*dims)
+    return x
 
 
 flip = define(
@@ -246,8 +249,16 @@ def _diagonal_type(x: TensorType, *, offset: int, dim1: int, dim2: int) -> Tenso
     if x.ndim < 2 or wrap_dim(dim1, x.ndim) == wrap_dim(dim2, x.ndim):
         raise OpError(f"diagonal dims {dim1} and {dim2} must differ and exist in {x}")
     rows, columns = x.shape[dim1], x.shape[dim2]
-    size = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
+    size = larger(0, smaller(rows + min(offset, 0), columns - max(offset, 0)))
     return x.with_shape([n for i, n in enumerate(x.shape) if i not in (dim1, dim2)] + [size])
+
+
+def _diagonal_scatter_type(
+    x: TensorType, y: TensorType, *, offset: int, dim1: int, dim2: int
+) -> TensorType:
+    if _diagonal_type(x, offset=offset, dim1=dim1, dim2=dim2) != y:
+        raise OpError(f"{y} is not the diagonal {offset} of the dims {dim1} and {dim2} of {x}")
+    return x
 
 
 def _diagonal(xp: Any, x: Any, *, offset: int, dim1: int, dim2: int) -> Any:
@@ -285,7 +296,7 @@ diagonal = define(
 
 diagonal_scatter = define(
     "diagonal_scatter(x, y) -> z",
-    type=lambda x, y, *, offset, dim1, dim2: x, kernel=_diagonal_scatter,
+    type=_diagonal_scatter_type, kernel=_diagonal_scatter,
     vjp=(_diagonal_scatter_vjp, lambda m, g, offset, dim1, dim2: m.diagonal(
         g, offset=offset, dim1=dim1, dim2=dim2)),
     sample=(case((3, 4), (3,), offset=1, dim1=0, dim2=1),

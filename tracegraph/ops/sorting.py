@@ -10,6 +10,7 @@ import numpy as np
 from tracegraph.dtypes import ALL, int64
 from tracegraph.errors import DTypeError, GuardError, OpError
 from tracegraph.ops.core import (
+    COUNTED,
     NOT_DIFFERENTIABLE,
     REDUCTION,
     Spec,
@@ -23,6 +24,7 @@ from tracegraph.tensor_type import TensorType
 
 
 def _sort_type(x: TensorType, *, dim: int, descending: bool) -> tuple[TensorType, TensorType]:
+    x.check_dims(dim)
     if x.dtype not in ALL:
         raise DTypeError(f"not implemented for dtype {x.dtype}")
     return x, x.with_dtype(int64)
@@ -168,7 +170,7 @@ def _unique(xp: Any, x: Any, *, dim: int | None, count: int) -> tuple[Any, Any, 
 
 unique = define(
     "unique(x) -> values, inverse, counts", type=_unique_type, kernel=in_float32(_unique),
-    vjp=NOT_DIFFERENTIABLE,
+    vjp=NOT_DIFFERENTIABLE, traits=(COUNTED,),
     sample=(case((2, 3), dim=None, count=6), case((4, 2), dim=0, count=4)),
     doc="Sorted distinct elements (or slices of a dim), where each went, how often each stands.",
 )  # fmt: skip

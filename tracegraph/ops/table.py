@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, Final
 
+from tracegraph.dtypes import BY_NUMPY
 from tracegraph.ops import (
     activation,
     contraction,
@@ -15,6 +16,8 @@ from tracegraph.ops import (
     dense,
     factorisations,
     gathering,
+    gradient_marks,
+    host,
     indexing,
     linear_algebra,
     loss,
@@ -22,6 +25,7 @@ from tracegraph.ops import (
     norm_layers,
     normalisation,
     pointwise,
+    polynomials,
     pooling,
     random,
     recurrent,
@@ -32,6 +36,7 @@ from tracegraph.ops import (
     shape,
     sorting,
     special,
+    special_kernels,
     windows,
 )
 from tracegraph.ops.core import Op
@@ -42,6 +47,8 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     gathering,
     pointwise,
     special,
+    special_kernels,
+    polynomials,
     random,
     reduction,
     normalisation,
@@ -62,6 +69,8 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     loss,
     recurrent,
     recurrent_grad,
+    gradient_marks,
+    host,
 )
 
 
@@ -76,7 +85,41 @@ def _collect() -> dict[str, Op]:
     return table
 
 
-OPS: Final[Mapping[str, Op]] = MappingProxyType(_collect())
+class OpTable(Mapping[str, Op]):
+    """Our rows, frozen, and behind them those that a program defined (see `library.py`).
+
+    Iteration gives our rows; a name finds either.
+    """
+
+    __slots__ = ("_custom", "_ours")
+
+    def __init__(self, ours: dict[str, Op], custom: Mapping[str, Op]) -> None:
+        self._ours = MappingProxyType(ours)
+        self._custom = custom
+
+    def __getitem__(self, name: str) -> Op:
+        row = self._ours.get(name)
+        return self._custom[name] if row is None else row
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a row, or `default`."""
+        row = self._ours.get(name)
+        return self._custom.get(name, default) if row is None else row
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ours or name in self._custom
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ours)
+
+    def __len__(self) -> int:
+        return len(self._ours)
+
+
+CUSTOM: Final[dict[str, Op]] = {}
+"""The rows that a program defined, by their names with a namespace."""
+
+OPS: Final = OpTable(_collect(), CUSTOM)
 
 
 def run_op(op: Op, xp: Any, *arrays: Any, **attrs: Any) -> Any:
@@ -89,5 +132,14 @@ def run_op(op: Op, xp: Any, *arrays: Any, **attrs: Any) -> Any:
 
 @cache
 def array_ops(xp: Any) -> SimpleNamespace:
-    """Return `m` for decompositions that run on raw arrays of `xp`."""
-    return SimpleNamespace(**{name: partial(run_op, op, xp) for name, op in OPS.items()})
+    """Return `m` for decompositions and gradient rules that run on raw arrays of `xp`."""
+    return SimpleNamespace(**{name: _array_op(op, xp) for name, op in OPS.items()})
+
+
+def _array_op(op: Op, xp: Any) -> Callable[..., Any]:
+    """Return an op on raw arrays; where it takes a dtype, the one of an array will do."""
+    if "dtype" in op.attrs:
+        return lambda *arrays, dtype, **attrs: run_op(
+            op, xp, *arrays, dtype=BY_NUMPY.get(dtype, dtype), **attrs
+        )
+    return partial(run_op, op, xp) if op.kernel is None else partial(op.kernel, xp)

@@ -27,6 +27,8 @@ def counts(sizes: Shape, window: Shape, stride: Shape, pads: Pads, dilation: Sha
     Raises:
         OpError: a window is larger than the padded dim.
     """
+    if any(n < 1 for n in (*window, *stride, *dilation)):
+        raise OpError(f"window {window}, stride {stride} and dilation {dilation} must be positive")
     found = tuple(map(window_count, sizes, window, stride, pads, dilation))
     if any(n < 1 for n in found):
         padded = " x ".join(str(n + sum(p)) for n, p in zip(sizes, pads, strict=True))

@@ -86,7 +86,7 @@ def _erf_near(x: Any) -> tuple[Any, Any]:
     return x * polynomial(ERF_NUMERATOR, square), polynomial(ERF_DENOMINATOR, square)
 
 
-def _erfc_scaled(m: Any, y: Any) -> tuple[Any, Any]:
+def erfc_scaled(m: Any, y: Any) -> tuple[Any, Any]:
     """Return numerator and denominator of exp(y^2) erfc(y), 0.46875 <= y <= 1e18 (Cody 1969)."""
     middle = at_most(m, y, 4.0)
     far = at_least(m, y, 4.0)
@@ -124,8 +124,10 @@ def erf_single(m: Any, x: Any) -> Any:
     `m` has `minimum` and `tanh` as well.
     """
     square = m.minimum(x * x, 100.0)
-    ratio = polynomial(ERF_SINGLE_NUMERATOR, square) / polynomial(ERF_SINGLE_DENOMINATOR, square)
-    return m.tanh(x * ratio)
+    ratio = polynomial(ERF_SINGLE_NUMERATOR, square)
+    ratio /= polynomial(ERF_SINGLE_DENOMINATOR, square)
+    ratio *= x
+    return m.tanh(ratio)
 
 
 def erfc(m: Any, x: Any) -> Any:
@@ -133,7 +135,7 @@ def erfc(m: Any, x: Any) -> Any:
     y = at_most(m, m.abs(x), 30.0)
     small = y <= 0.46875
     numerator, denominator = _erf_near(m.where(small, x, 0.0))
-    top, bottom = _erfc_scaled(m, y)
+    top, bottom = erfc_scaled(m, y)
     ratio = m.where(small, denominator - numerator, top) / m.where(small, denominator, bottom)
     tail = _exp_minus_square(m, y, 1.0) * ratio
     return m.where(small, ratio, m.where(x < 0.0, 2.0 - tail, tail))
@@ -144,7 +146,7 @@ def _normal_parts(m: Any, x: Any) -> tuple[Any, Any, Any]:
     z = at_most(m, m.abs(x) * _INVERSE_SQRT_2, 1e18)
     small = z <= 0.46875
     numerator, denominator = _erf_near(m.where(small, x * _INVERSE_SQRT_2, 0.0))
-    top, bottom = _erfc_scaled(m, z)
+    top, bottom = erfc_scaled(m, z)
     return small, 0.5 + 0.5 * (numerator / denominator), 0.5 * (top / bottom)
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 
 def polynomial(coefficients: Sequence[float], x: Any) -> Any:
-    """Evaluate a polynomial, lowest degree first, by Horner's rule."""
-    result = coefficients[-1] * x + coefficients[-2]
+    """Evaluate a polynomial, lowest degree first, by Horner's rule (arrays: in one temporary)."""
+    result = coefficients[-1] * x
+    result += coefficients[-2]
     for coefficient in coefficients[-3::-1]:
-        result = result * x + coefficient
+        result *= x
+        result += coefficient
     return result
 
 

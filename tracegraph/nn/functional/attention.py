@@ -8,6 +8,7 @@ from typing import Any
 from tracegraph.api import pointwise
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.api.shape import cat
+from tracegraph.dims.symint import SymInt
 from tracegraph.dispatch import front
 from tracegraph.dtypes import bool_
 from tracegraph.errors import OpError
@@ -42,7 +43,10 @@ def _attend(
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the values looked up and the probabilities they were weighted with."""
-    steep = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    width: Any = query.shape[-1]
+    steep = scale
+    if scale is None:
+        steep = width**-0.5 if width.__class__ is SymInt else 1 / math.sqrt(width)
     shares = _probabilities((query * steep) @ key.transpose(-2, -1), mask)
     shares = dropout(shares, dropout_p, training=True)
     return shares @ value, shares

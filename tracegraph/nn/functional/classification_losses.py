@@ -93,6 +93,11 @@ def _labelled(
     """Return the loss per label, and what each label weighs (0 where ignored)."""
     dim = _check_target(log_probs, target)
     labels = cast(target, int64)
+    if weight is None and not smoothing:
+        plain: tuple[Tensor, Tensor] = front.nll_loss(
+            log_probs, labels, dim=dim, ignore_index=ignore_index
+        )
+        return plain
     ignored = labels == ignore_index
     zero = filled(log_probs, (), 0)
     labels = pointwise.where(ignored, filled(labels, (), 0), labels)

@@ -73,7 +73,7 @@ def _fractional(
     if samples is None:
         dtype = type_of(x).dtype.compute
         samples = random.rand(*x.shape[:2], dims, dtype=dtype, device=device_of(x._data))
-    places = _largest_places(x, samples, window, windows)
+    places = _largest_places(x, samples[: x.shape[0]], window, windows)
     y = taken(x, places, dims)
     if not batched:
         y, places = y.squeeze(0), places.squeeze(0)

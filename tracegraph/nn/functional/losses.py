@@ -166,7 +166,7 @@ def _spread_variance(input: Tensor, var: Any) -> Tensor:
     """The variance in a shape that broadcasts against the input.
 
     Raises:
-        ValueError: it fits neither as it is nor with a last dim of size 1.
+        ValueError: it fits neither as it is nor with one dim of size 1.
     """
     if not isinstance(var, Tensor):
         if var < 0:
@@ -175,7 +175,9 @@ def _spread_variance(input: Tensor, var: Any) -> Tensor:
     if var.shape != input.shape:
         if input.shape[:-1] == var.shape:
             var = var.unsqueeze(-1)
-        elif input.shape[:-1] != var.shape[:-1] or var.shape[-1] != 1:
+        elif var.ndim != input.ndim or [
+            n for n, wanted in zip(var.shape, input.shape, strict=True) if n != wanted
+        ] != [1]:
             raise ValueError("var is of incorrect size")
     if not modes.recording and bool((var < 0).any()):
         raise ValueError("var has negative entry/entries")

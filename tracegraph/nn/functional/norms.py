@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracegraph.autograd import no_grad
+from tracegraph.dims.symint import larger
 from tracegraph.dispatch import front
 from tracegraph.dtypes import finfo
 from tracegraph.errors import OpError
@@ -84,10 +85,10 @@ def _batch_statistics(
     var: Tensor, momentum: float,
 ) -> None:  # fmt: skip
     """Update running statistics; the running variance is of the unbiased estimate."""
-    size = count(input.shape) // max(input.shape[1], 1)
+    size = count(input.shape) // larger(input.shape[1], 1)
     with no_grad():
         _follow(running_mean, mean, momentum)
-        _follow(running_var, var.detach() * (size / max(size - 1, 1)), momentum)
+        _follow(running_var, var.detach() * (size / larger(size - 1, 1)), momentum)
 
 
 def batch_norm(
@@ -116,6 +117,8 @@ def batch_norm(
                 f"Expected more than 1 value per channel when training, got input size "
                 f"{input.shape}"
             )
+        if 0 in input._data.shape:  # nothing to learn from: the statistics stay
+            return _affine(input.clone(), weight, bias)
         y, mean, var = front.batch_norm(input, *given, eps=float(eps))
         _batch_statistics(input, running_mean, running_var, mean, var, momentum)
     else:
@@ -178,7 +181,7 @@ def instance_norm(
     y, mean, var = front.layer_norm(rows, ndim=1, eps=float(eps))
     with no_grad():
         _follow(running_mean, mean.reshape(batch, channels).mean(0), momentum)
-        unbiased = var.reshape(batch, channels).mean(0) * (size / max(size - 1, 1))
+        unbiased = var.reshape(batch, channels).mean(0) * (size / larger(size - 1, 1))
         _follow(running_var, unbiased, momentum)
     return _affine(y.reshape(input.shape), weight, bias)
 

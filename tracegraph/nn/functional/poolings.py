@@ -6,6 +6,8 @@ from typing import Any
 
 from tracegraph.api import pointwise
 from tracegraph.api.promotion import filled
+from tracegraph.dims.shapes import mentions
+from tracegraph.dims.symint import as_size
 from tracegraph.dispatch import front
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.activations import relu
@@ -156,12 +158,14 @@ def _adaptive_size(dims: int, input: Tensor, output_size: Any, name: str) -> tup
     sizes = input.shape[-dims:]
     if any(w is not None and w < 0 for w in wanted):
         raise OpError("elements of output_size must be greater than or equal to 0")
-    return tuple(n if w is None else int(w) for w, n in zip(wanted, sizes, strict=True))
+    return tuple(n if w is None else as_size(w) for w, n in zip(wanted, sizes, strict=True))
 
 
 def _even_windows(input: Tensor, size: tuple[int, ...]) -> tuple[int, ...] | None:
     """The window that covers each output once, if the sizes divide."""
     sizes = input.shape[-len(size) :]
+    if mentions((*sizes, *size)):  # whether they divide would be one more thing to rely on
+        return None
     if any(w < 1 or n % w for n, w in zip(sizes, size, strict=True)):
         return None
     return tuple(n // w for n, w in zip(sizes, size, strict=True))

@@ -172,6 +172,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
             "pixel_shuffle expects its input's 'channel' dimension to be divisible by the square "
             f"of upscale_factor, but input.size(-3)={channels} is not divisible by {r * r}"
         )
+    if r == 1:
+        return input.clone()
     n = len(lead)
     y = input.reshape(*lead, channels // (r * r), r, r, height, width)
     y = y.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2)
@@ -196,6 +198,8 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
             f"pixel_unshuffle expects height and width to be divisible by downscale_factor, but "
             f"input.size(-2)={height} and input.size(-1)={width} are not divisible by {r}"
         )
+    if r == 1:
+        return input.clone()
     n = len(lead)
     y = input.reshape(*lead, channels, height // r, r, width // r, r)
     y = y.permute(*range(n), n, n + 2, n + 4, n + 1, n + 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tracegraph.api import pointwise
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.api.shape import stack
+from tracegraph.dims.symint import as_size, scaled
 from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
 from tracegraph.errors import OpError
@@ -45,8 +45,8 @@ def _requested(
     if scale_factor is None:
         if recompute:
             raise ValueError("recompute_scale_factor is not meaningful with an explicit size.")
-        return tuple(int(n) for n in items), (None,) * dims
-    sizes = tuple(math.floor(n * s) for n, s in zip(input.shape[2:], items, strict=True))
+        return tuple(map(as_size, items)), (None,) * dims
+    sizes = tuple(map(scaled, input.shape[2:], items))
     if recompute:
         return sizes, (None,) * dims
     return sizes, tuple(1 / float(s) for s in items)
@@ -139,7 +139,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
             f"Expected a batch of {dims}D affine matrices of shape Nx{dims}x{dims + 1} for size "
             f"{list(size)}. Got {list(theta.shape)}."
         )
-    space = tuple(int(n) for n in size[2:])
+    space = tuple(map(as_size, size[2:]))
     axes = []
     for i in reversed(range(dims)):
         line = _even_steps(theta, space[i], bool(align_corners))
@@ -171,7 +171,7 @@ def _mirrored(place: Tensor, low: float, span: float) -> Tensor:
 def _bounded(place: Tensor, size: int, padding_mode: str, align_corners: bool) -> Tensor:
     """Apply the padding mode to places; "zeros" leaves them outside."""
     if padding_mode == "reflection":
-        low, span = (0.0, float(size - 1)) if align_corners else (-0.5, float(size))
+        low, span = (0.0, size - 1) if align_corners else (-0.5, size)
         place = _mirrored(place, low, span)
     if padding_mode != "zeros":
         place = place.clamp(0, size - 1)

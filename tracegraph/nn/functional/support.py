@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracegraph.api.promotion import single_dtype
+from tracegraph.dims.symint import as_size
 from tracegraph.dispatch import front
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.errors import DTypeError, OpError
@@ -38,7 +39,7 @@ def per_dim(value: Any, dims: int, name: str) -> tuple[int, ...]:
         OpError: another number of items.
     """
     if isinstance(value, (tuple, list)):
-        items = tuple(int(v) for v in value)
+        items = tuple(map(as_size, value))
         if len(items) == 1:
             items *= dims
         if len(items) != dims:
@@ -47,7 +48,7 @@ def per_dim(value: Any, dims: int, name: str) -> tuple[int, ...]:
                 f"{len(items)}: {list(value)}"
             )
         return items
-    return (int(value),) * dims
+    return (as_size(value),) * dims
 
 
 def need_dims(input: Tensor, dims: int, name: str) -> None:

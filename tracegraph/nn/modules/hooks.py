@@ -2,14 +2,72 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from tracegraph import modes
 from tracegraph.autograd import Function
 from tracegraph.errors import OpError
 from tracegraph.nn.modules.state_dict import Handle, Stateful, hang
 from tracegraph.tensors import Tensor
+
+EVERYWHERE: Final[dict[str, OrderedDict[int, Any]]] = {
+    name: OrderedDict()
+    for name in ("pre", "forward", "with_kwargs", "always_called", "backward_pre", "backward")
+}
+"""Hooks of all modules; they run before a module's own."""
+
+
+class _Watch:
+    everything = False
+
+
+def _watch() -> None:
+    _Watch.everything = any(EVERYWHERE.values())
+
+
+class GlobalHandle(Handle):
+    """Removes a hook of all modules."""
+
+    def remove(self) -> None:
+        """Take the hook away; a second call does nothing."""
+        super().remove()
+        _watch()
+
+
+def _hang_everywhere(kind: str, hook: Any, *options: str) -> Handle:
+    handle = GlobalHandle(EVERYWHERE[kind], *(EVERYWHERE[name] for name in options))
+    for place in (EVERYWHERE[kind], *(EVERYWHERE[name] for name in options)):
+        place[handle.id] = hook
+    _watch()
+    return handle
+
+
+def register_module_forward_pre_hook(hook: Callable[..., Any]) -> Handle:
+    """Call `hook(module, args)` before every module's forward."""
+    return _hang_everywhere("pre", hook)
+
+
+def register_module_forward_hook(
+    hook: Callable[..., Any], *, with_kwargs: bool = False, always_call: bool = False
+) -> Handle:
+    """Call `hook(module, args, output)` after every module's forward."""
+    options = ("with_kwargs",) * with_kwargs + ("always_called",) * always_call
+    return _hang_everywhere("forward", hook, *options)
+
+
+def register_module_full_backward_pre_hook(hook: Callable[..., Any]) -> Handle:
+    """Call `hook(module, grad_output)` for every module."""
+    return _hang_everywhere("backward_pre", hook)
+
+
+def register_module_full_backward_hook(hook: Callable[..., Any]) -> Handle:
+    """Call `hook(module, grad_input, grad_output)` for every module."""
+    return _hang_everywhere("backward", hook)
+
+
+register_module_backward_hook = register_module_full_backward_hook
 
 
 class Boundary:
@@ -49,7 +107,7 @@ class Boundary:
 
     def at_exit(self, grads: tuple[Any, ...]) -> tuple[Any, ...]:
         """Let pre-hooks see and change the gradients of the outputs."""
-        for hook in list(self.module._backward_pre_hooks.values()):
+        for hook in _hooks("backward_pre", self.module._backward_pre_hooks).values():
             changed = hook(self.module, grads)
             if changed is not None:
                 grads = changed if isinstance(changed, tuple) else (changed,)
@@ -67,7 +125,7 @@ class Boundary:
         return tuple(changed[place] for place in self.places)
 
     def _run(self, grad_input: tuple[Any, ...]) -> tuple[Any, ...]:
-        for hook in list(self.module._backward_hooks.values()):
+        for hook in _hooks("backward", self.module._backward_hooks).values():
             changed = hook(self.module, grad_input, self.grad_output)
             if changed is not None:
                 changed = changed if isinstance(changed, tuple) else (changed,)
@@ -78,6 +136,11 @@ class Boundary:
                     )
                 grad_input = changed
         return grad_input
+
+
+def _hooks(kind: str, own: dict[int, Any]) -> dict[int, Any]:
+    """Return the hooks to run now, in order: those of all modules, then a module's own."""
+    return {**EVERYWHERE[kind], **own}
 
 
 class _Entry(Function):
@@ -120,7 +183,7 @@ class Hooked(Stateful):
         """Run `forward`, with the hooks around it; a trace notes the module's path."""
         if (
             modes.recording or self._forward_hooks or self._forward_pre_hooks
-            or self._backward_hooks or self._backward_pre_hooks
+            or self._backward_hooks or self._backward_pre_hooks or _Watch.everything
         ):  # fmt: skip
             return self._call_watched(args, kwargs)
         return self.forward(*args, **kwargs)
@@ -138,34 +201,37 @@ class Hooked(Stateful):
             recorder.scopes.pop()
 
     def _call_hooked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        always = dict.fromkeys(self._forward_hooks_always_called)
+        always = _hooks("always_called", self._forward_hooks_always_called)
         try:
             args, kwargs = self._before(args, kwargs)
             boundary = None
-            if self._backward_hooks or self._backward_pre_hooks:
+            if (
+                self._backward_hooks or self._backward_pre_hooks
+                or EVERYWHERE["backward"] or EVERYWHERE["backward_pre"]
+            ):  # fmt: skip
                 boundary = Boundary(self)
                 args = boundary.entered(args)
             result = self.forward(*args, **kwargs)
-            for key in list(self._forward_hooks):
+            for key, hook in _hooks("forward", self._forward_hooks).items():
                 always.pop(key, None)
-                changed = self._after(key, args, kwargs, result)
+                changed = self._after(key, hook, args, kwargs, result)
                 result = result if changed is None else changed
             return result if boundary is None else boundary.left(result)
         except Exception:
+            hooks = _hooks("forward", self._forward_hooks)
             for key in always:
-                self._after(key, args, kwargs, None)
+                self._after(key, hooks[key], args, kwargs, None)
             raise
 
-    def _after(self, key: int, args: Any, kwargs: Any, result: Any) -> Any:
+    def _after(self, key: int, hook: Any, args: Any, kwargs: Any, result: Any) -> Any:
         """Run one forward hook."""
-        hook = self._forward_hooks[key]
-        if key in self._forward_hooks_with_kwargs:
+        if key in self._forward_hooks_with_kwargs or key in EVERYWHERE["with_kwargs"]:
             return hook(self, args, kwargs, result)
         return hook(self, args, result)
 
     def _before(self, args: Any, kwargs: Any) -> Any:
         """Run the forward pre-hooks; returns what the call goes on with."""
-        for key, hook in list(self._forward_pre_hooks.items()):
+        for key, hook in _hooks("pre", self._forward_pre_hooks).items():
             if key not in self._forward_pre_hooks_with_kwargs:
                 changed = hook(self, args)
                 if changed is not None:

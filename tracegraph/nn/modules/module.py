@@ -10,10 +10,23 @@ from typing import Any, Final, Self
 from tracegraph.autograd import no_grad
 from tracegraph.devices import Device
 from tracegraph.dtypes import DType, bfloat16, dtype_of, float16, float32, float64
-from tracegraph.nn.modules.hooks import Hooked
+from tracegraph.nn.modules.hooks import (
+    Hooked,
+    register_module_backward_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+)
 from tracegraph.nn.modules.tree import HOOKS, INNER
 from tracegraph.nn.parameter import is_lazy
 from tracegraph.tensors import Tensor
+
+__all__ = [
+    "Module", "register_module_backward_hook", "register_module_forward_hook",
+    "register_module_forward_pre_hook", "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+]  # fmt: skip
 
 _PLAIN: Final = (bool, int, float, str, bytes, type, FunctionType, ModuleType, DType, Device)
 
@@ -70,6 +83,9 @@ class Module(Hooked):
         raise NotImplementedError(
             f'Module [{type(self).__name__}] is missing the required "forward" function'
         )
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the module runs eagerly; `tracegraph.trace` makes graphs."""
 
     # Modes.
 

@@ -41,7 +41,7 @@ class ParametrizationList(ModuleList):
         super().__init__(modules)
         self.unsafe = unsafe
         with no_grad():
-            inverse = self._inverse(original)
+            inverse = self._inverse(original, must=False)
         self.is_tensor = isinstance(inverse, Tensor)
         if self.is_tensor:
             original.data = inverse.data  # type: ignore[attr-defined]
@@ -64,10 +64,15 @@ class ParametrizationList(ModuleList):
             return [self.original]
         return [getattr(self, f"original{i}") for i in range(self.ntensors)]
 
-    def _inverse(self, value: Any) -> Any:
+    def _inverse(self, value: Any, must: bool = True) -> Any:
+        """Run the inverses backwards; unless all must exist, those that refuse are passed over."""
         for module in reversed(list(self)):
             if hasattr(module, "right_inverse"):
-                value = module.right_inverse(value)
+                try:
+                    value = module.right_inverse(value)
+                except NotImplementedError:
+                    if must:
+                        raise
         return value
 
     def right_inverse(self, value: Tensor) -> None:

@@ -3,24 +3,28 @@
 A node's key is made of its op, attributes, types and the keys of its operands (structural hashing,
 as in value numbering), so equal computations have equal keys in both graphs. Nodes without a
 partner are then aligned in order, as lines of text are, and count as equal from there on: a change
-is reported once and not again at everything that follows from it.
+is reported once and not again at everything that follows from it. Where several nodes could be the
+changed one, that of the same module and source line is.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from difflib import SequenceMatcher
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from tracegraph.cli.drawing import source_text
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Node, Value
-from tracegraph.ir.text import literal
+from tracegraph.ir.text import literal, source_text
 
 # Aligning more nodes than this ignores the commonest of them, to stay out of quadratic time.
 _MAX_EXACT: Final = 4000
+# A changed node is looked for among so many.
+_MAX_CANDIDATES: Final = 64
 
 Key = str
 
@@ -54,7 +58,7 @@ class _Side:
             self.shallow[node] = _digest(
                 node.op,
                 [str(t) for t in node.types],
-                sorted((k, _attribute_key(v)) for k, v in node.attrs.items()),
+                sorted((k, _attribute_key(v)) for k, v in node.attrs.items() if k != "default"),
                 sorted((k, graph_key(r)) for k, r in node.regions.items()),
             )
             self.keys[node] = _digest(self.shallow[node], self.operands(node))
@@ -96,36 +100,62 @@ def graph_key(graph: Graph) -> Key:
 def compare_graphs(first: Graph, second: Graph) -> list[GraphDifference]:
     """Return the differences of two graphs; an empty list means that they are the same.
 
-    Source lines, module paths and the order of independent nodes do not count.
+    Source lines, module paths, the order of independent nodes and defaults of hyper-parameters do
+    not count.
     """
     left, right = _Side(first), _Side(second)
     ours, theirs = left.unmatched(right), right.unmatched(left)
     found: list[GraphDifference] = []
-    aligned = SequenceMatcher(
-        None, [left.shallow[n] for n in ours], [right.shallow[n] for n in theirs],
-        autojunk=max(len(ours), len(theirs)) > _MAX_EXACT,
-    )  # fmt: skip
-    for _, a_start, a_end, b_start, b_end in aligned.get_opcodes():
-        _compare_block(left, ours[a_start:a_end], right, theirs[b_start:b_end], found)
+    a, b = [left.shallow[n] for n in ours], [right.shallow[n] for n in theirs]
+    for mine, others in _aligned(a, b):
+        _compare_block(left, ours[mine], right, theirs[others], found)
     return found + _result_differences(left, right)
+
+
+def _aligned(a: list[Key], b: list[Key]) -> Iterator[tuple[slice, slice]]:
+    """Yield blocks of two lists that belong together: equal ones, or changed from one to another.
+
+    What both begin and end with is taken off first: there is no more in the usual case.
+    """
+    least = min(len(a), len(b))
+    start = next((i for i in range(least) if a[i] != b[i]), least)
+    end = next((i for i in range(least - start) if a[-1 - i] != b[-1 - i]), least - start)
+    yield slice(0, start), slice(0, start)
+    inner, other = a[start : len(a) - end], b[start : len(b) - end]
+    matcher = SequenceMatcher(None, inner, other, max(len(inner), len(other)) > _MAX_EXACT)
+    for _, a_start, a_end, b_start, b_end in matcher.get_opcodes():
+        yield slice(start + a_start, start + a_end), slice(start + b_start, start + b_end)
+    yield slice(len(a) - end, len(a)), slice(len(b) - end, len(b))
 
 
 def _compare_block(
     left: _Side, ours: list[Node], right: _Side, theirs: list[Node], found: list[GraphDifference]
 ) -> None:
     """Pair the nodes of two blocks in order; report those that differ by more than operands do."""
-    waiting = list(theirs)
+    waiting = dict.fromkeys(theirs)
     for node in ours:
-        match = next((other for other in waiting if _alike(node, other)), None)
+        match = next(iter(waiting), None)
+        if match is None or left.shallow[node] != right.shallow[match]:
+            match = _partner(node, list(islice(waiting, _MAX_CANDIDATES)))
         if match is None:
             found.append(GraphDifference(_line(node), ""))
             continue
-        waiting.remove(match)
+        del waiting[match]
         same = left.shallow[node] == right.shallow[match]
         if not same or left.operands(node) != right.operands(match):
             found.append(GraphDifference(_line(node), _line(match)))
         left.keys[node] = right.keys[match]
     found += [GraphDifference("", _line(node)) for node in waiting]
+
+
+def _partner(node: Node, others: list[Node]) -> Node | None:
+    """Return the node that this one was changed into, if there is one."""
+
+    def likeness(other: Node) -> tuple[bool, ...]:
+        same_line = node.loc is not None and node.loc == other.loc
+        return node.scope == other.scope, node.op == other.op, same_line
+
+    return max((o for o in others if _alike(node, o)), key=likeness, default=None)
 
 
 def _alike(node: Node, other: Node) -> bool:

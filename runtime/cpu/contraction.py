@@ -1,0 +1,122 @@
+"""Contractions as native kernels: C[.., m, n] = epilogue(sum over k of A[.., m, k] · B[.., k, n]).
+
+A `Contraction` says what the code depends on: dtype, how the operands lie in memory, the epilogue
+and the tile. Extents and strides are words of the argument block, so one kernel serves every shape
+and every batch size. To run one:
+
+    spec = Contraction(float32, "rows", "panels", 0, epilogue, tile_for(target, float32))
+    kernel = contraction_kernel(spec, target)          # contraction_code: name and LLVM IR
+    launch = schedule(spec, Extents((), m, n, k))      # contraction_cut: words, chunks, cost_ns
+    names = slots(spec)                                # what each word of the block means
+
+The caller fills in the words that `launch` does not have: pointers and strides, in elements.
+
+    a, b, result<i>, operand<i>            pointers (operands that are constants have none)
+    m, n, k                                extents
+    k_block, k_blocks, row_block, row_blocks, panel_block, panel_blocks, units, chunk
+                                           how the work is cut, from `schedule`
+    a_stride                               of a row ("rows") or of a step of k ("columns")
+    b_stride                               of a panel ("panels"), of a step of k ("rows"), or of a
+                                           column ("columns")
+    result<i>_stride, operand<i>_stride    of a row; of an operand only where it varies by rows
+    extent<d>, <pointer>_batch<d>          for each batch dim; a stride of 0 repeats an operand
+
+B in "panels" is packed, see `packing`. Results are stored in rows, and alias nothing that is read.
+
+"windows" are those of a convolution over images[image, y, x, channel] (NHWC), read as a matrix
+without writing it: its rows are the places of windows, (image, y, x); its columns the elements
+of one, (tap y, tap x, channel). Such an operand has these words instead of its stride:
+
+    out_height, out_width                  places of windows in an image
+    y_step, x_step, y_start, x_start       pixels from place to place, and of the first (-padding)
+    y_spread, x_spread                     pixels from tap to tap (dilation)
+    height, width                          of an image: lines, and elements of a line
+    image, line, pixel                     strides
+    run, runs                              columns that follow each other in memory, and how many
+                                           such runs a line of the window has: (channels, taps)
+                                           in general, (taps · channels, 1) without dilation
+
+What lies outside an image is 0. Where A is windows, results and operands that vary by rows are
+images too, and have <name>_image and <name>_line besides <name>_stride, which is of a pixel.
+
+Sums over k are cut into blocks, each summed in order, then added: what an element of C is does not
+depend on the extents m and n, on the place of the element, or on threads.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from tracegraph.dtypes import DType
+from tracegraph.runtime.cpu.contraction_epilogue import Epilogue
+from tracegraph.runtime.cpu.contraction_tiles import Tile
+
+ALayout = Literal["rows", "columns", "windows"]
+BLayout = Literal["panels", "rows", "columns", "windows"]
+
+# Panels of B that are copied to the stack at a time, where they are not packed: 96 KiB.
+STAGED_PANELS: Final = 2
+_K_BLOCK_BYTES: Final = 1536
+
+_CUTS: Final = (
+    "k_block", "k_blocks", "row_block", "row_blocks", "panel_block", "panel_blocks", "units",
+    "chunk",
+)  # fmt: skip
+_WINDOWS: Final = (
+    "out_height", "out_width", "y_step", "x_step", "y_start", "x_start", "y_spread", "x_spread",
+    "height", "width", "image", "line", "pixel", "run", "runs",
+)  # fmt: skip
+
+
+class Contraction(NamedTuple):
+    """What the code of a kernel depends on: equal ones are compiled once.
+
+    `a`, `b`: which index is contiguous in memory, the last one ("rows") or the first ("columns");
+    `batch`: the number of batch dims.
+    """
+
+    dtype: DType
+    a: ALayout
+    b: BLayout
+    batch: int
+    epilogue: Epilogue
+    tile: Tile
+
+    @property
+    def k_block(self) -> int:
+        """The longest run of k that is summed at a time: its rows of A stay in the first cache."""
+        return _K_BLOCK_BYTES // self.dtype.itemsize
+
+    @property
+    def arrays(self) -> dict[str, DType]:
+        """The pointers of the argument block, and the dtypes of what they point to."""
+        results = {f"result{i}": r.dtype for i, r in enumerate(self.epilogue.results)}
+        operands = {f"operand{i}": x.dtype for i, x in self.epilogue.arrays}
+        return {"a": self.dtype, "b": self.dtype, **results, **operands}
+
+
+class Extents(NamedTuple):
+    """The sizes of one contraction."""
+
+    batch: tuple[int, ...]
+    m: int
+    n: int
+    k: int
+
+
+def slots(spec: Contraction) -> tuple[str, ...]:
+    """Return the names of the words of the argument block, in order."""
+    arrays = list(spec.arrays)
+    rowwise = [f"result{i}" for i in range(len(spec.epilogue.results))]
+    rowwise += [f"operand{i}" for i, x in spec.epilogue.arrays if x.extent in ("row", "place")]
+    strided = [x for x, layout in (("a", spec.a), ("b", spec.b)) if layout != "windows"]
+    levels = ("stride", "line", "image") if spec.a == "windows" else ("stride",)
+    strides = [f"{name}_stride" for name in strided]
+    strides += [f"{name}_{level}" for name in rowwise for level in levels]
+    windows = _WINDOWS if len(strided) < 2 else ()
+    batches = [
+        name
+        for d in range(spec.batch)
+        for name in (f"extent{d}", *(f"{array}_batch{d}" for array in arrays))
+    ]
+    return (*arrays, "m", "n", "k", *_CUTS, *strides, *windows, *batches)

@@ -1,0 +1,57 @@
+"""The driver of `driver_code`, compiled and ready to be called."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+from tracegraph.runtime.cpu.driver_code import ENTRIES, driver_text
+from tracegraph.runtime.cpu.llvm import Code, compile_object, host_target
+
+Entry = Callable[..., int]
+
+
+class Driver(NamedTuple):
+    """The native functions, by the C types that ctypes gives them.
+
+    `run_holding` is `run` with the GIL kept: right for short calls, because getting it back takes
+    up to 5 ms while another Python thread computes.
+    """
+
+    prepare: Entry
+    run: Entry
+    run_holding: Entry
+    serve: Entry
+    stop: Entry
+    code: Code
+
+
+def make_driver(data: bytes) -> Driver:
+    """Return the functions of a driver's object code."""
+    code = Code([data], ENTRIES)
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    run = ctypes.CFUNCTYPE(integer, pointer, pointer)
+    run_holding = ctypes.PYFUNCTYPE(integer, pointer, pointer)
+    serve = ctypes.CFUNCTYPE(None, pointer, integer, pointer)
+    on_control = ctypes.CFUNCTYPE(None, pointer)
+    return Driver(
+        prepare=on_control(code.address("prepare")),
+        run=run(code.address("run")),
+        run_holding=run_holding(code.address("run")),
+        serve=serve(code.address("serve")),
+        stop=on_control(code.address("stop")),
+        code=code,
+    )
+
+
+@cache
+def host_driver() -> Driver:
+    """Return this process's driver; compiled at the first call.
+
+    Raises:
+        DeviceError: llvmlite is missing or too old.
+    """
+    target = host_target()
+    return make_driver(compile_object([driver_text(target.triple)], target))

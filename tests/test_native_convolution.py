@@ -1,0 +1,252 @@
+"""Native convolutions and their gradients against sums in float64 over shifted images."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("llvmlite")
+
+from tests.native_contraction import (
+    ALONE,
+    convolve,
+    convolve_depthwise,
+    depthwise_input_gradient,
+    depthwise_weight_gradient,
+    input_gradient,
+    weight_gradient,
+)
+from tests.native_levels import LEVEL_TARGETS
+from tracegraph.dtypes import float32
+from tracegraph.runtime.cpu.contraction_epilogue import Epilogue, Operand, Result, Step
+from tracegraph.runtime.cpu.convolution import Geometry, forward
+from tracegraph.runtime.cpu.llvm import Target
+from tracegraph.runtime.cpu.pool import Pool
+
+SAME = ((1, 1), (1, 1))
+NONE = ((0, 0), (0, 0))
+
+# images, size, channels, out channels, window, stride, padding, dilation, groups
+CASES = {
+    "3x3": Geometry(2, (5, 6), 3, 4, (3, 3), (1, 1), SAME, (1, 1), 1),
+    "1x1": Geometry(2, (5, 6), 3, 4, (1, 1), (1, 1), NONE, (1, 1), 1),
+    "1x1 with stride": Geometry(2, (8, 7), 5, 7, (1, 1), (2, 3), NONE, (1, 1), 1),
+    "one-dimensional": Geometry(2, (1, 17), 6, 5, (1, 3), (1, 2), ((0, 0), (2, 1)), (1, 1), 1),
+    "stride and lopsided padding": Geometry(
+        2, (9, 8), 4, 6, (3, 2), (2, 3), ((1, 2), (0, 2)), (1, 1), 1
+    ),
+    "dilation": Geometry(1, (11, 12), 4, 6, (3, 3), (1, 1), ((2, 2), (4, 4)), (2, 4), 1),
+    "stride, dilation, groups": Geometry(
+        2, (9, 8), 4, 6, (3, 2), (2, 3), ((1, 2), (0, 2)), (2, 2), 2
+    ),
+    "stride and dilation share a factor": Geometry(
+        1, (14, 15), 3, 4, (3, 3), (4, 2), ((1, 0), (2, 2)), (2, 4), 1
+    ),
+    "groups of one channel": Geometry(3, (8, 8), 6, 6, (3, 3), (1, 1), SAME, (1, 1), 6),
+    "groups that multiply channels": Geometry(1, (6, 5), 3, 9, (3, 3), (2, 1), SAME, (1, 1), 3),
+    "many k": Geometry(1, (7, 7), 130, 40, (3, 3), (1, 1), SAME, (1, 1), 1),
+    "a window as large as the image": Geometry(3, (4, 4), 3, 5, (4, 4), (1, 1), NONE, (1, 1), 1),
+    "more padding than image": Geometry(
+        1, (2, 1), 2, 3, (3, 3), (1, 2), ((3, 2), (4, 3)), (1, 1), 1),
+    "a window that skips pixels": Geometry(1, (9, 9), 2, 3, (2, 2), (5, 4), NONE, (1, 1), 1),
+    "no images": Geometry(0, (5, 6), 3, 4, (3, 3), (1, 1), SAME, (1, 1), 1),
+    "no channels": Geometry(1, (5, 6), 0, 4, (3, 3), (1, 1), SAME, (1, 1), 1),
+    "no places": Geometry(1, (2, 2), 3, 4, (3, 3), (1, 1), NONE, (1, 1), 1),
+}  # fmt: skip
+
+
+def drawn(*shape: int, dtype: type = np.float64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def padded(x: np.ndarray, g: Geometry) -> np.ndarray:
+    return np.pad(x, ((0, 0), *g.padding, (0, 0)))
+
+
+def shifts(g: Geometry):
+    """Yield each tap and the slices of a padded image that it reads."""
+    for tap in itertools.product(*map(range, g.window)):
+        yield (
+            tap,
+            tuple(
+                slice(t * d, t * d + (n - 1) * s + 1, s)
+                for t, d, s, n in zip(tap, g.dilation, g.stride, g.out_size, strict=True)
+            ),
+        )
+
+
+def by_groups(x: np.ndarray, g: Geometry) -> np.ndarray:
+    return x.reshape(*x.shape[:-1], g.groups, x.shape[-1] // g.groups)
+
+
+def reference(x: np.ndarray, weight: np.ndarray, g: Geometry) -> np.ndarray:
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    total = np.zeros((g.images, *g.out_size, g.groups, g.outer))
+    wide, weight = by_groups(padded(x, g), g), weight.reshape(g.groups, g.outer, g.inner, *g.window)
+    if total.size:
+        for (ky, kx), (ys, xs) in shifts(g):
+            total += np.einsum("nyxgi,goi->nyxgo", wide[:, ys, xs], weight[..., ky, kx])
+    return total.reshape(g.images, *g.out_size, g.out_channels)
+
+
+def reference_gradients(
+    x: np.ndarray, weight: np.ndarray, dy: np.ndarray, g: Geometry
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gradients of the input and of the weight [out, y, x, in]."""
+    x, weight, dy = (v.astype(np.float64) for v in (x, weight, dy))
+    wide, weight = by_groups(padded(x, g), g), weight.reshape(g.groups, g.outer, g.inner, *g.window)
+    dx, dw = np.zeros_like(wide), np.zeros((g.groups, g.outer, *g.window, g.inner))
+    split = by_groups(dy, g)
+    if dy.size:
+        for (ky, kx), (ys, xs) in shifts(g):
+            dx[:, ys, xs] += np.einsum("nyxgo,goi->nyxgi", split, weight[..., ky, kx])
+            dw[:, :, ky, kx] = np.einsum("nyxgo,nyxgi->goi", split, wide[:, ys, xs])
+    dx = dx.reshape(*dx.shape[:3], g.channels)
+    (top, _), (left, _) = g.padding
+    dx = dx[:, top : top + g.size[0], left : left + g.size[1]]
+    return dx, dw.reshape(g.out_channels, *g.window, g.inner)
+
+
+def close(got: np.ndarray, exact: np.ndarray, k: int) -> None:
+    assert got.shape == exact.shape
+    tolerance = 8 * (k + 2) ** 0.5 * np.finfo(got.dtype).eps
+    np.testing.assert_allclose(got, exact, rtol=tolerance, atol=4 * tolerance)
+
+
+def check(g: Geometry, dtype: type, target: Target | None = None, depthwise: bool = False) -> None:
+    """Compare the convolution and its two gradients with the references."""
+    x = drawn(g.images, *g.size, g.channels, dtype=dtype)
+    weight = drawn(g.out_channels, g.inner, *g.window, dtype=dtype, seed=1)
+    dy = drawn(g.images, *g.out_size, g.out_channels, dtype=dtype, seed=2)
+    dx, dw = reference_gradients(x, weight, dy, g)
+    taps = g.window[0] * g.window[1]
+    run = (convolve_depthwise if depthwise else convolve)(x, weight, g, target=target)
+    close(run(), reference(x, weight, g), taps * g.inner)
+    parts = (depthwise_input_gradient if depthwise else input_gradient)(dy, weight, g, target)
+    for part in parts:
+        got = part()
+    close(got, dx, taps * g.outer)
+    if depthwise:
+        got = depthwise_weight_gradient(x, dy, g, target)()
+        close(got, dw.reshape(g.channels, -1).T, g.places)
+    else:
+        close(weight_gradient(x, dy, g, target)(), dw, g.places)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_convolution_and_gradients(name: str, dtype: type) -> None:
+    check(CASES[name], dtype)
+
+
+@pytest.mark.parametrize("name", ["3x3", "stride, dilation, groups", "many k"])
+@pytest.mark.parametrize("level", LEVEL_TARGETS)
+def test_every_target(level: str, name: str) -> None:
+    check(CASES[name], np.float32, LEVEL_TARGETS[level])
+
+
+DEPTHWISE = {
+    "3x3": Geometry(2, (5, 6), 3, 3, (3, 3), (1, 1), SAME, (1, 1), 3),
+    "wide": Geometry(2, (13, 30), 35, 35, (3, 3), (1, 1), SAME, (1, 1), 35),
+    "stride, dilation": Geometry(2, (13, 16), 35, 35, (5, 3), (2, 1), ((2, 1), (0, 3)), (1, 2), 35),
+    "both": Geometry(2, (13, 26), 16, 16, (5, 3), (2, 3), ((2, 1), (0, 3)), (2, 2), 16),
+    "1x1": Geometry(2, (8, 9), 17, 17, (1, 1), (1, 1), NONE, (1, 1), 17),
+    "small": Geometry(1, (2, 2), 8, 8, (3, 3), (2, 2), SAME, (1, 1), 8),
+    "no images": Geometry(0, (5, 6), 3, 3, (3, 3), (1, 1), SAME, (1, 1), 3),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise(name: str, dtype: type) -> None:
+    check(DEPTHWISE[name], dtype, depthwise=True)
+
+
+@pytest.mark.parametrize("level", LEVEL_TARGETS)
+def test_depthwise_on_every_target(level: str) -> None:
+    for name in ("wide", "both"):
+        check(DEPTHWISE[name], np.float32, LEVEL_TARGETS[level], depthwise=True)
+
+
+small = st.integers(1, 3)
+
+
+@given(
+    images=st.integers(0, 2), size=st.tuples(st.integers(1, 9), st.integers(1, 20)),
+    inner=st.integers(1, 5), outer=st.integers(1, 5), groups=small, window=st.tuples(small, small),
+    stride=st.tuples(small, small), dilation=st.tuples(small, small),
+    padding=st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2),
+)  # fmt: skip
+@settings(max_examples=80)
+def test_any_geometry(
+    images: int, size: tuple[int, int], inner: int, outer: int, groups: int,
+    window: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+) -> None:  # fmt: skip
+    g = Geometry(
+        images, size, inner * groups, outer * groups, window, stride, padding, dilation, groups
+    )
+    assume(min(g.out_size) > 0)
+    check(g, np.float32)
+    channels = inner * groups
+    check(g._replace(out_channels=channels, groups=channels), np.float32, depthwise=True)
+
+
+def test_nan_outside_of_a_window_stays_outside() -> None:
+    g = CASES["3x3"]
+    x, weight = drawn(2, 5, 6, 3), drawn(4, 3, 3, 3, seed=1)
+    x[0, 0, 0, 1], x[1, 4, 5, 2] = np.nan, np.inf
+    got, exact = convolve(x, weight, g)(), reference(x, weight, g)
+    assert np.array_equal(np.isfinite(got), np.isfinite(exact))
+    g = DEPTHWISE["3x3"]
+    weight = drawn(3, 1, 3, 3, seed=1)
+    got, exact = convolve_depthwise(x, weight, g)(), reference(x, weight, g)
+    # The reference multiplies the infinite channel by its own weights only, too.
+    assert np.array_equal(np.isfinite(got), np.isfinite(exact))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_bias_residual_and_activation(depthwise: bool) -> None:
+    g = DEPTHWISE["wide"] if depthwise else CASES["stride and lopsided padding"]
+    x = drawn(g.images, *g.size, g.channels, dtype=np.float32)
+    weight = drawn(g.out_channels, g.inner, *g.window, dtype=np.float32, seed=1)
+    bias = drawn(g.out_channels, dtype=np.float32, seed=2)
+    residual = drawn(g.images, *g.out_size, g.out_channels, dtype=np.float32, seed=3)
+    epilogue = Epilogue(
+        (Result(5, float32),),
+        (Operand("column", float32), Operand("place", float32)),
+        (Step("add", (0, 1)), Step("add", (3, 2)), Step("relu", (4,))),
+    )
+    run = convolve_depthwise if depthwise else convolve
+    plain = run(x, weight, g)()
+    got = run(x, weight, g, epilogue=epilogue, operands=[bias, residual])()
+    assert np.array_equal(got, np.maximum(plain + bias + residual, 0))
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    g = Geometry(2, (20, 21), 33, 65, (3, 3), (2, 1), SAME, (1, 1), 1)
+    x, weight = (
+        drawn(2, 20, 21, 33, dtype=np.float32),
+        drawn(65, 33, 3, 3, dtype=np.float32, seed=1),
+    )
+    dy = drawn(2, *g.out_size, 65, dtype=np.float32, seed=2)
+    runs = [convolve(x, weight, g), *input_gradient(dy, weight, g), weight_gradient(x, dy, g)]
+    alone = [run(ALONE).tobytes() for run in runs]
+    alone = [run.results[0].tobytes() for run in runs]  # the gradient's parts share an array
+    for threads in (2, 3, 4):
+        pool = Pool(threads - 1)
+        for run in runs:
+            run(pool)
+        assert [run.results[0].tobytes() for run in runs] == alone
+        pool.close()
+
+
+def test_windows_side_by_side_are_rows() -> None:
+    assert forward(CASES["1x1"], 32).a == "rows"
+    assert forward(CASES["1x1 with stride"], 32).a == "windows"
+    assert forward(CASES["3x3"], 32).words["runs"] == 1
+    assert forward(CASES["dilation"], 32).words["runs"] == 3

@@ -1,0 +1,290 @@
+"""Small modules that programs import beside tensors and layers: switches, devices, processes."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+from collections import OrderedDict, defaultdict, deque, namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracegraph as tg
+import tracegraph.distributed as dist
+from tests.both_modules import T  # noqa: F401
+from tracegraph.errors import DeviceError, OpError
+from tracegraph.utils import _pytree as trees
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("accelerator", "is_available device_count current_accelerator synchronize"),
+        ("compiler", "compile disable is_compiling reset allow_in_graph"),
+        ("multiprocessing", "Process Queue get_context spawn set_start_method"),
+        ("serialization", "load save add_safe_globals safe_globals"),
+        ("types", "Device Number _size"),
+        ("nn.common_types", "_size_2_t _size_any_t"),
+        ("utils.hooks", "RemovableHandle"),
+        ("hub", "load_state_dict_from_url download_url_to_file get_dir set_dir"),
+        ("autograd.profiler", "profile record_function"),
+        ("optim.swa_utils", "AveragedModel SWALR update_bn"),
+        ("utils.dlpack", "from_dlpack to_dlpack"),
+    ],
+)
+def test_modules_and_their_names_are_there(module: str, names: str) -> None:
+    loaded = importlib.import_module(f"tracegraph.{module}")
+    assert all(hasattr(loaded, name) for name in names.split())
+
+
+# Switches.
+
+
+def test_switches_say_what_they_were_told(T: Any) -> None:
+    assert not T.are_deterministic_algorithms_enabled()
+    T.use_deterministic_algorithms(True, warn_only=True)
+    assert T.are_deterministic_algorithms_enabled() and T.get_deterministic_debug_mode() == 1
+    T.set_deterministic_debug_mode("error")
+    assert not T.is_deterministic_algorithms_warn_only_enabled()
+    T.set_deterministic_debug_mode(0)
+    assert not T.are_deterministic_algorithms_enabled()
+    before = T.get_float32_matmul_precision()
+    T.set_float32_matmul_precision("high")
+    assert T.get_float32_matmul_precision() == "high"
+    T.set_float32_matmul_precision(before)
+    T.set_warn_always(True)
+    assert T.is_warn_always_enabled()
+    T.set_warn_always(False)
+    assert T.get_num_interop_threads() >= 1
+    with pytest.raises(RuntimeError):
+        T.set_deterministic_debug_mode("loud")
+
+
+def test_anomalies_are_looked_for_inside_a_with_statement(T: Any) -> None:
+    assert not T.is_anomaly_enabled()
+    with T.autograd.set_detect_anomaly(True):
+        assert T.is_anomaly_enabled()
+    T.autograd.set_detect_anomaly(True)
+    with T.autograd.set_detect_anomaly(False):
+        assert not T.is_anomaly_enabled()
+    assert T.is_anomaly_enabled()
+    T.autograd.set_detect_anomaly(False)
+    assert not T.is_anomaly_enabled()
+
+
+@pytest.mark.filterwarnings("ignore:torch.set_default_tensor_type:UserWarning")
+def test_the_default_type_is_that_of_a_tensor_type(T: Any) -> None:
+    try:
+        T.set_default_tensor_type(T.DoubleTensor)
+        assert T.ones(1).dtype == T.float64
+    finally:
+        T.set_default_tensor_type("torch.FloatTensor")
+    assert T.ones(1).dtype == T.float32
+    with pytest.raises(TypeError):
+        T.set_default_tensor_type(T.LongTensor)
+
+
+def test_the_default_device_is_where_new_tensors_are_made(T: Any) -> None:
+    assert str(T.get_default_device()) == "cpu"
+    with T.device("cpu") as here:
+        assert T.ones(1).device == here
+    T.set_default_device("cpu")
+    assert T.zeros(1).device.type == T.randn(1).device.type == "cpu"
+    T.set_default_device(None)
+
+
+@pytest.mark.skipif(tg.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("make", ["ones(1)", "tensor([1.0])", "randn(2)", "arange(3)",
+                                  "tril_indices(2, 2)", "eye(2)"])  # fmt: skip
+def test_a_default_device_that_is_not_there_is_an_error(make: str) -> None:
+    with tg.device("cuda"), pytest.raises(DeviceError):
+        eval(make, vars(tg))
+    kept = tg.ones(2)
+    with tg.device("cuda"):
+        assert tg.tensor(kept).device.type == "cpu" and tg.ones_like(kept).device.type == "cpu"
+        with tg.device("cpu"):
+            assert tg.ones(1).device.type == "cpu"
+    assert tg.ones(1).device.type == "cpu"
+
+
+def test_without_an_accelerator_there_is_none() -> None:
+    if tg.cuda.is_available():
+        assert tg.accelerator.current_accelerator().type == "cuda"
+    else:
+        assert not tg.accelerator.is_available() and tg.accelerator.device_count() == 0
+        assert tg.accelerator.current_accelerator() is None
+        assert tg.accelerator.memory_allocated() == 0
+        with pytest.raises(DeviceError):
+            tg.accelerator.current_device_index()
+    with tg.accelerator.device_index(None):
+        pass
+
+
+# Processes.
+
+
+@pytest.fixture
+def group() -> Any:
+    dist.init_process_group("gloo", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_a_group_of_one_process(group: Any) -> None:
+    assert dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo"
+    assert dist.get_rank() == 0 and dist.get_world_size() == 1
+    x, y = tg.tensor([1.0, 2.0]), tg.zeros(2)
+    dist.all_reduce(x, op=dist.ReduceOp.SUM)
+    dist.broadcast(x, src=0)
+    dist.reduce(x, dst=0)
+    assert x.tolist() == [1.0, 2.0] and dist.barrier() is None
+    gathered = [tg.zeros(2)]
+    work = dist.all_gather(gathered, x, async_op=True)
+    assert work is not None and work.wait() and gathered[0].tolist() == [1.0, 2.0]
+    dist.all_gather_into_tensor(y, x)
+    dist.scatter(gathered[0], [x * 2], src=0)
+    assert y.tolist() == [1.0, 2.0] and gathered[0].tolist() == [2.0, 4.0]
+    objects: list[Any] = [None]
+    dist.all_gather_object(objects, "mine")
+    dist.reduce_scatter(y, [x * 3])
+    assert objects == ["mine"] and y.tolist() == [3.0, 6.0]
+    assert dist.new_group([0]).size() == 1
+    with pytest.raises(ValueError):
+        dist.init_process_group()
+
+
+def test_without_a_group_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in (dist.get_rank, dist.get_world_size, dist.barrier):
+        with pytest.raises(ValueError):
+            call()
+    with pytest.raises(OpError):
+        dist.init_process_group(world_size=2, rank=0)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(OpError):
+        dist.init_process_group()
+    assert not dist.is_initialized() and not dist.is_nccl_available()
+
+
+def leave(place: int, folder: str) -> None:
+    Path(folder, str(place)).write_text("here")
+
+
+def fail(place: int) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
+def test_processes_are_spawned_and_waited_for(tmp_path: Path) -> None:
+    from tracegraph.multiprocessing import ProcessRaisedException, start_processes
+
+    assert start_processes(leave, (str(tmp_path),), nprocs=2, start_method="fork") is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1"]
+    with pytest.raises(ProcessRaisedException, match="code 3"):
+        start_processes(fail, nprocs=1, start_method="fork")
+
+
+# Profiles, files from the web, nested values.
+
+
+def test_marked_ranges_are_timed(tmp_path: Path) -> None:
+    from tracegraph import profiler
+
+    ready = []
+    with profiler.profile(
+        schedule=profiler.schedule(wait=1, warmup=1, active=2, repeat=1),
+        on_trace_ready=lambda p: ready.append(p.step_num),
+    ) as profile:
+        for _ in range(6):
+            with profiler.record_function("step"):
+                tg.ones(2) + 1
+            profile.step()
+    (average,) = profile.key_averages()
+    assert average.key == "step" and average.count == 2 and ready == [3]
+    assert average.cpu_time_total == pytest.approx(2 * average.cpu_time)
+    assert "step" in profile.key_averages().table(sort_by="cpu_time_total", row_limit=5)
+    profiler.tensorboard_trace_handler(str(tmp_path))(profile)
+    assert '"ph": "X"' in next(tmp_path.iterdir()).read_text()
+
+    @profiler.record_function("marked")
+    def work() -> int:
+        return 3
+
+    with profiler.profile() as second:
+        assert work() == 3
+    assert [r.name for r in second.events()] == ["marked"]
+
+
+def test_a_state_dict_is_fetched_once_and_kept(tmp_path: Path) -> None:
+    from tracegraph import hub
+
+    source, kept = tmp_path / "weights-abc123.pt", tmp_path / "kept"
+    tg.save({"w": tg.ones(2)}, source)
+    for _ in range(2):
+        state = hub.load_state_dict_from_url(source.as_uri(), model_dir=str(kept))
+        assert state["w"].tolist() == [1.0, 1.0]
+        if source.exists():
+            source.unlink()
+    tg.save({"w": tg.ones(2)}, source)
+    with pytest.raises(RuntimeError, match="hash"):
+        hub.load_state_dict_from_url(source.as_uri(), str(tmp_path / "other"), check_hash=True)
+    assert not list((tmp_path / "other").iterdir())
+    hub.set_dir(str(tmp_path))
+    assert hub.get_dir() == str(tmp_path)
+
+
+def test_memory_is_handed_over_by_dlpack() -> None:
+    from tracegraph.utils.dlpack import from_dlpack, to_dlpack
+
+    x = tg.arange(3.0)
+    from_dlpack(x)[0] = 5
+    assert x.tolist() == [5.0, 1.0, 2.0]
+    assert type(to_dlpack(x)).__name__ == "PyCapsule"
+
+
+def test_safe_globals_are_kept_inside_a_with_statement() -> None:
+    from tracegraph import serialization
+
+    with serialization.safe_globals([dict]):
+        assert serialization.get_safe_globals() == [dict]
+    serialization.add_safe_globals([list, list])
+    assert serialization.get_safe_globals() == [list]
+    serialization.clear_safe_globals()
+    assert serialization.get_safe_globals() == []
+
+
+Pair = namedtuple("Pair", "a b")
+NESTED: list[Any] = [
+    1, [1, (2, 3)], {"a": [1], "b": None}, Pair(1, [2]), OrderedDict(x=1), (), [],
+    deque([1, 2], maxlen=3), {"k": defaultdict(list, q=[1, 2])},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NESTED, ids=str)
+def test_nested_values_are_flattened_and_nested_again(value: Any) -> None:
+    leaves, spec = trees.tree_flatten(value)
+    assert trees.tree_unflatten(leaves, spec) == value
+    assert type(trees.tree_unflatten(leaves, spec)) is type(value)
+    assert len(leaves) == spec.num_leaves and trees.tree_structure(value) == spec
+    with pytest.raises(ValueError):
+        trees.tree_unflatten([*leaves, 1], spec)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("value", NESTED, ids=str)
+def test_leaves_are_those_of_pytorch(value: Any) -> None:
+    from torch.utils import _pytree as theirs
+
+    assert trees.tree_leaves(value) == theirs.tree_leaves(value)
+
+
+def test_functions_of_nested_values() -> None:
+    value = {"a": [1, 2.0], "b": (3,)}
+    assert trees.tree_map(lambda x: x + 1, value) == {"a": [2, 3.0], "b": (4,)}
+    assert trees.tree_map(lambda x, y: x * y, [1, 2], [3, 4]) == [3, 8]
+    assert trees.tree_map_only(float, str, value) == {"a": [1, "2.0"], "b": (3,)}
+    assert trees.tree_map(len, [[1], [2, 3]], is_leaf=lambda x: len(x) < 3 and x != [[1], [2, 3]])
+    assert trees.tree_all(bool, value) and not trees.tree_any(lambda x: x > 3, value)
+    assert trees.tree_leaves([1, [2]], is_leaf=lambda x: x == [2]) == [1, [2]]

@@ -1,0 +1,1 @@
+"""Dims whose size is not fixed: expressions over them, relations between them, `SymInt`."""
