@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tracegraph.dims.bounds import bounds
 from tracegraph.dims.declared import Dim
 from tracegraph.dims.expressions import Expr, Symbol, apply, number, symbol
+from tracegraph.dims.facts import Facts, assuming, by_form
 from tracegraph.dims.reading import parse
 from tracegraph.dims.relations import EQ, GE, NE, holds, parse_relation, relation
 from tracegraph.dims.shapes import evaluated, hints
@@ -179,6 +180,7 @@ class Noting:
     """A decider that goes by the hints and keeps what was asked."""
 
     traces = True
+    by_form = False
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -290,6 +292,28 @@ def test_without_a_decider_nothing_is_assumed() -> None:
     assert n == size(hint=7)
     assert n >= 0 and n + 1 != n
     assert {n: 1}[size()] == 1
+
+
+def test_expressions_compared_by_form() -> None:
+    n = size()
+    with by_form():
+        assert (n == 4, n != 4, n == n + 0, smaller(n, 2) == 2, n == size("time")) == (
+            False, True, True, False, False)  # fmt: skip
+        with pytest.raises(UndecidedError):
+            assert n > 3
+
+
+def test_facts_decide_what_they_say_and_what_follows_from_bounds() -> None:
+    n, m = size(), size("time", 4)
+    known = Facts([parse_relation(text, SYMBOLS) for text in ("batch >= 3", "batch == time")])
+    with assuming(known):
+        assert n >= 3 and n >= 1 and n * 2 >= 6 and n != 0 and n == m and n * 2 == m * 2
+        for ask in (lambda: n == 4, lambda: n >= 4, lambda: int(n), lambda: n / 2):
+            with pytest.raises(UndecidedError, match="batch"):
+                ask()
+    known.add(parse_relation("batch == 4", SYMBOLS))
+    with assuming(known):
+        assert int(n) == 4 and n * 3 == 12 and n // 2 == 2 and bool(n)
 
 
 def test_comparisons_with_other_things() -> None:

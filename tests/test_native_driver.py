@@ -595,12 +595,15 @@ def endure(fault: str | None) -> None:
 @pytest.mark.parametrize("fault", [None, *FAULTS])
 def test_a_planted_fault_is_found(fault: str | None) -> None:
     code = f"from tests.test_native_driver import endure; endure({fault!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
-        timeout=300,
-    )  # fmt: skip
-    if fault is None:
-        assert done.returncode == 0, done.stderr
-    else:
-        assert "began too early" in done.stderr or "Timeout" in done.stderr, done.stderr
-    assert done.returncode >= 0 or done.returncode == -signal.SIGSEGV
+    for _ in range(1 if fault is None else 12):  # a race shows in most runs, not in each
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
+            timeout=300,
+        )  # fmt: skip
+        assert done.returncode >= 0 or done.returncode == -signal.SIGSEGV
+        found = any(text in done.stderr for text in ("began too early", "Timeout"))
+        if fault is None:
+            assert done.returncode == 0, done.stderr
+        if found or done.returncode == -signal.SIGSEGV:
+            break
+    assert (fault is None) is not (found or done.returncode == -signal.SIGSEGV), done.stderr

@@ -40,6 +40,7 @@ class Sizes:
     """Decides about sizes by those of the example, and records what that relied on."""
 
     traces = True
+    by_form = False
 
     def __init__(self, recorder: Recorder, declared: Declared) -> None:
         self.recorder = recorder

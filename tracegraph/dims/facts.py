@@ -8,7 +8,7 @@ from typing import Any
 
 from tracegraph.dims import expressions
 from tracegraph.dims.expressions import Expr, Symbol, substituted
-from tracegraph.dims.relations import EQ, GE, NE, Relation, relation
+from tracegraph.dims.relations import EQ, GE, Relation, relation
 from tracegraph.dims.symint import DECIDER, SymInt
 from tracegraph.errors import UndecidedError
 
@@ -69,7 +69,7 @@ def _narrow(symbol: Symbol) -> Expr:
 class Reasoner:
     """Decides by facts, and refuses what does not follow from them."""
 
-    traces = False
+    traces = by_form = False
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -102,12 +102,11 @@ class _ByForm:
     """Takes sizes for equal where their expressions are, for different elsewhere."""
 
     traces = False
+    by_form = True
 
     def decide(self, asked: Relation, outcome: bool) -> bool:
-        """Whether a relation holds; there is no order between expressions."""
-        if asked.kind == GE:
-            raise UndecidedError(f"whether {asked} is known only when a graph runs")
-        return asked.kind == NE
+        """Nothing: there is no order between expressions."""
+        raise UndecidedError(f"whether {asked} is known only when a graph runs")
 
     def read(self, size: SymInt) -> int:
         """Nothing is known of a size."""

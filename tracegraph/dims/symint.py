@@ -28,9 +28,13 @@ _EXACT: Final = 1 << 10
 
 
 class Decider(Protocol):
-    """Who answers what expressions and bounds do not; `traces` says whether hints decide."""
+    """Who answers what expressions and bounds do not.
+
+    `traces` says whether hints decide, `by_form` whether what is written otherwise is different.
+    """
 
     traces: bool
+    by_form: bool
 
     def decide(self, asked: Relation, outcome: bool) -> bool:
         """Whether a relation holds; `outcome` is what the hints say."""
@@ -267,6 +271,9 @@ def _compare(kind: str, a: Any, b: Any, more: int = 0) -> Any:
         return NotImplemented
     if a.__class__ is b.__class__ is SymInt and a.expr == b.expr:
         return holds(kind, more)
+    decider = DECIDER.get()
+    if kind != GE and decider is not None and decider.by_form:
+        return kind == NE
     difference = expr_of(a) - expr_of(b) + expressions.number(more)
     return decide(relation(kind, difference), holds(kind, int(hint_of(a) - hint_of(b)) + more))
 
