@@ -55,7 +55,7 @@ class Gun:
     does: str
     error: type[Exception] | None
     make: Callable[[], Program]
-    group: str = ""
+    on_gpu: bool = False
 
     @property
     def line(self) -> int | None:
@@ -73,12 +73,12 @@ GUNS: list[Gun] = []
 
 
 def gun(
-    name: str, verdict: str, does: str, error: type[Exception] | None = None
+    name: str, verdict: str, does: str, error: type[Exception] | None = None, on_gpu: bool = False
 ) -> Callable[[Callable[[], Program]], Callable[[], Program]]:
     """Put a program into the table."""
 
     def add(make: Callable[[], Program]) -> Callable[[], Program]:
-        GUNS.append(Gun(name, verdict, does, error, make))
+        GUNS.append(Gun(name, verdict, does, error, make, on_gpu))
         return make
 
     return add
@@ -558,6 +558,13 @@ def collecting_list() -> Program:
 def converted() -> Program:
     model = _linear()
     return Program(model, [(x(2, 3),)] * 2, model.double)
+
+
+@gun("device moved after the trace", RIGHT, "a replay runs where State is", on_gpu=True)
+def moved() -> Program:
+    model = _linear()
+    calls = [(x(2, 3),), (x(2, 3).cuda(),)]
+    return Program(model, calls, model.cuda, state=lambda: [model.weight])
 
 
 @gun("output that is an input", RIGHT, "a replay gives a copy")

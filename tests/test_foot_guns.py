@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import tracegraph as tg
-from tests import foot_guns
+from tests import cupy_stand_in, foot_guns
 from tests.foot_guns import GUNS, REPLAY, RIGHT, TRACE, Gun, Program
 from tracegraph.tensors import Tensor
 
@@ -20,7 +21,7 @@ BEGIN, END = "<!-- table -->\n", "<!-- end -->\n"
 def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Return nested results as arrays and Python values by path."""
     if isinstance(value, Tensor):
-        return {path: value.detach().numpy().copy()}
+        return {path: value.detach().cpu().numpy().copy()}
     if isinstance(value, dict):
         return {
             k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}").items()
@@ -64,6 +65,11 @@ def check_line(gun: Gun, error: BaseException) -> None:
 
 @pytest.mark.parametrize("gun", GUNS, ids=lambda gun: gun.name)
 def test_foot_gun(gun: Gun) -> None:
+    with cupy_stand_in.installed() if gun.on_gpu else contextlib.nullcontext():
+        check(gun)
+
+
+def check(gun: Gun) -> None:
     if gun.verdict == TRACE:
         program = gun.make()
         assert gun.error is not None

@@ -385,6 +385,7 @@ def test_control_c_arrives_between_calls() -> None:
 import os, signal, threading, time
 from tests.driver_kernels import checked, relay
 from tracegraph.runtime.cpu import pool
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 pool.usable_cores = lambda: 2
 pool.set_num_threads(2)
 step = checked(relay(8, 3))
