@@ -386,3 +386,12 @@ def test_too_many_branches_within_one_another_are_refused_with_a_remedy() -> Non
     many = [(tg.tensor(float(n)),) for n in range(200)]
     with pytest.raises(TraceError, match="while_loop"):
         tg.trace(f, many[0], more_examples=many[1:])
+
+
+def test_state_that_is_a_view_and_was_rebound_is_refused() -> None:
+    held = {"v": tg.ones(2, 3)[0]}
+    traced = tg.trace(lambda x: x * held["v"], (tg.ones(3),))
+    assert traced(tg.ones(3)).tolist() == [1, 1, 1]
+    held["v"] = tg.full((3,), 5.0)
+    with pytest.raises(GuardError, match="holds another tensor now"):
+        traced(tg.ones(3))

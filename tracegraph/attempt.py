@@ -275,7 +275,7 @@ class Attempt:
             paths = holders.get(storage, ())
             known = [(self.found.places[p], self.found.tensors[p]) for p in paths]
             held = [(place, t) for place, t in known if place is not None]
-            if len(paths) > 1:
+            if len(paths) > 1 or any(t._chain for _, t in held):
                 shared[entry.name] = held
             elif held and not held[0][1]._chain:
                 places[entry.name] = held[0][0]
