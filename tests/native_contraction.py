@@ -36,6 +36,12 @@ from tracegraph.runtime.cpu.packing import (
     packing_text,
 )
 from tracegraph.runtime.cpu.pool import Call, Pool
+from tracegraph.runtime.cpu.transposition import (
+    TRANSPOSITION_SLOTS,
+    Transposition,
+    schedule_transposition,
+    transposition_text,
+)
 
 ALONE = Pool(0)
 
@@ -294,3 +300,20 @@ def depthwise_weight_gradient(
     block = [words[name] for name in GRADIENT_SLOTS]
     call, kept = call_of(code.address(kernel.name), block, chunks, 1 << 20)
     return Run(call, [made], (code, kept, x, dy))
+
+
+def transpose(x: np.ndarray, target: Target | None = None) -> Run:
+    """Return a run of the transposition of x[matrix, row, column]."""
+    target, dtype = target or host_target(), BY_NUMPY[x.dtype]
+    matrices, rows, columns = x.shape
+    spec = Transposition(dtype, target.vector_bytes // dtype.itemsize)
+    code = _linked(spec.name, transposition_text(spec), target)
+    made = np.zeros((matrices, columns, rows), x.dtype)
+    words, chunks, cost_ns = schedule_transposition(spec, matrices, rows, columns)
+    words |= {
+        "source": x.ctypes.data, "source_matrix": rows * columns, "source_row": columns,
+        "target": made.ctypes.data, "target_matrix": rows * columns, "target_row": rows,
+    }  # fmt: skip
+    block = [words[name] for name in TRANSPOSITION_SLOTS]
+    call, kept = call_of(code.address(spec.name), block, chunks, cost_ns)
+    return Run(call, [made], (code, kept, x))

@@ -18,6 +18,7 @@ from tests.native_contraction import (
     depthwise_input_gradient,
     depthwise_weight_gradient,
     input_gradient,
+    transpose,
     weight_gradient,
 )
 from tests.native_levels import LEVEL_TARGETS
@@ -250,3 +251,14 @@ def test_windows_side_by_side_are_rows() -> None:
     assert forward(CASES["1x1 with stride"], 32).a == "windows"
     assert forward(CASES["3x3"], 32).words["runs"] == 1
     assert forward(CASES["dilation"], 32).words["runs"] == 3
+
+
+@pytest.mark.parametrize("shape", [
+    (1, 1, 1), (2, 3, 50), (2, 50, 3), (1, 64, 49), (3, 17, 33), (0, 3, 4), (2, 0, 4), (2, 4, 0),
+    (1, 16, 4000),
+])  # fmt: skip
+@pytest.mark.parametrize("level", LEVEL_TARGETS)
+def test_transposition(level: str, shape: tuple[int, int, int]) -> None:
+    for dtype in (np.float32, np.float64):
+        x = drawn(*shape, dtype=dtype)
+        assert np.array_equal(transpose(x, LEVEL_TARGETS[level])(), x.transpose(0, 2, 1))

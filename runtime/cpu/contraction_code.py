@@ -232,7 +232,7 @@ class _Kernel:
         w, width = self.w, self.tile.width
 
         def partial() -> None:
-            body([w.below(w.sub(count, v * width), width) for v in range(vectors)])
+            body(w.masks(count, width, vectors))
 
         if self.has_masks:
             return partial()
@@ -276,7 +276,7 @@ class _Kernel:
             return copy_rows(w, self.lanes, block, self.sliver, self.a_strides[0])
         block = Block(self._at(a, w.mul(u.k, stride), row), stride, u.k_count, height)
         places = list(range(0, self.a_strides[1], width))
-        masks: list[str | None] = [w.below(w.sub(height, place), width) for place in places]
+        masks = w.masks(height, width, len(places))
         return copy_columns(w, self.lanes, block, self.sliver, self.a_strides[1], places, masks)
 
     def _tile(self, u: _Unit, height: int, b: str) -> None:

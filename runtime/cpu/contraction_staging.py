@@ -46,7 +46,8 @@ def copy_run(w: Writer, lanes: Lanes, source: str, to: str, count: Word, ahead: 
         w.store_lanes(kind, width, value, w.at(to, j, kind), None)
 
     w.loop(whole, lambda j: piece(j, None), step=width)
-    piece(whole, w.below(w.sub(count, whole), width))
+    (mask,) = w.masks(w.sub(count, whole), width, 1)
+    piece(whole, mask)
 
 
 def copy_rows(w: Writer, lanes: Lanes, block: Block, to: str, to_stride: int) -> None:
@@ -95,7 +96,7 @@ def copy_transposed(
         sources = [w.at(block.place, w.mul(row, block.stride), kind) for row in rows]
 
         def square(j: str) -> None:
-            mask = w.below(w.sub(block.columns, j), width)
+            (mask,) = w.masks(w.sub(block.columns, j), width, 1)
             loaded = [w.load_lanes(kind, width, w.at(x, j, kind), mask) for x in sources]
             for i, column in enumerate(transposed(w, lanes, loaded)):
                 found = w.at(target, w.mul(w.add(j, i), to_stride), kind)
@@ -133,80 +134,101 @@ class Part(NamedTuple):
 
 
 def copy_windows(
-    w: Writer, lanes: Lanes, grid: Grid, image: str, part: Part, to: str, to_stride: int
+    w: Writer, lanes: Lanes, grid: Grid, images: str, part: Part, to: str, to_stride: int
 ) -> None:
     """Copy a part of the windows over images, row i to to[i · to_stride]."""
-    words = grid.words
-    run, column = w.divmod(part.column, words["run"])
-    tap_y, tap_x = w.divmod(run, words["runs"])
+    windows = _Windows(w, lanes, grid.words, images, part)
 
     def row(values: list[str]) -> list[Word]:
         i, *place = values
-        source = w.at(image, w.mul(place[0], words["image"]), lanes.kind)
-        y = w.add(w.mul(place[1], words["y_step"]), words["y_start"])
-        x = w.add(w.mul(place[2], words["x_step"]), words["x_start"])
-        target = w.at(to, w.mul(i, to_stride), lanes.kind)
-        start: list[Word] = [0, tap_y, tap_x, column]
-
-        def piece(turn: list[str]) -> list[Word]:
-            return _copy_piece(w, lanes, words, _Piece(source, y, x, target, part.columns), turn)
-
-        w.repeat(
-            [("i64", word) for word in start],
-            lambda turn: w.compare("slt", turn[0], part.columns),
-            piece,
-        )
+        windows.copy_row(place, w.at(to, w.mul(i, to_stride), lanes.kind))
         return [w.add(i, 1), *grid.following(place)]
 
     first: list[Word] = [0, *grid.start(part.row)]
     w.repeat([("i64", word) for word in first], lambda v: w.compare("slt", v[0], part.rows), row)
 
 
-class _Piece(NamedTuple):
-    """The window that a piece is of: its image and first pixel; where it goes; its columns."""
+class _Window(NamedTuple):
+    """One window: its image; the line, and the element of it, of its first pixel; where it goes."""
 
     image: str
     y: Word
     x: Word
+    is_inside: str
     to: str
-    columns: Word
 
 
-def _copy_piece(
-    w: Writer, lanes: Lanes, words: Mapping[str, str], window: _Piece, turn: list[str]
-) -> list[Word]:
-    """Copy what is left of a run, zeros for what lies outside; return where the next one begins."""
-    done, tap_y, tap_x, column = turn
-    y = w.add(window.y, w.mul(tap_y, words["y_spread"]))
-    x = w.add(window.x, w.mul(tap_x, words["x_spread"]))
-    begin = w.add(w.mul(x, words["pixel"]), column)
-    count = w.least(w.sub(words["run"], column), w.sub(window.columns, done))
-    to = w.at(window.to, done, lanes.kind)
-    # An unsigned comparison: a negative y is not below the height.
-    is_line = w.compare("ult", y, words["height"])
-    low = w.least(w.most(w.sub(0, begin), 0), count)
-    high = w.choose(is_line, w.most(w.least(w.sub(words["width"], begin), count), low), low)
-    inside = w.sub(high, low)
+class _Windows:
+    """Writes the copying of windows: of one run after the other."""
 
-    def clear_vector(j: str) -> None:
-        w.store_lanes(lanes.kind, lanes.width, "zeroinitializer", w.at(to, j, lanes.kind), None)
+    def __init__(
+        self, w: Writer, lanes: Lanes, words: Mapping[str, str], images: str, part: Part
+    ) -> None:
+        self.w, self.lanes, self.words, self.images = w, lanes, words, images
+        self.columns = part.columns
+        run, self.column = w.divmod(part.column, words["run"])
+        self.tap_y, self.tap_x = w.divmod(run, words["runs"])
+        last = w.div(w.sub(w.add(part.column, w.most(part.columns, 1)), 1), words["run"])
+        self.last_y = w.mul(w.div(last, words["runs"]), words["y_spread"])
+        self.x_far = w.mul(words["x_spread"], words["pixel"])
+        self.reach = w.add(w.mul(w.sub(words["runs"], 1), self.x_far), words["run"])
 
-    def clear() -> None:
-        w.loop(count, clear_vector, step=lanes.width)
+    def copy_row(self, place: list[str], to: str) -> None:
+        """Copy the columns of the window at a place."""
+        w, words = self.w, self.words
+        image = w.at(self.images, w.mul(place[0], words["image"]), self.lanes.kind)
+        y = w.add(w.mul(place[1], words["y_step"]), words["y_start"])
+        x = w.add(w.mul(place[2], words["x_step"]), words["x_start"])
+        x = w.mul(x, words["pixel"])
+        tests = (
+            w.compare("sge", y, 0),
+            w.compare("slt", w.add(y, self.last_y), words["height"]),
+            w.compare("sge", x, 0),
+            w.compare("sle", w.add(x, self.reach), words["width"]),
+        )
+        is_inside = tests[0]
+        for test in tests[1:]:
+            is_inside = w.let(f"and i1 {is_inside}, {test}")
+        window = _Window(image, y, x, is_inside, to)
+        start: list[Word] = [0, self.tap_y, self.tap_x, self.column]
+        w.repeat(
+            [("i64", word) for word in start],
+            lambda turn: w.compare("slt", turn[0], self.columns),
+            lambda turn: self._copy_run(window, turn),
+        )
 
-    w.when(w.compare("slt", inside, count), clear)
+    def _copy_run(self, window: _Window, turn: list[str]) -> list[Word]:
+        """Copy what is left of a run; return where the next one begins."""
+        w, words, (done, tap_y, tap_x, column) = self.w, self.words, turn
+        y = w.add(window.y, w.mul(tap_y, words["y_spread"]))
+        x = w.add(w.add(window.x, w.mul(tap_x, self.x_far)), column)
+        count = w.least(w.sub(words["run"], column), w.sub(self.columns, done))
+        source = w.at(window.image, w.add(w.mul(y, words["line"]), x), self.lanes.kind)
+        to = w.at(window.to, done, self.lanes.kind)
+        w.either(
+            window.is_inside,
+            lambda: copy_run(w, self.lanes, source, to, count),
+            lambda: self._copy_clipped(source, y, x, to, count),
+        )
+        next_x = w.add(tap_x, 1)
+        wraps = w.compare("eq", next_x, words["runs"])
+        return [
+            w.add(done, count),
+            w.choose(wraps, w.add(tap_y, 1), tap_y),
+            w.choose(wraps, 0, next_x),
+            0,
+        ]
 
-    def copy() -> None:
-        offset = w.add(w.add(w.mul(y, words["line"]), begin), low)
-        source = w.at(window.image, offset, lanes.kind)
-        copy_run(w, lanes, source, w.at(to, low, lanes.kind), inside)
+    def _copy_clipped(self, source: str, y: Word, x: Word, to: str, count: Word) -> None:
+        """Copy a run of which a part may lie outside of the image, for which there are zeros."""
+        w, (kind, width) = self.w, self.lanes
+        is_line = w.compare("ult", y, self.words["height"])  # unsigned: y may be negative
+        low = w.least(w.most(w.sub(0, x), 0), count)
+        high = w.most(w.least(w.sub(self.words["width"], x), count), low)
+        high = w.choose(is_line, high, low)
 
-    w.when(w.compare("sgt", inside, 0), copy)
-    next_x = w.add(tap_x, 1)
-    wraps = w.compare("eq", next_x, words["runs"])
-    return [
-        w.add(done, count),
-        w.choose(wraps, w.add(tap_y, 1), tap_y),
-        w.choose(wraps, 0, next_x),
-        0,
-    ]
+        def clear(j: str) -> None:
+            w.store_lanes(kind, width, "zeroinitializer", w.at(to, j, kind), None)
+
+        w.loop(count, clear, step=width)
+        copy_run(w, self.lanes, w.at(source, low, kind), w.at(to, low, kind), w.sub(high, low))

@@ -132,10 +132,13 @@ class _Forward:
             def line(mask: str | None) -> None:
                 self._places(_Line(there, weights, image, y, channel, mask, first, end))
 
+            def partial() -> None:
+                line(*w.masks(left, self.width, 1))
+
             if self.has_masks:
-                return line(w.below(left, self.width))
+                return partial()
             is_whole = w.compare("sge", left, self.width)
-            return w.either(is_whole, lambda: line(None), lambda: line(w.below(left, self.width)))
+            return w.either(is_whole, lambda: line(None), partial)
 
         w.loop(words["channels"], channels, step=self.width)
 

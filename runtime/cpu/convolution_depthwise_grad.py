@@ -55,7 +55,7 @@ class _Sources(NamedTuple):
     x_far: Word
     dy: str
     dy_far: Word
-    mask: str
+    mask: str | None
 
 
 class _Gradient:
@@ -81,7 +81,7 @@ class _Gradient:
         tap, part = w.divmod(number, vectors)
         tap_y, tap_x = w.divmod(tap, words["taps_x"])
         channel = w.mul(part, width)
-        mask = w.below(w.sub(words["channels"], channel), width)
+        (mask,) = w.masks(w.sub(words["channels"], channel), width, 1)
         y_start = w.add(words["y_start"], w.mul(tap_y, words["y_spread"]))
         x_start = w.add(words["x_start"], w.mul(tap_x, words["x_spread"]))
         # A place moves a tap by a step as a tap moves a window by its spread.

@@ -123,12 +123,15 @@ class Writer:
 
     # Vectors.
 
-    def below(self, count: Word, width: int) -> str:
-        """Return the mask of the lanes that are below a count, which may be negative."""
-        inside = self.most(self.least(count, width), 0)
-        short = self.let(f"trunc i64 {inside} to i32")
-        lanes = ", ".join(f"i32 {lane}" for lane in range(width))
-        return self.let(f"icmp slt <{width} x i32> <{lanes}>, {self.splat(short, 'i32', width)}")
+    def masks(self, count: Word, width: int, vectors: int) -> list[str | None]:
+        """Return the masks of the lanes of some vectors that are below a count, 0 or more."""
+        short = self.let(f"trunc i64 {self.least(count, vectors * width)} to i32")
+        limit = self.splat(short, "i32", width)
+        found: list[str | None] = []
+        for first in range(0, vectors * width, width):
+            lanes = ", ".join(f"i32 {first + lane}" for lane in range(width))
+            found.append(self.let(f"icmp slt <{width} x i32> <{lanes}>, {limit}"))
+        return found
 
     def splat(self, value: str, kind: str, width: int) -> str:
         """Return a vector with a value in every lane."""
