@@ -243,9 +243,9 @@ class _Search:
         """Yield the values."""
         owners = {id(vars(m)): m for m in self._owners()}
         before = {}
-        inner: tuple[Any, ...] = ()  # what a module holds tensors and other modules in
+        inner: set[int] = set()  # what a module holds tensors and other modules in
         for container, held in self.walk.containers:
-            if any(container is part for part in inner):
+            if id(container) in inner:
                 continue
             if isinstance(container, Globals):
                 yield from _items(id(container.namespace), container.namespace, held, self.names)
@@ -255,7 +255,7 @@ class _Search:
                 owner = owners.get(id(container))
                 is_module = "_modules" in held
                 if is_module:
-                    inner = tuple(held.get(n) for n in ("_modules", "_parameters", "_buffers"))
+                    inner = {id(held.get(n)) for n in ("_modules", "_parameters", "_buffers")}
                 if owner is not None:
                     yield from self._attributes(owner, held)
                 elif not is_module:
@@ -268,7 +268,8 @@ class _Search:
         for _, module in self.modules.values():
             yield module
         for module in self.walk.modules.values():
-            if hasattr(module, "__dict__") and not is_foreign(type(module)):
+            known = id(module) in self.modules or not hasattr(module, "__dict__")
+            if not known and not is_foreign(type(module)):
                 yield module
 
     def _cells(self, before: dict[int, dict[str, Any]]) -> Iterator[Frozen]:
@@ -284,16 +285,17 @@ class _Search:
 
     def _attributes(self, owner: Any, before: dict[Any, Any]) -> Iterator[Frozen]:
         kind = type(owner)
+        path = self.modules[id(owner)][0] if id(owner) in self.modules else ""
         names = self.of_kind.get(kind)
         if names is None:
             own = _names_of_kind(kind)
             names = self.of_kind[kind] = own if is_foreign(kind) else own | self.names
-        path = self.modules.get(id(owner), ("",))[0]
-        yield from _items(id(vars(owner)), vars(owner), before, names, path)
-        for base in kind.__mro__[:-1]:
-            if id(base) not in self.in_classes and not is_foreign(base):
-                self.in_classes.add(id(base))
-                yield from _items(id(base), vars(base), vars(base), names, path)
+            for base in kind.__mro__[:-1]:
+                if id(base) not in self.in_classes and not is_foreign(base):
+                    self.in_classes.add(id(base))
+                    yield from _items(id(base), vars(base), vars(base), names, path)
+        held = vars(owner)
+        yield from _items(id(held), held, before, names, path)
 
     def _namespaces(self) -> Iterator[Frozen]:
         """Yield what functions see in globals, and in what these and local names hold."""
@@ -328,7 +330,8 @@ def _functions(values: Iterable[Any]) -> Iterator[types.FunctionType]:
     for value in values:
         while isinstance(value, functools.partial):
             value = value.func
-        value = getattr(value, "__func__", value)
+        if isinstance(value, types.MethodType):
+            value = value.__func__
         while isinstance(value, types.FunctionType):
             yield value
             value = getattr(value, "__wrapped__", None)
