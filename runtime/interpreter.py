@@ -146,7 +146,7 @@ class InterpreterProgram:
                     slots[slot] = None
         return slots
 
-    # What a program of something else than arrays does in another way (see eager_replay.py).
+    # What a program of something else than arrays does in another way (see replay/on_tensors.py).
 
     def constant(self, array: Any) -> Any:
         """Return what the operands of a constant are."""

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from tracegraph.devices import device_of, module_of, parse_device
-from tracegraph.dispatch import dispatch, front
 from tracegraph.dtypes import ALL, FLOATS, DType, bool_, float32, float64, int64
+from tracegraph.eager.dispatch import dispatch, front
+from tracegraph.eager.tensors import Tensor, wrap
 from tracegraph.errors import OpError
 from tracegraph.ops.core import MARK, Case, Op, Spec
 from tracegraph.ops.table import OPS, run_op
 from tracegraph.tensor_type import TensorType
-from tracegraph.tensors import Tensor, wrap
 
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 1e-2, "bfloat16": 6e-2}
 # Vectors that are unique up to their sign.

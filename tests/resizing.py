@@ -12,8 +12,8 @@ import numpy as np
 
 import tracegraph as tg
 from tracegraph import autograd
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import TraceGraphError
-from tracegraph.tensors import Tensor
 
 REFUSALS = (TraceGraphError, IndexError, ZeroDivisionError)
 _MAX_ELEMENTS = 1 << 18

@@ -48,8 +48,9 @@ JOINER = "tracegraph.compiler"
 # points reach what is built on them (`tensor.graph()`, `traced.save()`).
 # The facade `tracegraph` is lazy by design.
 LAZY_FRONT = {
-    "tracegraph", "tracegraph.cli", "tracegraph.tensors", "tracegraph.methods", "tracegraph.entry",
-    "tracegraph.loaded", "tracegraph.ir.graph", "tracegraph.compiling",
+    "tracegraph", "tracegraph.cli", "tracegraph.eager.tensors", "tracegraph.eager.methods",
+    "tracegraph.replay.entry", "tracegraph.replay.loaded", "tracegraph.ir.graph",
+    "tracegraph.capture.compiling",
 }  # fmt: skip
 
 HEAVY = ("cupy", "llvmlite", "scipy", "onnx", "networkx", "torch")
@@ -61,8 +62,8 @@ LONG = {
     "tracegraph/ops/core.py::define": "a parameter, its docs and its field for each column",
     "tracegraph/nn/functional/attention.py::multi_head_attention_forward": "25 parameters",
     "tracegraph/ops/pointwise.py": "a table: one row for each elementwise primitive",
-    "tracegraph/operators.py::_arithmetic": "the short way of arithmetic: a call costs 0.1 us",
-    "tracegraph/operators.py::method": "the short way of eager arithmetic: a call costs 0.1 us",
+    "tracegraph/eager/operators.py::_arithmetic": "the short way: a call costs 0.1 us",
+    "tracegraph/eager/operators.py::method": "the short way: a call costs 0.1 us",
 }
 
 
@@ -263,13 +264,13 @@ def test_importing_tracegraph_loads_nothing_heavy() -> None:
 PLANTED = {
     "upward": ("tracegraph/dtypes.py", "from tracegraph.ir import Graph"),
     "lazy upward": ("tracegraph/ops/a.py", "def f():\n    from ..tensor import Tensor"),
-    "typed upward": ("tracegraph/ir.py", "if TYPE_CHECKING:\n    import tracegraph.tensors"),
+    "typed upward": ("tracegraph/ir.py", "if TYPE_CHECKING:\n    import tracegraph.eager.tensors"),
     "by name": ("passes/a.py", "importlib.import_module('tracegraph.compiler')"),
     "relative": ("runtime/a.py", "from ..passes import fusion"),
     "across": ("passes/a.py", "from tracegraph import runtime"),
     "bare": ("tracegraph/compiler.py", "from passes import fusion"),
     "facade": ("tracegraph/nn/linear.py", "from tracegraph import Tensor"),
-    "facade, relative": ("tracegraph/tracing.py", "def f():\n    from . import Tensor"),
+    "facade, relative": ("tracegraph/capture/tracing.py", "def f():\n    from .. import Tensor"),
 }
 
 
@@ -288,17 +289,23 @@ def test_a_planted_import_is_found(name: str, tmp_path: Path) -> None:
 
 def test_a_planted_second_joiner_is_found(tmp_path: Path) -> None:
     text = "from tracegraph.passes import fusion\nimport tracegraph.runtime.interpreter\n"
-    files = {"tracegraph/compiler.py": text, "tracegraph/archive.py": text}
+    files = {"tracegraph/compiler.py": text, "tracegraph/files/archive.py": text}
     imports = plant(tmp_path, files)
     assert direction_faults(imports) == []
-    assert [fault.split()[0] for fault in joiner_faults(imports)] == ["tracegraph.archive"]
+    assert [fault.split()[0] for fault in joiner_faults(imports)] == ["tracegraph.files.archive"]
 
 
 def test_a_planted_cycle_is_found_and_a_listed_lazy_import_is_not(tmp_path: Path) -> None:
-    lazy = "def f():\n    from tracegraph.tracing import trace\n"
-    files = {"tracegraph/tensors.py": lazy, "tracegraph/tracing.py": "import tracegraph.tensors"}
+    lazy = "def f():\n    from tracegraph.capture.tracing import trace\n"
+    files = {
+        "tracegraph/eager/tensors.py": lazy,
+        "tracegraph/capture/tracing.py": "import tracegraph.eager.tensors",
+    }
     assert cycles(plant(tmp_path, files)) == []
-    files = {"tracegraph/a.py": lazy.replace("tracing", "b"), "tracegraph/b.py": "from . import a"}
+    files = {
+        "tracegraph/a.py": lazy.replace("capture.tracing", "b"),
+        "tracegraph/b.py": "from . import a",
+    }
     (ring,) = cycles(plant(tmp_path, files))
     assert sorted(ring) == [
         "tracegraph.a:2 imports tracegraph.b",

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 import tracegraph as tg
-from tracegraph.container import Container, write_container
 from tracegraph.errors import (
     FileFormatError,
     SignatureError,
     StateError,
     TraceGraphError,
 )
+from tracegraph.files.container import Container, write_container
 
 Pair = namedtuple("Pair", "left right")
 

@@ -13,8 +13,8 @@ import pytest
 import tracegraph as torch
 from tracegraph import nn
 from tracegraph.cli import main
-from tracegraph.comparison import Difference
 from tracegraph.dtypes import float32
+from tracegraph.files.comparison import Difference
 from tracegraph.ir.difference import compare_graphs
 from tracegraph.ir.graph import Graph
 from tracegraph.tensor_type import TensorType

@@ -26,8 +26,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracegraph.container import Container, read_json, write_container
 from tracegraph.errors import FileFormatError
+from tracegraph.files.container import Container, read_json, write_container
 
 MEMBERS: dict[str, Any] = {
     "weights/0": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -389,7 +389,8 @@ def test_any_members_come_back(members: dict[str, list[bytes]]) -> None:
 
 def test_saving_takes_little_memory(tmp_path: Path) -> None:
     code = (
-        "import numpy as np, resource, sys; from tracegraph.container import write_container\n"
+        "import numpy as np, resource, sys\n"
+        "from tracegraph.files.container import write_container\n"
         "array = np.ones(1 << 23, np.float32)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "write_container(sys.argv[1], {'a': [array, array]})\n"

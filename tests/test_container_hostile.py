@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_container import saved
-from tracegraph import container_layout as layout
-from tracegraph.container import DEFAULT_LIMITS, Container, Limits, read_json, write_container
 from tracegraph.errors import FileFormatError
+from tracegraph.files import layout
+from tracegraph.files.container import DEFAULT_LIMITS, Container, Limits, read_json, write_container
 
 SMALL = {"data/été": b"\0\1\2 data", "empty": b"", "format.json": b'{"version":1}'}
 

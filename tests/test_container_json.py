@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.test_container import saved
 from tests.test_container_hostile import refused
-from tracegraph.container import Container, Limits, read_json
-from tracegraph.container_json import parse_json
 from tracegraph.errors import FileFormatError
+from tracegraph.files.container import Container, Limits, read_json
+from tracegraph.files.strict_json import parse_json
 
 
 @pytest.mark.parametrize(

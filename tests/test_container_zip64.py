@@ -12,8 +12,8 @@ import pytest
 
 from tests.test_container import zip_tools_read
 from tests.test_container_hostile import forge, load, lower_zip64_limits, refused
-from tracegraph import container_layout as layout
-from tracegraph.container import Container, read_json, write_container
+from tracegraph.files import layout
+from tracegraph.files.container import Container, read_json, write_container
 
 
 def test_wide_files_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tracegraph as tg
-from tracegraph.control_flow import cond, map, scan, while_loop
+from tracegraph.control.flow import cond, map, scan, while_loop
 from tracegraph.errors import AutogradError, OpError, TraceError, UnseenPathError
 from tracegraph.ir.verify import verify
 

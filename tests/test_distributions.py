@@ -12,7 +12,7 @@ from scipy import stats
 import tracegraph as tg
 from tests.conftest import SEED
 from tracegraph import distributions as D
-from tracegraph.tracing import trace
+from tracegraph.capture.tracing import trace
 
 RNG = np.random.default_rng(3)
 

@@ -20,12 +20,12 @@ import tracegraph as tg
 from tests import function_cases, nn_function_cases
 from tests.device_checks import EXTRA, cases, draw
 from tests.resizing import Outcome, check_size, sizes_of
-from tracegraph.dispatch import dispatch
 from tracegraph.dtypes import DType, float32, float64
+from tracegraph.eager.dispatch import dispatch
+from tracegraph.eager.tensors import type_of, wrap
 from tracegraph.errors import DTypeError
 from tracegraph.ops.core import MARK, Case, Op
 from tracegraph.ops.table import OPS
-from tracegraph.tensors import type_of, wrap
 
 # Of the sizes in all samples of the rows: how many serve others at least. See the tests below.
 ROWS_SERVED = 0.6

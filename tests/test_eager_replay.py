@@ -17,10 +17,10 @@ from tests.fuzz.gradients import check_gradients
 from tests.fuzz.writer import write
 from tests.replaying import in_fresh_process
 from tracegraph import autograd, nn
-from tracegraph.control_flow import cond, scan, while_loop
+from tracegraph.control.flow import cond, scan, while_loop
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import AutogradError, GuardError, SignatureError, UnseenPathError
 from tracegraph.ir.control import inner_graphs
-from tracegraph.tensors import Tensor
 
 
 def draw(*shape: int, seed: int = 0) -> Any:

@@ -12,7 +12,7 @@ import pytest
 import tracegraph as tg
 from tests import cupy_stand_in, foot_guns
 from tests.foot_guns import GUNS, REPLAY, RIGHT, TRACE, Gun, Program
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "foot_guns.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end -->\n"

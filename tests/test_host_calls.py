@@ -17,8 +17,8 @@ import tracegraph as torch
 from tests import host_functions as host
 from tracegraph.cli import main
 from tracegraph.compiler import make_program
-from tracegraph.container import Container, write_container
 from tracegraph.errors import AutogradError, FileFormatError, GraphError, OpError, TraceError
+from tracegraph.files.container import Container, write_container
 from tracegraph.ir.parsing import parse_graph
 from tracegraph.ir.text import print_graph
 from tracegraph.ir.verify import verify

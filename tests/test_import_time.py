@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # What only some users need: loaded at first use.
 LATE = {
     *("asyncio", "cupy", "llvmlite", "logging", "networkx", "onnx", "scipy", "sqlite3", "tempfile"),
-    *("torch", "unittest", "zipfile", "tracegraph.archive", "tracegraph.cli"),
+    *("torch", "unittest", "zipfile", "tracegraph.files.archive", "tracegraph.cli"),
     *("tracegraph.compiler", "tracegraph.ir.graph", "tracegraph.nn", "tracegraph.optim"),
-    *("tracegraph.recording", "tracegraph.runtime", "tracegraph.tracing"),
+    *("tracegraph.capture.recording", "tracegraph.runtime", "tracegraph.capture.tracing"),
 }
 # Our import took 0.4 of NumPy's when this was written; a limit above 1 only stops accidents.
 MOST_OF_NUMPY = 1.5

@@ -36,7 +36,7 @@ def over_pytorch() -> dict[str, Any]:
     """Return the names that the source of our ResNets defines when it runs over PyTorch."""
     source = Path(models.resnet.__file__).read_text(encoding="utf-8")
     source = re.sub(r"from tracegraph import nn", "from torch import nn", source)
-    source = re.sub(r"from tracegraph.tensors", "from torch", source)
+    source = re.sub(r"from tracegraph.eager.tensors", "from torch", source)
     names: dict[str, Any] = {"__name__": "resnet_over_pytorch"}
     exec(compile(source, "resnet_over_pytorch", "exec"), names)
     return names

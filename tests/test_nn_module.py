@@ -14,7 +14,7 @@ import pytest
 
 import tracegraph as tg
 from tests.nn_oracle import translated
-from tracegraph import modes
+from tracegraph.eager import modes
 from tracegraph.nn import Buffer, Module, Parameter
 
 

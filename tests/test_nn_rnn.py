@@ -10,7 +10,7 @@ import pytest
 
 import tracegraph as tg
 from tests.nn_oracle import compare, draw, flat, pair, same, to_torch
-from tracegraph.dispatch import front
+from tracegraph.eager.dispatch import front
 from tracegraph.nn.utils import rnn
 from tracegraph.ops.table import OPS, array_ops
 

@@ -11,13 +11,13 @@ import pytest
 import tracegraph as tg
 from tests.device_checks import EXTRA, TOLERANCE, cases, draw
 from tracegraph import autograd
-from tracegraph.dispatch import dispatch
 from tracegraph.dtypes import FLOATS, DType, bfloat16, float16, float32, float64
+from tracegraph.eager.dispatch import dispatch
+from tracegraph.eager.storage import AbstractArray
+from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import EFFECT, MARK, RANDOM, VIEW, ZERO, Case, Joint, Op
 from tracegraph.ops.table import OPS, array_ops, run_op
-from tracegraph.storage import AbstractArray
-from tracegraph.tensors import Tensor, type_of, wrap
 
 STEP = 1e-5
 # Float operands that joint rules give no gradient, by design: statistics of earlier batches.

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import tracegraph as tg
+from tracegraph.capture.tracing import trace
 from tracegraph.errors import BakeError
 from tracegraph.optim import lr_scheduler
 from tracegraph.optim.rule import RuleOptimizer
-from tracegraph.tracing import trace
 
 SHAPES = ((4, 3), (3,), ())
 

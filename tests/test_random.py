@@ -14,11 +14,11 @@ from scipy import stats
 
 import tracegraph as tg
 from tests.conftest import SEED
+from tracegraph.capture.tracing import trace
 from tracegraph.errors import UnseenPathError
 from tracegraph.ops.random import _quantile
 from tracegraph.ops.table import OPS, run_op
 from tracegraph.philox import normal, random_bits
-from tracegraph.tracing import trace
 
 MANY = 4000
 # A sound generator fails a test below this level once in 10⁵ seeds; the seed is fixed.

@@ -17,9 +17,9 @@ import pytest
 
 import tracegraph as tg
 from tracegraph import nn
+from tracegraph.audit.report import Bake, Report, told_from_data
 from tracegraph.cli import main
 from tracegraph.errors import BakeError, FileFormatError, GuardError, TraceError
-from tracegraph.report import Bake, Report, told_from_data
 
 LIMIT = 3.0
 table = np.arange(3.0, dtype="f")

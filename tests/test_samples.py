@@ -15,11 +15,11 @@ import tracegraph as torch
 from tests.test_archive import VALUES, changed, forged, members, places
 from tracegraph import nn
 from tracegraph.cli import main
-from tracegraph.container import Container, write_container
-from tracegraph.digests import digest_of, gap_between, tell
+from tracegraph.files.container import Container, write_container
+from tracegraph.files.digests import digest_of, gap_between, tell
+from tracegraph.files.verification import Verification
 from tracegraph.ops.table import OPS
 from tracegraph.passes import canonical
-from tracegraph.verification import Verification
 
 
 def draw(*shape: int, seed: int = 0) -> Any:

@@ -15,10 +15,10 @@ from tests.fuzz.check import tracegraph_program
 from tests.fuzz.choices import seeded
 from tests.fuzz.writer import write
 from tracegraph import Dim, nn
+from tracegraph.audit.perturbing import Perturbed, other_sizes
+from tracegraph.capture.recording import Recorder
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import SelfCheckError, TraceError, UnseenPathError
-from tracegraph.perturbing import Perturbed, other_sizes
-from tracegraph.recording import Recorder
-from tracegraph.tensors import Tensor, type_of
 
 AGREES = "the replay gives what the function gives"
 

@@ -18,18 +18,18 @@ import tracegraph as tg
 from tests.device_checks import draw
 from tests.test_archive import changed, forged, loaded, members, places, saved
 from tracegraph import nn
-from tracegraph.archive import load_decompositions
-from tracegraph.container import write_container
 from tracegraph.dtypes import DType, float16, float32, float64
-from tracegraph.entry import EntryPoint
+from tracegraph.eager.tensors import type_of, wrap
 from tracegraph.errors import FileFormatError, TraceGraphError
+from tracegraph.files.archive import load_decompositions
+from tracegraph.files.container import write_container
 from tracegraph.ir import vocabulary
 from tracegraph.ir.graph import Graph
 from tracegraph.ir.verify import verify
 from tracegraph.ops.core import COMPOSITE, Case, Op
 from tracegraph.ops.table import OPS
-from tracegraph.signature import LeafSpec, Signature
-from tracegraph.tensors import type_of, wrap
+from tracegraph.replay.entry import EntryPoint
+from tracegraph.replay.signature import LeafSpec, Signature
 
 COMPOSITES = [op for op in OPS.values() if COMPOSITE in op.traits]
 

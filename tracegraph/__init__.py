@@ -11,7 +11,10 @@ import warnings as _warnings
 from typing import Any
 
 from tracegraph import dtypes as _dtypes
-from tracegraph import methods as _methods  # noqa: F401
+from tracegraph.api.constants import CONSTANTS as _CONSTANTS
+from tracegraph.api.functions import FUNCTIONS as _FUNCTIONS
+from tracegraph.api.legacy import TYPES as _TYPES
+from tracegraph.api.method_functions import METHOD_FUNCTIONS as _METHOD_FUNCTIONS
 from tracegraph.autograd.grad_mode import (
     enable_grad,
     inference_mode,
@@ -20,7 +23,6 @@ from tracegraph.autograd.grad_mode import (
     no_grad,
     set_grad_enabled,
 )
-from tracegraph.constants import CONSTANTS as _CONSTANTS
 from tracegraph.devices import Device as device
 from tracegraph.devices import get_default_device, set_default_device
 from tracegraph.dtypes import (
@@ -43,10 +45,8 @@ from tracegraph.dtypes import (
     uint32,
     uint64,
 )
-from tracegraph.functions import FUNCTIONS as _FUNCTIONS
-from tracegraph.legacy import TYPES as _TYPES
-from tracegraph.method_functions import METHOD_FUNCTIONS as _METHOD_FUNCTIONS
-from tracegraph.printing import set_printoptions
+from tracegraph.eager.printing import set_printoptions
+from tracegraph.eager.tensors import Size, Tensor
 from tracegraph.random import (
     Generator,
     default_generator,
@@ -56,7 +56,6 @@ from tracegraph.random import (
     seed,
     set_rng_state,
 )
-from tracegraph.tensors import Size, Tensor
 from tracegraph.version import __version__ as __version__
 
 # inf and NaN are results here, as in PyTorch: NumPy's warnings about them are not for users.
@@ -77,7 +76,7 @@ _LAZY = {
     "GradScaler": "tracegraph.amp",
     "autocast": "tracegraph.amp",
     "OutOfMemoryError": "tracegraph.cuda",
-    "compile": "tracegraph.compiling",
+    "compile": "tracegraph.capture.compiling",
     "get_autocast_cpu_dtype": "tracegraph.amp",
     "is_autocast_cache_enabled": "tracegraph.amp",
     "is_autocast_cpu_enabled": "tracegraph.amp",
@@ -87,16 +86,16 @@ _LAZY = {
     "get_autocast_dtype": "tracegraph.amp",
     "get_autocast_gpu_dtype": "tracegraph.amp",
     "is_autocast_enabled": "tracegraph.amp",
-    **dict.fromkeys(("cond", "while_loop", "scan"), "tracegraph.control_flow"),
+    **dict.fromkeys(("cond", "while_loop", "scan"), "tracegraph.control.flow"),
     "Dim": "tracegraph.dims.declared",
     **dict.fromkeys(("SymInt", "sym_max", "sym_min"), "tracegraph.dims.symint"),
-    "trace": "tracegraph.tracing",
-    "Traced": "tracegraph.tracing",
-    "save": "tracegraph.archive",
-    "load": "tracegraph.archive",
+    "trace": "tracegraph.capture.tracing",
+    "Traced": "tracegraph.capture.tracing",
+    "save": "tracegraph.files.archive",
+    "load": "tracegraph.files.archive",
     "host_call": "tracegraph.host_calls",
-    "verify_file": "tracegraph.verification",
-    "compare_files": "tracegraph.comparison",
+    "verify_file": "tracegraph.files.verification",
+    "compare_files": "tracegraph.files.comparison",
     "optimize": "tracegraph.compiler",
     "set_num_threads": "tracegraph.runtime.cpu.pool",
     "get_num_threads": "tracegraph.runtime.cpu.pool",
@@ -115,7 +114,7 @@ _SWITCHES = """are_deterministic_algorithms_enabled get_deterministic_debug_mode
     is_deterministic_algorithms_warn_only_enabled is_warn_always_enabled set_default_tensor_type
     set_deterministic_debug_mode set_float32_matmul_precision set_flush_denormal
     set_num_interop_threads set_warn_always use_deterministic_algorithms"""
-_LAZY.update(dict.fromkeys(_SWITCHES.split(), "tracegraph.switches"))
+_LAZY.update(dict.fromkeys(_SWITCHES.split(), "tracegraph.api.switches"))
 _SUBMODULES = frozenset((
     "amp", "autograd", "cuda", "distributions", "errors", "fft", "fx", "jit",
     "library", "linalg", "models", "nn", "optim", "random", "special", "utils", "hub",
@@ -139,7 +138,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what is public but not yet loaded."""
     if name == "map":  # not for `import *`, where it would hide Python's
-        value = importlib.import_module("tracegraph.control_flow").map
+        value = importlib.import_module("tracegraph.control.flow").map
     elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     elif name in _SUBMODULES:

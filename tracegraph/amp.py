@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegraph.dtypes import DType, bfloat16, float16
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class autocast:  # noqa: N801

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tracegraph.compiling import (  # noqa: F401
+from tracegraph.capture.compiling import (  # noqa: F401
     allow_in_graph,
     assume_constant_result,
     compile,
@@ -20,12 +20,12 @@ from tracegraph.compiling import (  # noqa: F401
     substitute_in_graph,
 )
 from tracegraph.devices import Device, device_of, module_of, parse_device
+from tracegraph.eager.storage import stamp
+from tracegraph.eager.tensors import Tensor, storage_of, type_of
 from tracegraph.errors import DeviceError, GuardError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import Graph
 from tracegraph.runtime.interpreter import InterpreterProgram
-from tracegraph.storage import stamp
-from tracegraph.tensors import Tensor, storage_of, type_of
 
 RUNTIMES = ("interpreter",)
 

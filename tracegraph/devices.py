@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from tracegraph.eager.storage import AbstractArray, SymbolicArray
 from tracegraph.errors import DeviceError
-from tracegraph.storage import AbstractArray, SymbolicArray
 
 
 class Device:

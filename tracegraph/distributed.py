@@ -10,8 +10,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
-from tracegraph.tensors import Tensor
 
 __all__ = [
     "ProcessGroup", "ReduceOp", "Work", "all_gather", "all_gather_into_tensor",

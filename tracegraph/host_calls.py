@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.dispatch import front
 from tracegraph.dtypes import dtype_of
-from tracegraph.eager_replay import tracing
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.leaves import requires_grad
+from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import FileFormatError, OpError, TraceError
 from tracegraph.ir.graph import Graph, Node
-from tracegraph.leaves import requires_grad
 from tracegraph.ops.host import path_of, permit
-from tracegraph.tensors import Tensor, type_of, wrap
+from tracegraph.replay.on_tensors import tracing
 
 TypeLike = tuple[Any, Sequence[int]]
 

@@ -66,7 +66,7 @@ def load_state_dict_from_url(
         RuntimeError: `check_hash`, and the file is not the one that its name says.
         TraceGraphError: it is no file that tracegraph has written.
     """
-    from tracegraph.archive import load
+    from tracegraph.files.archive import load
 
     folder = model_dir or os.path.join(get_dir(), "checkpoints")
     name = file_name or os.path.basename(urlparse(url).path)

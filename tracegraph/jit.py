@@ -9,11 +9,12 @@ import builtins
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from tracegraph import archive, modes
+from tracegraph.capture.tracing import Traced
+from tracegraph.capture.tracing import trace as _trace
+from tracegraph.eager import modes
 from tracegraph.errors import TraceError
+from tracegraph.files import archive
 from tracegraph.nn.modules.module import Module
-from tracegraph.tracing import Traced
-from tracegraph.tracing import trace as _trace
 
 F = TypeVar("F")
 

@@ -10,9 +10,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tracegraph import modes
 from tracegraph.autograd.differentiation import grad as gradients_of
-from tracegraph.dispatch import dispatch, front
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import dispatch, front
+from tracegraph.eager.storage import AbstractArray
+from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import OpError
 from tracegraph.ops import core
 from tracegraph.ops.core import (
@@ -27,9 +29,7 @@ from tracegraph.ops.core import (
     reals,
 )
 from tracegraph.ops.table import CUSTOM, OPS
-from tracegraph.storage import AbstractArray
 from tracegraph.tensor_type import TensorType
-from tracegraph.tensors import Tensor, type_of, wrap
 
 __all__ = [
     "NOT_DIFFERENTIABLE", "ZERO", "Case", "CustomOp", "Joint", "Spec", "TensorType", "case",

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracegraph import modes
 from tracegraph.api.creation import tensor
 from tracegraph.devices import Device, parse_device
-from tracegraph.dispatch import assign
 from tracegraph.dtypes import int64
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import assign
+from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import OpError
-from tracegraph.tensors import Tensor, type_of, wrap
 
 # What PyTorch gives a Generator that nobody seeded.
 _UNSEEDED: Final = 67280421310721

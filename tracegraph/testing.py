@@ -10,7 +10,7 @@ import numpy as np
 from tracegraph.api.creation import as_tensor, empty
 from tracegraph.api.random import rand, randint
 from tracegraph.dtypes import BOOL_KIND, FLOAT_KIND, DType, bfloat16, float16, float32, float64
-from tracegraph.tensors import Tensor, type_of
+from tracegraph.eager.tensors import Tensor, type_of
 
 _TOLERANCES: dict[DType, tuple[float, float]] = {
     float16: (1e-3, 1e-5),

@@ -7,7 +7,7 @@ from typing import Any
 
 from tracegraph.devices import Device as _DeviceClass
 from tracegraph.dtypes import DType
-from tracegraph.tensors import Size, Tensor
+from tracegraph.eager.tensors import Size, Tensor
 
 Number = int | float | bool
 Device = _DeviceClass | str | int | None

@@ -12,12 +12,12 @@ import numpy as np
 from tests.fuzz.check import Checker, Mismatch
 from tests.fuzz.choices import seeded
 from tests.fuzz.writer import write
-from tracegraph import dispatch, tape
-from tracegraph.attempt import Attempt
-from tracegraph.entry import EntryPoint
-from tracegraph.recording import Recorder
+from tracegraph.capture.attempt import Attempt
+from tracegraph.capture.recording import Recorder
+from tracegraph.eager import dispatch, tape
+from tracegraph.eager.tensors import Tensor, type_of
+from tracegraph.replay.entry import EntryPoint
 from tracegraph.runtime.interpreter import InterpreterProgram
-from tracegraph.tensors import Tensor, type_of
 
 Plant = Callable[[], Any]
 _write = Recorder.write

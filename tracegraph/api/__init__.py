@@ -1,1 +1,1 @@
-"""The functions of the public face, by family; bound as Tensor methods in `tracegraph.methods`."""
+"""The functions of the public face, by family; `eager.methods` binds them to Tensor."""

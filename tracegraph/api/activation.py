@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tracegraph.dispatch import front
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.operators import unary_method
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
-from tracegraph.operators import unary_method
 from tracegraph.ops.table import OPS
-from tracegraph.tensors import Tensor
 
 relu = unary_method(OPS["relu"], floating=False)
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph import modes
 from tracegraph.api.promotion import cast
 from tracegraph.api.shape import diagonal, permute, reshape, unsqueeze
 from tracegraph.dims.symint import hint_of
-from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.operators import FAST_FLOATS, on_tape
+from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.operators import FAST_FLOATS, on_tape
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import broadcast_shapes, wrap_dim
-from tracegraph.tensors import Tensor, type_of, wrap
 
 _MATMUL = OPS["matmul"]
 

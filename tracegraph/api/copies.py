@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegraph.api import rearrangement, selection, shape
-from tracegraph.engine import clone
+from tracegraph.eager.engine import clone
 
 
 def _copying(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph import modes
 from tracegraph.api.promotion import sizes_tensor
 from tracegraph.devices import device_for_new, device_of, module_of, parse_device
 from tracegraph.dims.shapes import mentions
 from tracegraph.dims.symint import SymInt, as_size, fix, larger
-from tracegraph.dispatch import dispatch, front, size_tensor
 from tracegraph.dtypes import BY_NUMPY, DType, bool_, dtype_of, float64, get_default_dtype, int64
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import dispatch, front, size_tensor
+from tracegraph.eager.storage import unseen_of
+from tracegraph.eager.tape import make_leaf
+from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
-from tracegraph.storage import unseen_of
-from tracegraph.tape import make_leaf
-from tracegraph.tensors import Tensor, storage_of, type_of, wrap
 
 _FULL, _IOTA = OPS["full"], OPS["iota"]
 

@@ -11,9 +11,9 @@ from tracegraph.api.shape import cat, reshape
 from tracegraph.dims.shapes import is_zero
 from tracegraph.dims.symint import larger, smaller
 from tracegraph.dtypes import bool_
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim
-from tracegraph.tensors import Tensor, type_of
 
 
 def _neighbours(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ from tracegraph.api.promotion import cast, result_type
 from tracegraph.api.reduction import sum as total
 from tracegraph.api.shape import diagonal, permute, reshape, reshaped
 from tracegraph.dims.shapes import alike, was_broadcast
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
-from tracegraph.tensors import Tensor
 
 
 @lru_cache(maxsize=1024)

@@ -9,13 +9,13 @@ from tracegraph.api.linear_algebra import solve_triangular
 from tracegraph.api.matrices import tril, triu
 from tracegraph.api.promotion import cast, counting, filled, identity
 from tracegraph.api.shape import expand, slice_dim, transpose, unsqueeze
-from tracegraph.computing import operand_types
-from tracegraph.dispatch import front
 from tracegraph.dtypes import int32
+from tracegraph.eager.computing import operand_types
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import broadcast_shapes
-from tracegraph.tensors import Tensor, type_of
 
 
 def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:

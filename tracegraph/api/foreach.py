@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 _METHODS: Final = """
 abs add addcdiv addcmul ceil clamp_max clamp_min cos div erf exp expm1 floor frac lerp log log10

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph import modes
 from tracegraph.api.promotion import beside, cast, filled, scalar_tensor
 from tracegraph.devices import device_of
 from tracegraph.dims.shapes import is_one, same
 from tracegraph.dims.symint import SymInt, as_index, larger, smaller
-from tracegraph.dispatch import assign, check_writable, front, passed_on, put
 from tracegraph.dtypes import bool_, dtype_of, int64
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import assign, check_writable, front, passed_on, put
+from tracegraph.eager.tensors import Tensor, count_write, dtype_of_data, shell, type_of, wrap
 from tracegraph.errors import DTypeError
-from tracegraph.tensors import Tensor, count_write, dtype_of_data, shell, type_of, wrap
 
 
 def _is_advanced(item: Any) -> bool:

@@ -7,12 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from tracegraph import modes
 from tracegraph.api.method_forms import resize_
 from tracegraph.api.promotion import cast
-from tracegraph.dispatch import assign
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import assign
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import AutogradError, DTypeError, OpError
-from tracegraph.tensors import Tensor, type_of
 
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 

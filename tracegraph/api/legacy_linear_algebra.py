@@ -10,11 +10,11 @@ from tracegraph.api import linear_algebra as linalg
 from tracegraph.api.pointwise import where
 from tracegraph.api.promotion import cast, identity
 from tracegraph.api.shape import transpose, unsqueeze
-from tracegraph.dispatch import front
 from tracegraph.dtypes import DType, dtype_of
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim
-from tracegraph.tensors import Tensor, type_of
 
 # Norms and distances.
 

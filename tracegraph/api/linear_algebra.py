@@ -24,13 +24,13 @@ from tracegraph.api.shape import (
     unsqueeze,
 )
 from tracegraph.api.shape import diagonal as _diagonal
-from tracegraph.computing import operand_types
-from tracegraph.dispatch import front
 from tracegraph.dtypes import finfo, int32, int64
+from tracegraph.eager.computing import operand_types
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import LinAlgError, OpError
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import wrap_dim
-from tracegraph.tensors import Tensor, type_of
 
 
 def _run(op: str, *operands: Tensor, **attrs: Any) -> Any:

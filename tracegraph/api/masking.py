@@ -12,11 +12,11 @@ from tracegraph.api.selection import as_row, single_value
 from tracegraph.api.shape import expand, reshape, slice_dim
 from tracegraph.dims.shapes import is_zero
 from tracegraph.dims.symint import larger, smaller
-from tracegraph.dispatch import front
 from tracegraph.dtypes import bool_, int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.tensor_type import broadcast_shapes
-from tracegraph.tensors import Tensor, type_of
 
 
 def _mask(name: str, mask: Tensor) -> Tensor:

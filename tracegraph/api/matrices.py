@@ -10,11 +10,11 @@ from tracegraph.api.creation import note_constant
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.api.shape import reshape, unsqueeze
 from tracegraph.devices import device_for_new, module_of
-from tracegraph.dispatch import front
 from tracegraph.dtypes import DType, dtype_of, int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim
-from tracegraph.tensors import Tensor, type_of, wrap
 
 
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:

@@ -15,10 +15,10 @@ from tracegraph.api.reduction import sum
 from tracegraph.api.selection import narrow
 from tracegraph.api.shape import expand, reshape, squeeze, t, transpose, unsqueeze
 from tracegraph.devices import device_of
-from tracegraph.dispatch import check_writable, front
 from tracegraph.dtypes import dtype_of
+from tracegraph.eager.dispatch import check_writable, front
+from tracegraph.eager.tensors import Tensor, shell, type_of
 from tracegraph.errors import OpError
-from tracegraph.tensors import Tensor, shell, type_of
 
 # New tensors of the dtype and device of this one.
 
@@ -248,4 +248,4 @@ METHODS: dict[str, Callable[..., Any]] = {
     "is_inference": lambda self: False,
     "to_dense": lambda self, dtype=None: self,
 }
-"""Bound to Tensor by `methods.py`."""
+"""Bound to Tensor by `eager/methods.py`."""

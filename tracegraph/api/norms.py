@@ -10,11 +10,11 @@ from tracegraph.api.pointwise import abs
 from tracegraph.api.promotion import cast, float_operand
 from tracegraph.api.reduction import Dims, amax, amin, sum
 from tracegraph.api.shape import movedim, unsqueeze
-from tracegraph.dispatch import front
 from tracegraph.dtypes import DType, dtype_of
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim, wrap_dims
-from tracegraph.tensors import Tensor
 
 
 def _norm_operand(x: Tensor, dtype: DType | None) -> Tensor:

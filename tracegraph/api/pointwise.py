@@ -15,12 +15,12 @@ from tracegraph.api.promotion import (
     scalar_tensor,
     single_dtype,
 )
-from tracegraph.dispatch import front
 from tracegraph.dtypes import FLOAT_KIND, bool_, finfo, float64, get_default_dtype, int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.operators import unary_method
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.operators import unary_method
 from tracegraph.ops.table import OPS
-from tracegraph.tensors import Tensor, type_of
 
 exp = unary_method(OPS["exp"])
 exp2 = unary_method(OPS["exp2"])

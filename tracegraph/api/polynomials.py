@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracegraph import modes
 from tracegraph.api.creation import full_like
 from tracegraph.api.promotion import cast, float_operand, result_type, scalar_tensor
-from tracegraph.dispatch import dispatch
 from tracegraph.dtypes import FLOAT_KIND, get_default_dtype
-from tracegraph.engine import clone
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import dispatch
+from tracegraph.eager.engine import clone
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.ops.polynomials import FAMILIES
 from tracegraph.ops.table import OPS
-from tracegraph.tensors import Tensor
 
 
 def _of_order(family: str, x: Tensor, n: int) -> Tensor:

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph import modes
 from tracegraph.dims.symint import SymInt
-from tracegraph.dispatch import dispatch, front, size_tensor
 from tracegraph.dtypes import (
     BOOL_KIND,
     FLOAT_KIND,
@@ -22,11 +20,13 @@ from tracegraph.dtypes import (
     scalar_dtype,
     scalar_kind,
 )
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import dispatch, front, size_tensor
+from tracegraph.eager.storage import AbstractArray
+from tracegraph.eager.tensors import Tensor, dtype_of_data, type_of, wrap, xp_of
 from tracegraph.errors import DTypeError
 from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
-from tracegraph.storage import AbstractArray
-from tracegraph.tensors import Tensor, dtype_of_data, type_of, wrap, xp_of
 
 
 def result_type(*operands: Any) -> DType:

@@ -8,10 +8,10 @@ from tracegraph.api.pointwise import isclose
 from tracegraph.api.promotion import result_type as _result_type
 from tracegraph.api.promotion import single_dtype
 from tracegraph.dims.symint import as_size
-from tracegraph.dispatch import front
 from tracegraph.dtypes import DType, dtype_of
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
-from tracegraph.tensors import Tensor, type_of
 
 
 def is_tensor(obj: Any) -> bool:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from tracegraph import modes
 from tracegraph.api.creation import finish, shape_of
 from tracegraph.api.promotion import cast, result_type
 from tracegraph.devices import Device, device_for_new, device_of
 from tracegraph.dims.symint import as_size
-from tracegraph.dispatch import assign, dispatch, front
 from tracegraph.dtypes import (
     FLOAT_KIND,
     HALVES,
@@ -24,11 +22,13 @@ from tracegraph.dtypes import (
     iinfo,
     int64,
 )
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import assign, dispatch, front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import DeviceError, DTypeError, OpError
 from tracegraph.ops.table import OPS
 from tracegraph.random import Generator, generator_of
 from tracegraph.tensor_type import broadcast_shapes
-from tracegraph.tensors import Tensor, type_of
 
 _DRAW: Final = OPS["draw"]
 

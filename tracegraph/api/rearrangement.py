@@ -25,12 +25,12 @@ from tracegraph.api.shape import (
 )
 from tracegraph.dims.shapes import alike, is_one, is_size, is_zero
 from tracegraph.dims.symint import larger
-from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Size, Tensor, type_of, wrap
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import broadcast_shapes as _broadcast
 from tracegraph.tensor_type import wrap_dim, wrap_dims
-from tracegraph.tensors import Size, Tensor, type_of, wrap
 
 
 def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:

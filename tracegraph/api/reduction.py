@@ -9,12 +9,12 @@ from tracegraph import return_types
 from tracegraph.api.pointwise import isnan, logical_not, maximum, minimum, where
 from tracegraph.api.promotion import cast, filled, float_operand
 from tracegraph.api.shape import reshape, unsqueeze
-from tracegraph.dispatch import dispatch, front
 from tracegraph.dtypes import FLOAT_KIND, DType, bool_, dtype_of, int64, uint8
+from tracegraph.eager.dispatch import dispatch, front
+from tracegraph.eager.tensors import Tensor, dtype_of_data, type_of
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import wrap_dim, wrap_dims
-from tracegraph.tensors import Tensor, dtype_of_data, type_of
 
 _SUM, _MEAN = OPS["sum"], OPS["mean"]
 Dims = int | tuple[int, ...] | list[int] | None

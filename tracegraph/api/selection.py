@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph import modes
 from tracegraph.api.indexing import (
     advanced_indices,
     check_index_dtype,
@@ -24,11 +23,12 @@ from tracegraph.api.promotion import (
 from tracegraph.api.shape import expand, reshape, slice_dim
 from tracegraph.dims.shapes import alike, is_zero
 from tracegraph.dims.symint import as_index
-from tracegraph.dispatch import front
 from tracegraph.dtypes import INT_KIND, bool_, int64
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import broadcast_shapes, wrap_dim
-from tracegraph.tensors import Tensor, type_of
 
 
 def as_row(x: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from typing import Any
 from tracegraph.api.promotion import cast, result_type
 from tracegraph.dims.shapes import alike, is_size
 from tracegraph.dims.symint import as_index, as_size, fix, hint_of, larger, smaller
-from tracegraph.dispatch import dispatch, front
+from tracegraph.eager.dispatch import dispatch, front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import broadcast_shapes, wrap_dim
-from tracegraph.tensors import Tensor
 
 _RESHAPE, _PERMUTE, _EXPAND = OPS["reshape"], OPS["permute"], OPS["expand"]
 _CAT, _SLICE = OPS["cat"], OPS["slice"]

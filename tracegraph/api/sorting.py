@@ -11,11 +11,11 @@ from tracegraph.api.promotion import cast, counting, filled, result_type, scalar
 from tracegraph.api.selection import narrow
 from tracegraph.api.shape import cat, flatten, movedim, reshape, select, squeeze
 from tracegraph.dims.symint import larger, smaller
-from tracegraph.dispatch import front
 from tracegraph.dtypes import bool_, int32, int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim
-from tracegraph.tensors import Tensor, type_of
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tracegraph import modes
 from tracegraph.api.pointwise import (
     digamma,
     erf,
@@ -23,11 +22,12 @@ from tracegraph.api.pointwise import (
 )
 from tracegraph.api.promotion import float_operand, of_tensors
 from tracegraph.api.reduction import log_softmax, logsumexp, softmax
-from tracegraph.dispatch import front
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.operators import unary_method
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
-from tracegraph.operators import unary_method
 from tracegraph.ops.table import OPS
-from tracegraph.tensors import Tensor
 
 i0e = unary_method(OPS["i0e"])
 i1 = unary_method(OPS["i1"])

@@ -33,11 +33,11 @@ from tracegraph.api.reduction import mean, sum
 from tracegraph.api.shape import movedim, reshape, squeeze, unsqueeze
 from tracegraph.dims.shapes import alike
 from tracegraph.dims.symint import SymInt, larger
-from tracegraph.dispatch import front
 from tracegraph.dtypes import float64, int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim, wrap_dims
-from tracegraph.tensors import Tensor, type_of
 
 # Moments. `unbiased` is the older spelling of `correction=1`; it may also be the second argument.
 

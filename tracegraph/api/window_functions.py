@@ -11,8 +11,8 @@ from tracegraph.api.pointwise import abs, cos, exp, i0, sin, sqrt
 from tracegraph.api.promotion import cast
 from tracegraph.api.shape import slice_dim
 from tracegraph.dtypes import dtype_of, float64, get_default_dtype
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.tensors import Tensor
 
 
 def _window(

@@ -40,7 +40,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what is seldom used at first use."""
     if name in ("gradcheck", "gradgradcheck"):
-        return getattr(importlib.import_module("tracegraph.autograd_check"), name)
+        return getattr(importlib.import_module("tracegraph.autograd.numerical"), name)
     if name in ("functional", "profiler"):
         return importlib.import_module(f"tracegraph.autograd.{name}")
     raise AttributeError(f"module 'tracegraph.autograd' has no attribute {name!r}")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracegraph.api.shape import stack
-from tracegraph.dispatch import front, refresh
-from tracegraph.engine import root_of, run
+from tracegraph.eager.dispatch import front, refresh
+from tracegraph.eager.engine import root_of, run
+from tracegraph.eager.tape import zeros
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import AutogradError
-from tracegraph.tape import zeros
-from tracegraph.tensors import Tensor, type_of
 
 
 def as_tuple(x: Any) -> tuple[Any, ...]:

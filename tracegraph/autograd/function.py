@@ -7,13 +7,13 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tracegraph import modes
 from tracegraph.autograd.differentiation import as_tuple
 from tracegraph.autograd.grad_mode import GradMode
-from tracegraph.dispatch import rebase, refresh
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import rebase, refresh
+from tracegraph.eager.tape import SPENT, Edge, Node, next_order, overwritten, zeros
+from tracegraph.eager.tensors import Tensor, shell, storage_of, type_of
 from tracegraph.errors import AutogradError
-from tracegraph.tape import SPENT, Edge, Node, next_order, overwritten, zeros
-from tracegraph.tensors import Tensor, shell, storage_of, type_of
 
 
 class _Saved(NamedTuple):

@@ -9,8 +9,8 @@ from tracegraph.api.creation import ones_like, zeros_like
 from tracegraph.api.shape import reshape, stack
 from tracegraph.autograd.differentiation import grad
 from tracegraph.autograd.grad_mode import enable_grad
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import AutogradError
-from tracegraph.tensors import Tensor
 
 Tensors = Tensor | Sequence[Tensor]
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from tracegraph import modes
+from tracegraph.eager import modes
 
 
 class GradMode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class _VariableType(type):

@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _perform(args: argparse.Namespace) -> int:
     if args.version:
-        from tracegraph.archive import PRODUCER
+        from tracegraph.files.archive import PRODUCER
 
         print(PRODUCER)
         return SUCCESS

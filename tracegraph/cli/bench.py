@@ -11,7 +11,7 @@ from tracegraph.cli.inputs import make_call
 from tracegraph.cli.output import TIMING_HEAD, measure, time_text, write, write_table
 from tracegraph.cli.run import wait
 from tracegraph.compiler import optimize
-from tracegraph.entry import EntryPoint
+from tracegraph.replay.entry import EntryPoint
 
 _LEVELS = (0, 1, 2)
 _BUDGET_S = 1.0

@@ -7,9 +7,9 @@ import argparse
 from tracegraph.cli.arguments import DIFFERENT, SUCCESS
 from tracegraph.cli.files import File
 from tracegraph.cli.output import progress, write
-from tracegraph.comparison import differences
-from tracegraph.loaded import Loaded
-from tracegraph.nest import tensors_in
+from tracegraph.files.comparison import differences
+from tracegraph.files.nest import tensors_in
+from tracegraph.replay.loaded import Loaded
 from tracegraph.wording import count_text
 
 

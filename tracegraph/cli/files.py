@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from tracegraph.archive import load
-from tracegraph.container import Container, read_json
-from tracegraph.entry import EntryPoint
 from tracegraph.errors import FileFormatError, SignatureError
-from tracegraph.loaded import Loaded
+from tracegraph.files.archive import load
+from tracegraph.files.container import Container, read_json
 from tracegraph.ops.host import permit
+from tracegraph.replay.entry import EntryPoint
+from tracegraph.replay.loaded import Loaded
 
 
 class File:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from tracegraph.cli.files import File
 from tracegraph.cli.output import write, write_table
 from tracegraph.dtypes import FLOAT_KIND
-from tracegraph.entry import EntryPoint
-from tracegraph.loaded import Loaded
-from tracegraph.nest import tensors_in
-from tracegraph.tensors import Tensor, type_of
+from tracegraph.eager.tensors import Tensor, type_of
+from tracegraph.files.nest import tensors_in
+from tracegraph.replay.entry import EntryPoint
+from tracegraph.replay.loaded import Loaded
 from tracegraph.wording import count_text, size_text
 
 

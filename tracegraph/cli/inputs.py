@@ -9,8 +9,8 @@ import numpy as np
 
 from tracegraph import pytree
 from tracegraph.dtypes import FLOAT_KIND, bool_
-from tracegraph.entry import EntryPoint
 from tracegraph.errors import SignatureError
+from tracegraph.replay.entry import EntryPoint
 from tracegraph.tensor_type import TensorType
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from tracegraph.archive import encode_report
 from tracegraph.cli.arguments import SUCCESS
 from tracegraph.cli.files import File
 from tracegraph.cli.output import write
+from tracegraph.files.archive import encode_report
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,8 +17,8 @@ from tracegraph.cli.output import (
     write,
     write_table,
 )
-from tracegraph.nest import tensors_in
-from tracegraph.tensors import Tensor, type_of
+from tracegraph.eager.tensors import Tensor, type_of
+from tracegraph.files.nest import tensors_in
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,9 +8,9 @@ import os
 from tracegraph.cli.arguments import DIFFERENT, SUCCESS
 from tracegraph.cli.output import progress, write
 from tracegraph.devices import parse_device
+from tracegraph.files.sample_check import Replay
+from tracegraph.files.verification import checks_of
 from tracegraph.ops.host import permit
-from tracegraph.sample_check import Replay
-from tracegraph.verification import checks_of
 
 
 def run(args: argparse.Namespace) -> int:

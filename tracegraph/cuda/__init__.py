@@ -15,8 +15,8 @@ from tracegraph.api.creation import empty
 from tracegraph.cuda import amp
 from tracegraph.devices import Device, cuda_count, cupy_or_error, parse_device
 from tracegraph.dtypes import bool_, float16, float32, float64, int32, int64, uint8
+from tracegraph.eager.tensors import Tensor
 from tracegraph.random import Generator, generator_of
-from tracegraph.tensors import Tensor
 
 __all__ = ["amp"]
 

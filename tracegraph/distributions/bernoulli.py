@@ -12,8 +12,8 @@ from tracegraph.autograd import no_grad
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.dtypes import finfo
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.functional import logsigmoid
-from tracegraph.tensors import Tensor
 
 
 def clamp_probs(probs: Any) -> Any:

@@ -17,7 +17,7 @@ from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.distributions.matrix_transforms import StickBreakingTransform
 from tracegraph.distributions.normal import Normal
 from tracegraph.distributions.transformed_distribution import TransformedDistribution
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 # Each candidate of `VonMises` is accepted with probability above 0.65.
 _CANDIDATES = 24

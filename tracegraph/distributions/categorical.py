@@ -14,7 +14,7 @@ from tracegraph.distributions import constraints
 from tracegraph.distributions.bernoulli import clamp_probs
 from tracegraph.distributions.distribution import Distribution
 from tracegraph.dtypes import finfo, int64
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class Categorical(Distribution):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class Constraint:

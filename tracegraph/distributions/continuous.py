@@ -10,7 +10,7 @@ from tracegraph.api.random import rand
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.dtypes import finfo
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 EULER = 0.5772156649015329
 """The mean of the standard Gumbel distribution."""

@@ -15,8 +15,8 @@ from tracegraph.distributions.bernoulli import Bernoulli
 from tracegraph.distributions.categorical import Categorical
 from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.distributions.gamma import standard_gamma
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.functional import logsigmoid
-from tracegraph.tensors import Tensor
 
 
 class _Counts(Distribution):

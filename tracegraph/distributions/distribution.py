@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tracegraph import modes
 from tracegraph.api.creation import tensor
 from tracegraph.api.shape import broadcast_tensors
 from tracegraph.autograd import no_grad
 from tracegraph.distributions.constraints import Constraint
-from tracegraph.tensors import Size, Tensor
+from tracegraph.eager import modes
+from tracegraph.eager.tensors import Size, Tensor
 
 
 def broadcast_all(*values: Any) -> list[Tensor]:

@@ -11,9 +11,9 @@ from tracegraph.distributions import constraints
 from tracegraph.distributions.independent import sum_last
 from tracegraph.distributions.transform import Transform
 from tracegraph.dtypes import finfo
+from tracegraph.eager.tensors import Size, Tensor
 from tracegraph.nn.functional import softplus
 from tracegraph.tensor_type import broadcast_shapes
-from tracegraph.tensors import Size, Tensor
 
 
 class ExpTransform(Transform):

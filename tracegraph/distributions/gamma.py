@@ -9,12 +9,12 @@ from tracegraph.api.pointwise import where
 from tracegraph.api.random import rand, randn
 from tracegraph.api.shape import stack
 from tracegraph.autograd import no_grad
-from tracegraph.dispatch import front
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.dtypes import finfo
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, grad_enabled
 from tracegraph.nn.functional import one_hot
-from tracegraph.tensors import Tensor, grad_enabled
 
 # Each candidate is accepted with probability above 0.95, so all fail with less than 4e-11.
 _CANDIDATES = 8

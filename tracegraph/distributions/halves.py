@@ -12,7 +12,7 @@ from tracegraph.distributions.distribution import Distribution
 from tracegraph.distributions.elementwise_transforms import AbsTransform
 from tracegraph.distributions.normal import Normal
 from tracegraph.distributions.transformed_distribution import TransformedDistribution
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class _Half(TransformedDistribution):

@@ -8,13 +8,13 @@ from typing import Any
 
 from tracegraph.api.pointwise import where
 from tracegraph.api.random import randn
-from tracegraph.dispatch import front
 from tracegraph.distributions import constraints
 from tracegraph.distributions.continuous import EULER, Inverted
 from tracegraph.distributions.distribution import Distribution, broadcast_all
 from tracegraph.distributions.gamma import Chi2, standard_gamma
 from tracegraph.dtypes import finfo
-from tracegraph.tensors import Tensor
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 
 
 class StudentT(Distribution):

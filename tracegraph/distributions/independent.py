@@ -7,7 +7,7 @@ from typing import Any
 
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class Independent(Distribution):

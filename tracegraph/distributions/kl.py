@@ -25,7 +25,7 @@ from tracegraph.distributions.independent import Independent, sum_last
 from tracegraph.distributions.multivariate_normal import MultivariateNormal, mahalanobis
 from tracegraph.distributions.normal import Normal
 from tracegraph.distributions.transformed_distribution import TransformedDistribution
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 Rule = Callable[[Any, Any], Any]
 

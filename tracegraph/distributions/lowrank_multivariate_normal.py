@@ -14,7 +14,7 @@ from tracegraph.api.rearrangement import broadcast_shapes
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution
 from tracegraph.distributions.multivariate_normal import mahalanobis
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class LowRankMultivariateNormal(Distribution):

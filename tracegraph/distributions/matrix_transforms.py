@@ -12,8 +12,8 @@ from tracegraph.api.matrices import diag_embed
 from tracegraph.distributions import constraints
 from tracegraph.distributions.transform import Transform
 from tracegraph.dtypes import finfo
+from tracegraph.eager.tensors import Size
 from tracegraph.nn.functional import logsigmoid, pad, softmax, softplus
-from tracegraph.tensors import Size
 
 
 class SoftmaxTransform(Transform):

@@ -8,8 +8,8 @@ from typing import Any
 from tracegraph.autograd import no_grad
 from tracegraph.distributions.categorical import Categorical
 from tracegraph.distributions.distribution import Distribution
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.functional import log_softmax
-from tracegraph.tensors import Tensor
 
 
 class MixtureSameFamily(Distribution):

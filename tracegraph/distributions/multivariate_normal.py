@@ -11,7 +11,7 @@ from tracegraph.api.random import randn
 from tracegraph.api.rearrangement import broadcast_shapes
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class MultivariateNormal(Distribution):

@@ -9,7 +9,7 @@ from typing import Any
 from tracegraph.api.random import randn
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution, broadcast_all
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 _HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
 

@@ -17,7 +17,7 @@ from tracegraph.distributions.continuous import open_uniform
 from tracegraph.distributions.distribution import Distribution
 from tracegraph.distributions.elementwise_transforms import ExpTransform, SigmoidTransform
 from tracegraph.distributions.transformed_distribution import TransformedDistribution
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class _OfChoice(Distribution):

@@ -14,7 +14,7 @@ from tracegraph.api.creation import zeros_like
 from tracegraph.distributions import constraints
 from tracegraph.distributions.constraints import Constraint
 from tracegraph.distributions.independent import sum_last
-from tracegraph.tensors import Size, Tensor
+from tracegraph.eager.tensors import Size, Tensor
 
 
 class Transform:

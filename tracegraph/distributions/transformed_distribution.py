@@ -10,7 +10,7 @@ from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution
 from tracegraph.distributions.independent import Independent, sum_last
 from tracegraph.distributions.transform import ComposeTransform, Transform
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 class TransformedDistribution(Distribution):

@@ -10,10 +10,10 @@ from tracegraph.api.creation import ones_like, zeros_like
 from tracegraph.api.shape import reshape, stack
 from tracegraph.autograd.differentiation import grad as _gradients
 from tracegraph.autograd.grad_mode import enable_grad
-from tracegraph.engine import clone
+from tracegraph.eager.engine import clone
+from tracegraph.eager.tape import Node
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
-from tracegraph.tape import Node
-from tracegraph.tensors import Tensor
 from tracegraph.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 

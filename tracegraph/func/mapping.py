@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegraph.api.shape import select, stack
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 from tracegraph.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracegraph.api.shape import stack
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.utils.stateless import functional_call as _call
-from tracegraph.tensors import Tensor
 
 
 def functional_call(

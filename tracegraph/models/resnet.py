@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tracegraph import nn
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

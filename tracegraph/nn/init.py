@@ -11,7 +11,7 @@ from typing import Any
 from tracegraph.api import creation
 from tracegraph.api import linear_algebra as linalg
 from tracegraph.autograd import no_grad
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 _LINEAR = (
     "linear", "conv1d", "conv2d", "conv3d",

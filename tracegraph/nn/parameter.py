@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph import printing
 from tracegraph.api import creation
-from tracegraph.conversion import leave_graph
 from tracegraph.devices import module_of, parse_device
-from tracegraph.dispatch import alias
 from tracegraph.dtypes import dtype_of, get_default_dtype
-from tracegraph.engine import clone
+from tracegraph.eager import printing
+from tracegraph.eager.conversion import leave_graph
+from tracegraph.eager.dispatch import alias
+from tracegraph.eager.engine import clone
+from tracegraph.eager.tape import make_leaf
+from tracegraph.eager.tensors import Size, Tensor, _allocate, _clear, wrap
 from tracegraph.errors import OpError
-from tracegraph.tape import make_leaf
-from tracegraph.tensors import Size, Tensor, _allocate, _clear, wrap
 
 
 def _over(cls: type[Tensor], data: Any) -> Any:

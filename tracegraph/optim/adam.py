@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from tracegraph.api.pointwise import where
+from tracegraph.eager.tensors import Tensor
 from tracegraph.optim.optimizer import Group
 from tracegraph.optim.rule import RuleOptimizer, Scalars, check_betas, check_not_negative, counter
-from tracegraph.tensors import Tensor
 
 Layout = tuple[tuple[str, ...], tuple[str, ...]]
 

@@ -8,9 +8,9 @@ from typing import Any
 from tracegraph.api.creation import full_like, zeros
 from tracegraph.api.pointwise import where
 from tracegraph.dtypes import finfo
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.optim.optimizer import Group
 from tracegraph.optim.rule import RuleOptimizer, Scalars, check_not_negative
-from tracegraph.tensors import Tensor, type_of
 
 Layout = tuple[tuple[str, ...], tuple[str, ...]]
 

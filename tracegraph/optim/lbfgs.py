@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from tracegraph.autograd import enable_grad, no_grad
-from tracegraph.dispatch import front
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.optim.optimizer import Optimizer
 from tracegraph.optim.rule import check_not_negative
-from tracegraph.tensors import Tensor
 
 # The two Wolfe conditions: sufficient decrease and curvature (Nocedal & Wright, page 62).
 _DECREASE: Final = 1e-4

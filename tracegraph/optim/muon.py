@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.optim.optimizer import Group
 from tracegraph.optim.rule import RuleOptimizer, Scalars, check_not_negative
-from tracegraph.tensors import Tensor
 
 
 class Muon(RuleOptimizer):

@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from tracegraph import modes
 from tracegraph.autograd import enable_grad
-from tracegraph.dispatch import assign
 from tracegraph.dtypes import FLOAT_KIND
-from tracegraph.tape import HookHandle
-from tracegraph.tensors import Tensor, type_of
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import assign
+from tracegraph.eager.tape import HookHandle
+from tracegraph.eager.tensors import Tensor, type_of
 
 Group = dict[str, Any]
 ParamsT = Iterable[Any]

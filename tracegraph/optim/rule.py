@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracegraph import modes
 from tracegraph.api import pointwise
 from tracegraph.api.creation import full, zeros_like
 from tracegraph.api.promotion import cast
-from tracegraph.dispatch import assign
 from tracegraph.dtypes import BOOL_KIND, HALVES, DType, float32, float64, get_default_dtype
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import assign
+from tracegraph.eager.tensors import Tensor, dtype_of_data, storage_of, wrap
 from tracegraph.optim.optimizer import Group, Optimizer
-from tracegraph.tensors import Tensor, dtype_of_data, storage_of, wrap
 
 Scalars = SimpleNamespace
 

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.optim.optimizer import Group, Optimizer
-from tracegraph.tensors import Tensor
 
 
 def set_rate(group: Group, lr: float) -> None:

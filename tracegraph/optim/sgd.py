@@ -7,9 +7,9 @@ from typing import Any
 
 from tracegraph.api.creation import full_like, zeros_like
 from tracegraph.api.pointwise import where
+from tracegraph.eager.tensors import Tensor
 from tracegraph.optim.optimizer import Group
 from tracegraph.optim.rule import RuleOptimizer, Scalars, check_not_negative, counter
-from tracegraph.tensors import Tensor
 
 Layout = tuple[tuple[str, ...], tuple[str, ...]]
 

@@ -14,11 +14,11 @@ from tracegraph.api.creation import tensor
 from tracegraph.api.pointwise import where
 from tracegraph.autograd import no_grad
 from tracegraph.dtypes import int64
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.nn.modules.batchnorm import _BatchNorm
 from tracegraph.nn.modules.module import Module
 from tracegraph.optim.optimizer import Optimizer
 from tracegraph.optim.schedules import LRScheduler
-from tracegraph.tensors import Tensor, type_of
 
 __all__ = [
     "SWALR", "AveragedModel", "get_ema_avg_fn", "get_ema_multi_avg_fn", "get_swa_avg_fn",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.api.creation import from_dlpack
-from tracegraph.tensors import Tensor
+from tracegraph.eager.tensors import Tensor
 
 __all__ = ["from_dlpack", "to_dlpack"]
 

@@ -9,12 +9,12 @@ from tracegraph.api import activation, pointwise, random, reduction
 from tracegraph.api.activation import hardshrink as hardshrink
 from tracegraph.api.activation import prelu as prelu
 from tracegraph.api.promotion import filled
-from tracegraph.dispatch import front
 from tracegraph.dtypes import FLOAT_KIND, DType
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
+from tracegraph.eager.writing import in_place
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import apply, floating
-from tracegraph.tensors import Tensor, type_of
-from tracegraph.writing import in_place
 
 # Klambauer et al. 2017, "Self-normalizing neural networks", arXiv:1706.02515.
 SELU_ALPHA = 1.6732632423543772

@@ -9,12 +9,12 @@ from tracegraph.api import pointwise
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.api.shape import cat
 from tracegraph.dims.symint import SymInt
-from tracegraph.dispatch import front
 from tracegraph.dtypes import bool_
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.dense import linear
 from tracegraph.nn.functional.dropouts import dropout
-from tracegraph.tensors import Tensor, type_of
 
 
 def _causal(like: Tensor, rows: int, columns: int) -> Tensor:

@@ -7,8 +7,9 @@ from typing import Any
 from tracegraph.api import pointwise
 from tracegraph.api.promotion import cast, filled
 from tracegraph.api.reduction import log_softmax
-from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.dense import linear, one_hot
 from tracegraph.nn.functional.losses import (
@@ -17,7 +18,6 @@ from tracegraph.nn.functional.losses import (
     reduced,
     reduction_named,
 )
-from tracegraph.tensors import Tensor, type_of
 
 _Flag = bool | None
 

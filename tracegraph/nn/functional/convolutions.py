@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegraph.dispatch import front
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import (
     beside_channels,
@@ -12,7 +13,6 @@ from tracegraph.nn.functional.support import (
     need_one_dtype,
     per_dim,
 )
-from tracegraph.tensors import Tensor
 
 _Size = int | tuple[int, ...] | list[int]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegraph import modes
 from tracegraph.api.indexing import check_index_dtype
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.autograd import no_grad
-from tracegraph.dispatch import front
 from tracegraph.dtypes import bool_, int64
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import count, need_one_dtype
-from tracegraph.tensors import Tensor, type_of
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tracegraph.api.matrices import triu_indices
 from tracegraph.api.shape import broadcast_to
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import broadcast_shapes
-from tracegraph.tensors import Tensor
 
 
 def normalize(

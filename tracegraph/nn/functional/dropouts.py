@@ -11,10 +11,10 @@ from typing import Any
 from tracegraph.api import random
 from tracegraph.api.promotion import cast
 from tracegraph.devices import device_of
+from tracegraph.eager.tensors import Tensor, type_of
+from tracegraph.eager.writing import in_place
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.activations import SELU_ALPHA, SELU_SCALE
-from tracegraph.tensors import Tensor, type_of
-from tracegraph.writing import in_place
 
 
 def _check(p: Any) -> None:

@@ -8,10 +8,10 @@ from tracegraph.api import pointwise, random
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.devices import device_of
 from tracegraph.dtypes import int64
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.poolings import taken, with_indices
 from tracegraph.nn.functional.support import count, need_dims, per_dim
-from tracegraph.tensors import Tensor, type_of
 
 
 def _starts(sample: Tensor, size: int, window: int, windows: int) -> Tensor:

@@ -10,15 +10,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from tracegraph import modes
 from tracegraph.api import pointwise
 from tracegraph.api.promotion import filled
 from tracegraph.autograd import no_grad
-from tracegraph.dispatch import front
 from tracegraph.dtypes import FLOAT_KIND
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.distances import pairwise_distance
-from tracegraph.tensors import Tensor, type_of
 
 
 def reduction_named(size_average: bool | None, reduce: bool | None, reduction: str) -> str:

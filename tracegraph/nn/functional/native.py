@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tracegraph.dispatch import front
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.functional import dense, norms, poolings
-from tracegraph.tensors import Tensor
 
 
 def native_layer_norm(

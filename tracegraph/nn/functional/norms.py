@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from tracegraph.autograd import no_grad
 from tracegraph.dims.symint import larger
-from tracegraph.dispatch import front
 from tracegraph.dtypes import finfo
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import beside_channels, count
-from tracegraph.tensors import Tensor, type_of
 
 
 def _given(*parameters: Tensor | None) -> tuple[Tensor, ...]:

@@ -8,11 +8,11 @@ from tracegraph.api import pointwise
 from tracegraph.api.promotion import filled
 from tracegraph.dims.shapes import mentions
 from tracegraph.dims.symint import as_size
-from tracegraph.dispatch import front
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.activations import relu
 from tracegraph.nn.functional.support import count, need_dims, need_filled, per_dim
-from tracegraph.tensors import Tensor
 
 _Size = Any  # an int, or one int per dim
 

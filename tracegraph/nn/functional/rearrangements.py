@@ -7,10 +7,10 @@ from typing import Any
 
 from tracegraph.api.rearrangement import constant_pad_nd
 from tracegraph.api.shape import cat, slice_dim
-from tracegraph.dispatch import front
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import count, per_dim
-from tracegraph.tensors import Tensor
 
 
 def _reflected(x: Tensor, dim: int, before: int, after: int) -> list[Tensor]:

@@ -10,8 +10,9 @@ from tracegraph.api import pointwise
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.api.shape import stack
 from tracegraph.dims.symint import as_size, scaled
-from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.poolings import (
     adaptive_avg_pool1d,
@@ -19,7 +20,6 @@ from tracegraph.nn.functional.poolings import (
     adaptive_avg_pool3d,
 )
 from tracegraph.nn.functional.support import count
-from tracegraph.tensors import Tensor, type_of
 
 _DIMS = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
 _AREA = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}

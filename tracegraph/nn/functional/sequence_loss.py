@@ -7,11 +7,11 @@ from typing import Any
 from tracegraph.api import creation, pointwise
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.api.shape import cat, stack
-from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.losses import reduced
-from tracegraph.tensors import Tensor, type_of
 
 # The logarithm of an impossible path: finite, so that its gradient is 0 and not NaN.
 _NEVER = -1e30

@@ -8,11 +8,11 @@ from typing import Any
 
 from tracegraph.api.promotion import single_dtype
 from tracegraph.dims.symint import as_size
-from tracegraph.dispatch import front
 from tracegraph.dtypes import FLOAT_KIND
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor, dtype_of_data
+from tracegraph.eager.writing import in_place
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.tensors import Tensor, dtype_of_data
-from tracegraph.writing import in_place
 
 
 def apply(function: Callable[..., Tensor], inplace: bool, input: Tensor, **attrs: Any) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tracegraph.api import creation
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 class _InPlace(Module):

@@ -7,12 +7,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tracegraph.api import shape
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn import functional as F
 from tracegraph.nn.modules.container import ModuleList, Sequential
 from tracegraph.nn.modules.linear import Linear
 from tracegraph.nn.modules.module import Module
-from tracegraph.tensors import Tensor
 
 
 class _ASMoutput(NamedTuple):

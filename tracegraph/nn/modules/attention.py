@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.api import creation, shape
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
 from tracegraph.nn.modules.linear import NonDynamicallyQuantizableLinear
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 class MultiheadAttention(Module):

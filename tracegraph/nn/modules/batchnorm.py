@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 from tracegraph.api import creation
 from tracegraph.dtypes import int64
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
 from tracegraph.nn.modules.lazy import LazyModule
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
-from tracegraph.tensors import Tensor
 
 
 class _NormBase(Module):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from tracegraph.api import creation
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
 from tracegraph.nn.modules.lazy import LazyModule
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.modules.utils import _ntuple, _reverse_repeat_tuple
 from tracegraph.nn.parameter import Parameter, UninitializedParameter
-from tracegraph.tensors import Tensor
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
 

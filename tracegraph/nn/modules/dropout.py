@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn.modules.module import Module
-from tracegraph.tensors import Tensor
 
 
 class _DropoutNd(Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.modules.module import Module
-from tracegraph.tensors import Tensor
 
 
 class Flatten(Module):

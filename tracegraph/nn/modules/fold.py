@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn.modules.module import Module
-from tracegraph.tensors import Tensor
 
 
 class _Windows(Module):

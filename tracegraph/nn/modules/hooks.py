@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
-from tracegraph import modes
 from tracegraph.autograd import Function
+from tracegraph.eager import modes
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn.modules.state_dict import Handle, Stateful, hang
-from tracegraph.tensors import Tensor
 
 EVERYWHERE: Final[dict[str, OrderedDict[int, Any]]] = {
     name: OrderedDict()

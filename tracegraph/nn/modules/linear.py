@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from tracegraph.api import creation
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
 from tracegraph.nn.modules.lazy import LazyModule
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.parameter import Parameter, UninitializedParameter
-from tracegraph.tensors import Tensor
 
 
 class Identity(Module):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn.modules.linear import Linear
 from tracegraph.nn.modules.loss import _WeightedLoss
-from tracegraph.tensors import Tensor
 
 
 class LinearCrossEntropyLoss(_WeightedLoss):

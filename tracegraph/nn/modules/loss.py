@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn.modules.distance import PairwiseDistance
 from tracegraph.nn.modules.module import Module
-from tracegraph.tensors import Tensor
 
 
 def _old_reduction(size_average: bool | None, reduce: bool | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 from tracegraph.autograd import no_grad
 from tracegraph.devices import Device
 from tracegraph.dtypes import DType, bfloat16, dtype_of, float16, float32, float64
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.modules.hooks import (
     Hooked,
     register_module_backward_hook,
@@ -20,7 +21,6 @@ from tracegraph.nn.modules.hooks import (
 )
 from tracegraph.nn.modules.tree import HOOKS, INNER
 from tracegraph.nn.parameter import is_lazy
-from tracegraph.tensors import Tensor
 
 __all__ = [
     "Module", "register_module_backward_hook", "register_module_forward_hook",

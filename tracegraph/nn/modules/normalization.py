@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracegraph.api import creation
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 def _shape(normalized_shape: Any) -> tuple[int, ...]:

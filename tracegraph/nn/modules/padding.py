@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.modules.utils import _ntuple
-from tracegraph.tensors import Tensor
 
 
 class _PadNd(Module):

@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.modules.container import _pairs, _place
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.modules.tree import typename
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 def _registered(value: Any) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.modules.utils import _pair, _single, _triple
-from tracegraph.tensors import Tensor
 
 
 class _MaxPoolNd(Module):

@@ -8,15 +8,15 @@ import warnings
 from typing import Any
 
 from tracegraph.api import creation, shape
-from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.parameter import Parameter
 from tracegraph.nn.utils.rnn import PackedSequence, before
-from tracegraph.tensors import Tensor
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 

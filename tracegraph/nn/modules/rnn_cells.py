@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from tracegraph.api import creation, shape
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn import init
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.modules.rnn import run_layer
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 class RNNCellBase(Module):

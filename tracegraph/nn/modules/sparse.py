@@ -6,11 +6,11 @@ from typing import Any
 
 from tracegraph.api import creation
 from tracegraph.autograd import no_grad
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 def _padding_row(padding_idx: int | None, rows: int) -> int | None:

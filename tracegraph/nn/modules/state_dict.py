@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tracegraph.autograd import no_grad
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import StateError
 from tracegraph.nn.modules.tree import Tree
 from tracegraph.nn.parameter import Parameter, is_lazy
-from tracegraph.tensors import Tensor
 
 EXTRA = "_extra_state"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegraph.api import creation
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
@@ -16,7 +17,6 @@ from tracegraph.nn.modules.dropout import Dropout
 from tracegraph.nn.modules.linear import Linear
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.modules.normalization import LayerNorm
-from tracegraph.tensors import Tensor
 
 Activation = str | Callable[[Tensor], Tensor]
 

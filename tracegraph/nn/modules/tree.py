@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.parameter import Buffer, Parameter
-from tracegraph.tensors import Tensor
 
 HOOKS: Final = (
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",

@@ -6,8 +6,8 @@ from typing import Any
 
 from tracegraph.api import creation, shape
 from tracegraph.autograd import no_grad
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
-from tracegraph.tensors import Tensor
 
 
 def _tensors(given: Any) -> list[Tensor]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from tracegraph.api import shape
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import DeviceError
-from tracegraph.tensors import Tensor
 
 
 def _on_one_device(parameters: list[Tensor]) -> None:

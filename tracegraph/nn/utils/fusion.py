@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 from tracegraph.api.creation import ones_like, zeros_like
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 def _folded(

@@ -12,12 +12,12 @@ from tracegraph.api.promotion import identity
 from tracegraph.api.random import randn
 from tracegraph.api.shape import cat
 from tracegraph.autograd import no_grad
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.utils.parametrize import register_parametrization
 from tracegraph.nn.utils.spectral_norm import as_matrix
 from tracegraph.nn.utils.weight_norm import norm_except
-from tracegraph.tensors import Tensor
 
 
 class _WeightNorm(Module):

@@ -13,10 +13,10 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from tracegraph.autograd import no_grad
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.modules.container import ModuleDict, ModuleList
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 _CACHE: Final[ContextVar[dict[tuple[int, str], Tensor] | None]] = ContextVar("cache", default=None)
 

@@ -11,8 +11,8 @@ from tracegraph.api.norms import norm
 from tracegraph.api.random import rand, randperm
 from tracegraph.api.shape import cat
 from tracegraph.api.sorting import topk
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.modules.module import Module
-from tracegraph.tensors import Tensor
 
 __all__ = [
     "BasePruningMethod", "CustomFromMask", "Identity", "L1Unstructured", "LnStructured",

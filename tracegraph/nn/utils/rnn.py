@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from tracegraph import modes
 from tracegraph.api import creation, shape
-from tracegraph.dispatch import front
 from tracegraph.dtypes import int64
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import front
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError, TraceError
-from tracegraph.tensors import Tensor
 
 
 class _Fields(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.autograd import no_grad
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 def as_matrix(weight: Tensor, dim: int) -> Tensor:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn.modules.module import Module
-from tracegraph.tensors import Tensor
 
 __all__ = ["functional_call"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.parameter import Parameter
-from tracegraph.tensors import Tensor
 
 
 def norm_except(v: Tensor, dim: int | None) -> Tensor:

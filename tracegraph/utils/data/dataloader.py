@@ -10,8 +10,8 @@ import numpy as np
 from tracegraph.api.creation import as_tensor, tensor
 from tracegraph.api.shape import stack
 from tracegraph.dtypes import float64
+from tracegraph.eager.tensors import Tensor
 from tracegraph.random import Generator
-from tracegraph.tensors import Tensor
 from tracegraph.utils.data.dataset import IterableDataset, TensorDataset
 from tracegraph.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from tracegraph.api.random import randperm
+from tracegraph.eager.tensors import Tensor
 from tracegraph.random import Generator
-from tracegraph.tensors import Tensor
 
 T = TypeVar("T", covariant=True)
 

@@ -1,0 +1,341 @@
+"""One run of a traced function under a recorder: what it finds, records, leaves and puts back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegraph import pytree
+from tracegraph.audit.frozen import find
+from tracegraph.capture.arguments import SCALARS, is_leaf
+from tracegraph.capture.examples import Example
+from tracegraph.capture.provenance import Permit
+from tracegraph.capture.recording import Recorder, Row, RowValue
+from tracegraph.capture.sizes import Declared
+from tracegraph.capture.state import Place, Walk, changes, new_tensors, restore, walk
+from tracegraph.capture.trie import Path, same_attrs
+from tracegraph.dims.symint import SymInt
+from tracegraph.dtypes import int64
+from tracegraph.eager.dispatch import refresh, size_tensor
+from tracegraph.eager.storage import Storage, sized, unseen_of
+from tracegraph.eager.tape import make_leaf, set_history
+from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap, xp_of
+from tracegraph.errors import TraceError
+from tracegraph.replay.signature import Hyper, LeafSpec
+
+
+def leaves_of(found: Walk) -> list[Tensor]:
+    """Return every tensor that a walk found, each once."""
+    return list({id(t): t for t in found.tensors.values()}.values())
+
+
+class Attempt:
+    """One run of the function under a recorder."""
+
+    def __init__(
+        self, function: Any, found: Walk, leaves: list[Any], tree: pytree.Tree,
+        paths: list[str], positional: int, names: list[str], captured: dict[Storage, str],
+        permit: Permit, declared: Declared,
+    ) -> None:  # fmt: skip
+        self.function = function
+        self.found = found
+        self.leaves = leaves
+        self.tree = tree
+        self.paths = paths
+        self.positional = positional
+        self.names = names
+        self.recorder = Recorder(found.names, captured, permit, declared)
+        self.recorder.note_aliases(leaves_of(found))
+        self.recorder.module_paths = {id(m): path for path, m in found.modules.items()}
+        self.outputs: list[RowValue] = []
+        self.output_tree: pytree.Tree = {"none": True}
+        self.output_leaves: list[Any] = []
+        self.input_specs: list[LeafSpec] = []
+        self.aliases: list[Tensor] = []
+        self.classes: dict[str, type] = {}
+        self.histories = [(t, *_history(t)) for t in leaves_of(found)]
+        self.rebinding: dict[str, list[Place]] = {}
+        self.fixed: set[str] = set()  # rebound State that is written in place all the same
+        self.returned: list[Any] = []
+        self.left: list[str] = []
+
+    def run(self) -> None:
+        """Run the function and keep its outputs' Values."""
+        recorder = self.recorder
+        shells = [self._bind(x, path) for x, path in zip(self.leaves, self.paths, strict=True)]
+        values = pytree.unflatten(self.tree, shells, pytree.classes_in(self._original()))
+        args, named = values[: self.positional], values[self.positional :]
+        keywords = dict(zip(self.names[self.positional :], named, strict=True))
+        with recorder:
+            result = self.function(*args, **keywords)
+            leaves, self.output_tree = pytree.flatten(result, is_leaf, "output")
+            self.classes = pytree.classes_in(result)
+            self.returned = leaves
+            for leaf in leaves:
+                if isinstance(leaf, Tensor):
+                    self.output_leaves.append({"value": len(self.outputs)})
+                    self.outputs.append(recorder.output_of(leaf))
+                elif isinstance(leaf, SymInt):
+                    self.output_leaves.append({"value": len(self.outputs), "number": True})
+                    self.outputs.append(recorder.value_of(size_tensor(leaf, int64)))
+                elif isinstance(leaf, (np.ndarray, np.generic)):
+                    raise TraceError(
+                        "a NumPy array among the outputs is frozen: return tensors from a traced "
+                        "function"
+                    )
+                else:
+                    self.output_leaves.append({"constant": leaf})
+            recorder.settle_inputs()
+
+    def _original(self) -> Any:
+        return pytree.unflatten(self.tree, self.leaves)
+
+    def _bind(self, x: Any, path: str) -> Any:
+        """Return what the function gets for an input leaf; tensors come as fresh shells."""
+        if isinstance(x, SCALARS):
+            self.input_specs.append(LeafSpec(path, None, x))
+            return x
+        array = x._data if isinstance(x, Tensor) else np.asarray(x)
+        shape = self.recorder.sizes.shape(path, array.shape)
+        t = wrap(sized(type_of(wrap(array)).with_shape(shape), array))
+        if isinstance(x, Tensor) and x.requires_grad:
+            make_leaf(t)
+        self.input_specs.append(LeafSpec(path, type_of(t), None))
+        self.recorder.add_input(path, t)
+        self.aliases.append(t)
+        return t
+
+    def left_changes(self) -> list[str]:
+        """Say what a second call would find otherwise than this one did, besides values."""
+        told = changes(self.found)
+        for path, t in walk(self.function).tensors.items():
+            before = self.found.tensors.get(path)
+            if before is not None and t.grad_fn is not None:
+                told.append(f"{path} (a part of the gradient history after; detach() it)")
+            elif before is not None and t.requires_grad != before.requires_grad:
+                told.append(f"{path} (requires_grad is {t.requires_grad} after)")
+        for path, t in self.found.tensors.items():
+            grad = self.found.tensors.get(f"{path}.grad")
+            if grad is not None and t._grad is None and storage_of(grad) in self.recorder.states:
+                told.append(f"{path}.grad (None after)")
+        return told
+
+    def check_again(self, second: Attempt) -> None:
+        """Run again from what this run left: the graph must be the same.
+
+        Raises:
+            TraceError: what the function does depends on what an earlier call left.
+        """
+        told = ", ".join(self.left_changes()[:5])
+        remedy = (
+            f"the function leaves changes: {told}; the next call does other things because of "
+            "them, which a replay cannot. Call it once before you trace it, keep what changes in "
+            "tensors of fixed shape, or change it outside of the traced function"
+        )
+        try:
+            second.run()
+        except TraceError:
+            raise
+        except Exception as error:
+            raise TraceError(f"{remedy} (the next call raises {error!r})") from error
+        finally:
+            second.undo({t: t._grad for t in leaves_of(second.found)})
+        place = _first_difference(self.recorder.rows, second.recorder.rows)
+        mine, theirs = (
+            (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found))
+            for a in (self, second)
+        )
+        if place is not None or mine != theirs:
+            raise TraceError(remedy + (f" (at {place})" if place else ""))
+
+    def check_left(self) -> None:
+        """Refuse tensors of this run that Python places hold now, where they held none before.
+
+        Raises:
+            TraceError: naming the place, the line and the remedy.
+        """
+        permit, rows = self.recorder.permit, self.recorder.rows
+        for name, t in new_tensors(self.found):
+            entry = storage_of(t).entry
+            mine = entry is not None and entry.token is self.recorder.token
+            if mine and entry.kind == "local" and permit.strict and name not in permit.texts:
+                raise TraceError(
+                    f"{name} holds a tensor of {rows[entry.value[0]].loc} after the call, and none "
+                    "before it: a replay would not put one there. Return the tensor; or let "
+                    f"{name} hold a tensor of its type before the trace, so that it is State; or "
+                    f"accept it: trace(..., allow_bake=[{name!r}])"
+                )
+
+    def writes(self, places: Walk) -> dict[str, RowValue | None]:
+        """Return the Values that tensors in `places` hold after the run, where they changed."""
+        entries = (*self.recorder.states.values(), *self.recorder.inputs)
+        held: dict[str, RowValue | None] = {e.name: e.value for e in entries if e.written}
+        for path, _, now in self.rebound(places):
+            entry = storage_of(now).entry
+            known = entry is not None and entry.token is self.recorder.token
+            held[path] = self.recorder.value_of(now) if known else None
+        return held
+
+    def rebound(self, places: Walk) -> list[tuple[str, Tensor, Tensor]]:
+        """Return (path, before, after) of places that hold another tensor's memory now."""
+        after = walk(self.function)
+        moved = []
+        for path, t in places.tensors.items():
+            now = after.tensors.get(path)
+            if now is None or storage_of(now) is storage_of(t):
+                continue
+            if path.endswith(".grad") and storage_of(t) not in self.recorder.states:
+                continue
+            moved.append((path, t, now))
+        return moved
+
+    def note_rebinding(self) -> None:
+        """Turn attributes that now hold another tensor (`self.h = h`) into writes of State.
+
+        Raises:
+            TraceError: the new tensor is of another type, or the memory is still in use elsewhere.
+        """
+        recorder = self.recorder
+        moved = self.rebound(self.found)
+        self._check_sharing({path: now for path, _, now in moved})
+        values = []
+        for path, t, now in moved:
+            place, name = self.found.places[path], recorder.entry_of(t).name
+            if place is None or t._chain or type(now) is not Tensor or now.requires_grad:
+                self.fixed.add(name)  # it is written in place
+            else:
+                self.rebinding.setdefault(name, []).append(place)
+            if type_of(now) != type_of(t):
+                raise TraceError(
+                    f"{path} is {type_of(t)} before the traced call and {type_of(now)} after it; "
+                    "State must keep its type"
+                )
+            values.append((t, recorder.value_of(now)))
+        for name in self.fixed:
+            self.rebinding.pop(name, None)
+        with recorder:
+            for t, value in values:
+                recorder.write(t, recorder.abstract(value, type_of(t)))
+
+    def _check_sharing(self, moved: Mapping[str, Tensor]) -> None:
+        """Refuse places that come to share memory, or cease to, where a replay could not follow."""
+        remedy = "write to it in place (copy_), or clone() what should not be shared"
+        homes: dict[Storage, tuple[str, Storage]] = {}
+        origins: dict[Storage, tuple[str, Storage]] = {}
+        for path, t in self.found.tensors.items():
+            before, after = storage_of(t), storage_of(moved.get(path, t))
+            other, home = homes.setdefault(before, (path, after))
+            if home is not after:
+                path, other = (path, other) if path in moved else (other, path)
+                raise TraceError(
+                    f"{path} holds another tensor after the traced call, but {other} does not: "
+                    f"they shared memory; {remedy}"
+                )
+            other, origin = origins.setdefault(after, (path, before))
+            entries = map(self.recorder.states.get, (before, origin))
+            if origin is not before and any(e is not None and e.written for e in entries):
+                raise TraceError(
+                    f"{path} and {other} share memory after the traced call, which they did not "
+                    f"before it, and it is written in place; {remedy}"
+                )
+
+    def example(self) -> Example:
+        """Return what this run did."""
+        self._check_aliases()
+        recorder = self.recorder
+        entries = (*recorder.states.values(), *recorder.inputs)
+        places, shared = self._places()
+        state = {e.name: self._holder(s, e.name) for s, e in recorder.states.items()}
+        recorder.forget_tensors()  # it lives on
+        return Example(
+            Path(recorder.rows, self.outputs, {e.name: e.value for e in entries if e.written}),
+            lambda name: recorder.build(name, self.outputs),
+            names=tuple(self.names), positional=self.positional, inputs=self.tree,
+            specs=tuple(self.input_specs), outputs=self.output_tree,
+            results=tuple(self.output_leaves), classes=self.classes,
+            state=state,
+            hypers=tuple(Hyper(n, t._data.item(), read)
+                         for n, (read, t) in recorder.hypers.items()),
+            places=places, shared=shared, rebound=self.rebinding,
+            left=tuple(self.left),
+            modes={path: (module, flag) for path, module, flag in recorder.training_flags.values()},
+            findings=find(recorder, self.found, self.function),
+        )  # fmt: skip
+
+    def _places(self) -> tuple[dict[str, Place], dict[str, list[tuple[Place, Tensor]]]]:
+        """Tell where State is held, so that replays follow what is rebound between them."""
+        places: dict[str, Place] = {}
+        shared: dict[str, list[tuple[Place, Tensor]]] = {}
+        holders: dict[Storage, list[str]] = {}
+        for path, t in self.found.tensors.items():
+            holders.setdefault(storage_of(t), []).append(path)
+        for storage, entry in self.recorder.states.items():
+            paths = holders.get(storage, ())
+            known = [(self.found.places[p], self.found.tensors[p]) for p in paths]
+            held = [(place, t) for place, t in known if place is not None]
+            if len(paths) > 1 or any(t._chain for _, t in held):
+                shared[entry.name] = held
+            elif held and not held[0][1]._chain:
+                places[entry.name] = held[0][0]
+        return places, shared
+
+    def _holder(self, storage: Storage, name: str) -> Tensor:
+        """Return the tensor that replays read State from: the user's own where it is a whole."""
+        t = self.recorder.graded.get(storage, self.found.tensors.get(name))
+        if t is not None and not t._chain:
+            return t
+        whole = wrap(storage.array)
+        whole._storage = storage
+        return whole
+
+    def _check_aliases(self) -> None:
+        """Refuse inputs that share memory with other inputs or State while one is written."""
+        written = [e for e in self.recorder.inputs if e.written]
+        states = [(e.name, s.array) for s, e in self.recorder.states.items() if e.written]
+        inputs = zip(self.recorder.inputs, self.aliases, strict=False)
+        places = [(e.name, t._data) for e, t in inputs]
+        for i, (name, array) in enumerate(places):
+            for other, memory in (*places[i + 1 :], *states):
+                touched = name in {e.name for e in written} or other in {
+                    e.name for e in written
+                } or (other, memory) in [(n, a) for n, a in states]  # fmt: skip
+                if touched and _overlap(array, memory):
+                    raise TraceError(
+                        f"input {name!r} shares memory with {other!r} and one of them is written "
+                        "in place: a replay could not know; clone() one of them"
+                    )
+
+    def undo(self, grads: Mapping[Tensor, Tensor | None]) -> None:
+        """Put back memory, gradient histories, containers and gradients."""
+        for t, node, index in self.histories:
+            now = _history(t)[0]
+            if now is not node and (node is None or now is None or not t._chain):
+                set_history(t, node, index)
+        for storage, before in reversed(self.recorder.snapshots):
+            storage.array[...] = before
+            unseen_of(storage).count += 1
+        restore(self.found)
+        for t, g in grads.items():
+            t._grad = g
+
+
+def _history(t: Tensor) -> tuple[Any, int]:
+    refresh(t)
+    return t._node, t._index
+
+
+def _first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:
+    """Return the place of the first row that differs, or None."""
+    for a, b in zip(mine, theirs, strict=False):
+        if a[:2] != b[:2] or a.types != b.types or not same_attrs(a.attrs, b.attrs):
+            return a.loc or b.loc or a.op
+    if len(mine) != len(theirs):
+        row = max(mine, theirs, key=len)[min(len(mine), len(theirs))]
+        return row.loc or row.op
+    return None
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and bool(xp_of(a).may_share_memory(a, b))

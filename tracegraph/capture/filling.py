@@ -1,0 +1,84 @@
+"""The one graph of all examples of a function, and the entry point that replays it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tracegraph.capture.examples import Example
+from tracegraph.capture.merging import merge_paths
+from tracegraph.capture.variants import VARIANT, Variant, is_same
+from tracegraph.capture.ways import aligned
+from tracegraph.errors import TraceError
+from tracegraph.replay.entry import EntryPoint
+
+
+def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
+    """Make an entry point replay every path of some examples of one function.
+
+    Raises:
+        TraceError: the examples take or give different things; the entry point is as it was.
+    """
+    _check_alike(examples)
+    variants, numbers = _variants(examples)
+    paths, signature = aligned(examples)
+    if len(examples) == 1:
+        graph = examples[0].build(name)
+    else:
+        graph = merge_paths(name, paths, numbers if len(variants) > 1 else None)
+    hypers = {h.name: h for e in examples for h in e.hypers}
+    order = {h: i for i, h in enumerate((*hypers, VARIANT), 1)}
+    graph.inputs.sort(key=lambda n: order.get(n.attrs["name"], 0))
+    entry.graph = graph
+    entry.signature = signature
+    entry.variants = variants
+    entry.hypers = list(hypers.values())
+    entry.classes = _merged(e.classes for e in examples)
+    entry.places = _merged(e.places for e in examples)
+    entry.shared = _merged(e.shared for e in examples)
+    entry.rebound = {
+        n: places for n, places in _merged(e.rebound for e in examples).items()
+        if all(n in e.rebound for e in examples if n in e.path.writes)
+    }  # fmt: skip
+    entry.hold(_merged(e.state for e in reversed(examples)))
+
+
+def _merged(parts: Any) -> dict[Any, Any]:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _check_alike(examples: Sequence[Example]) -> None:
+    first = examples[0]
+    for number, other in enumerate(examples[1:], 1):
+        if (first.names, first.inputs) != (other.names, other.inputs):
+            raise TraceError(
+                f"example {number} has arguments of another nesting, {other.signature}, than the "
+                f"first, {first.signature}; trace it as an entry point of its own"
+            )
+        for mine, theirs in zip(first.specs, other.specs, strict=True):
+            if mine.type != theirs.type:
+                raise TraceError(
+                    f"argument {mine.name} is {mine.type} in the first example and {theirs.type} "
+                    f"in example {number}; examples of one trace have the same types"
+                )
+
+
+def _variants(examples: Sequence[Example]) -> tuple[list[Variant], list[int]]:
+    """Tell examples apart by Python arguments and modules' modes; returns which is which."""
+    scalars = [{s.name: s.value for s in e.specs if s.type is None} for e in examples]
+    differ = [n for n, v in scalars[0].items() if not all(is_same(v, s[n]) for s in scalars)]
+    variants: list[Variant] = []
+    numbers = []
+    for example, values in zip(examples, scalars, strict=True):
+        wanted = {n: values[n] for n in differ}
+        for number, known in enumerate(variants):
+            if known.fits(wanted) and all(
+                known.modes.get(p, m)[1] == m[1] for p, m in example.modes.items()
+            ):
+                variants[number] = Variant(wanted, {**known.modes, **example.modes})
+                numbers.append(number)
+                break
+        else:
+            numbers.append(len(variants))
+            variants.append(Variant(wanted, dict(example.modes)))
+    return variants, numbers

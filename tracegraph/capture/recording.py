@@ -1,0 +1,388 @@
+"""The recorder: what dispatch tells while a trace runs, as a flat list of rows.
+
+A Value is named by (row, result) here. The Graph is built once, at the end: appending to a list
+costs a fraction of adding a node to a networkx graph. Memory is followed by Storage: each Storage
+that the trace has met has an Entry with the present Value of its whole and of the views taken.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tracegraph.audit.sources import expression_at
+from tracegraph.capture.gradients import GradientMarks
+from tracegraph.capture.provenance import Permit, Provenance
+from tracegraph.capture.sizes import Declared, Sizes
+from tracegraph.devices import Device
+from tracegraph.dtypes import BOOL_KIND, DType, int64
+from tracegraph.eager import modes
+from tracegraph.eager.dispatch import dispatch, front
+from tracegraph.eager.storage import AbstractArray, Chain, Storage
+from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
+from tracegraph.errors import TraceError
+from tracegraph.ir.collector import collector_paused
+from tracegraph.ir.control import GUARD
+from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc, Value
+from tracegraph.ops.core import MARK, Op
+from tracegraph.random import known_generators
+from tracegraph.tensor_type import TensorType
+
+_CPU = Device("cpu")
+
+RowValue = tuple[int, int]
+
+
+_NO_REGIONS: Mapping[str, Graph] = {}
+
+
+class Row(NamedTuple):
+    """One recorded operation."""
+
+    op: str
+    inputs: tuple[RowValue, ...]
+    attrs: dict[str, Any]
+    types: tuple[TensorType, ...]
+    loc: Loc | None
+    scope: str
+    regions: Mapping[str, Graph] = _NO_REGIONS
+
+
+class Entry:
+    """What a recorder knows of one Storage."""
+
+    __slots__ = ("kind", "name", "origin", "token", "type", "value", "views", "whole", "written")
+
+    def __init__(
+        self, token: object, value: RowValue, type: TensorType, kind: str, name: str = ""
+    ) -> None:
+        self.token = token
+        self.value = value
+        self.type = type
+        self.kind = kind
+        self.name = name
+        self.views: dict[Chain, RowValue] = {}
+        # Where gradients of the present value go, if it was written under no_grad.
+        self.origin: RowValue | None = None
+        self.written = False
+        self.whole: Tensor | None = None
+
+
+class Recorder(GradientMarks, Provenance):
+    """Records what runs in this context between `__enter__` and `__exit__`."""
+
+    def __init__(
+        self, names: Mapping[Storage, str] | None = None,
+        captured: dict[Storage, str] | None = None, permit: Permit | None = None,
+        declared: Declared | None = None,
+    ) -> None:  # fmt: skip
+        GradientMarks.__init__(self)
+        Provenance.__init__(self, permit)
+        self.captured = {} if captured is None else captured
+        self.rows: list[Row] = []
+        self.token = object()
+        self.names = names or {}
+        self.scopes: list[str] = [""]
+        self.module_paths: dict[int, str] = {}
+        self.states: dict[Storage, Entry] = {}
+        self.inputs: list[Entry] = []
+        self.hypers: dict[str, tuple[Callable[[], float], Tensor]] = {}
+        self.snapshots: list[tuple[Any, Any]] = []
+        self.missing_grads: list[Tensor] = []
+        self.training_flags: dict[int, tuple[str, Any, bool]] = {}
+        self._saved: set[int] = set()
+        self._grad_set: dict[int, Tensor] = {}
+        self._scalars: dict[Any, RowValue] = {}
+        self._context: Any = None
+        self.closed: set[object] = set()  # tokens of regions whose recording has ended
+        self.sizes = Sizes(self, declared or {})
+
+    def __enter__(self) -> Recorder:
+        if modes.recording and modes.RECORDER.get() is not None:
+            raise TraceError("a trace is already running in this context")
+        self._context = modes.push_recorder(self)
+        self._root = sys._getframe(1)
+        self.sizes.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.sizes.__exit__()
+        modes.pop_recorder(self._context)
+        self._root = None
+
+    # Values.
+
+    def _append(
+        self, op: str, inputs: tuple[RowValue, ...], attrs: dict[str, Any],
+        types: tuple[TensorType, ...], regions: Mapping[str, Graph] = _NO_REGIONS,
+    ) -> int:  # fmt: skip
+        self.rows.append(Row(op, inputs, attrs, types, self.here(), self.scopes[-1], regions))
+        return len(self.rows) - 1
+
+    def entry_of(self, t: Tensor) -> Entry:
+        """Return the Entry of a tensor's Storage; one never met is State."""
+        storage = storage_of(t)
+        entry: Entry | None = storage.entry
+        if entry is not None and entry.token is self.token:
+            return entry
+        entry = self.states.get(storage)
+        if entry is None:
+            entry = self._capture(storage)
+        return entry
+
+    def refuse_closed(self, storage: Storage) -> None:
+        """Refuse memory that was made inside of a region, where only the region knows it.
+
+        Raises:
+            TraceError: naming the line.
+        """
+        if storage.entry is not None and storage.entry.token in self.closed:
+            raise TraceError(
+                f"a tensor that was made inside of the function of a cond, while_loop, scan or map "
+                f"is used outside of it at {self.here()}: return it from that function"
+            )
+
+    def _capture(self, storage: Storage) -> Entry:
+        self.refuse_closed(storage)
+        known = TensorType(*_array_type(storage.array))
+        name = self.names.get(storage) or next(
+            (n for n, g in known_generators().items() if storage_of(g._state) is storage), None
+        )
+        if name is None:
+            loc = self.here()
+            place = "unknown" if loc is None else f"{os.path.basename(loc.file)}:{loc.line}"
+            name = f"captured.{place}.{len(self.captured)}"
+            name = self.captured.setdefault(storage, name)
+        row = self._append(STATE, (), {"name": name}, (known,))
+        entry = self.states[storage] = Entry(self.token, (row, 0), known, STATE, name)
+        return entry
+
+    def value_of(self, t: Tensor) -> RowValue:
+        """Return the present Value of a tensor; a stale view is taken again from its whole."""
+        entry = self.entry_of(t)
+        if entry.origin is not None and self.grades():
+            self.settle(entry)
+        chain = t._chain
+        if not chain:
+            return entry.value
+        value = entry.views.get(chain)
+        if value is None:
+            value = self._view(entry, chain)
+        return value
+
+    def _view(self, entry: Entry, chain: Chain) -> RowValue:
+        start = len(chain) - 1
+        while start and chain[:start] not in entry.views:
+            start -= 1
+        value = entry.views[chain[:start]] if start else entry.value
+        for depth in range(start, len(chain)):
+            op, items = chain[depth]
+            attrs = dict(items)
+            types = op.infer([self.rows[value[0]].types[value[1]]], attrs)
+            value = (self._append(op.name, (value,), attrs, types), 0)
+            entry.views[chain[: depth + 1]] = value
+        return value
+
+    def _operand(self, x: Any, dtype: DType) -> RowValue:
+        if isinstance(x, Tensor):
+            return self.read(x, self.value_of(x))
+        key = (type(x), repr(x), dtype)
+        value = self._scalars.get(key)
+        if value is None:
+            array = np.asarray(x, dtype=dtype.np)
+            value = self._scalars[key] = self._constant(array, TensorType(dtype, ()))
+        return value
+
+    def _constant(self, array: Any, known: TensorType) -> RowValue:
+        return (self._append(CONSTANT, (), {"value": array}, (known,)), 0)
+
+    def bind(self, t: Tensor, value: RowValue, kind: str = "local", name: str = "") -> Entry:
+        """Say that a tensor with fresh memory holds `value`."""
+        storage = storage_of(t)
+        entry = storage.entry = Entry(self.token, value, type_of(t), kind, name)
+        return entry
+
+    def record(
+        self, op: Op, args: Sequence[Any], attrs: dict[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        """Note one dispatched op; copies are the Value they copy."""
+        if op.name == "copy":
+            self.same_value(outs[0], args[0])
+            return
+        dtype = next((type_of(a).dtype for a in args if isinstance(a, Tensor)), None)
+        inputs = tuple(self._operand(a, dtype) for a in args if a is not None)  # type: ignore[arg-type]
+        types = tuple(map(type_of, outs))
+        row = self._append(op.name, inputs, attrs, types)
+        if not self.grades():
+            self.ungraded.add(row)
+        if self.kept is not None:
+            self.keep(row, outs)
+        for index, out in enumerate(outs):
+            if out._chain and out._storage is not None:
+                self.entry_of(out).views[out._chain] = (row, index)
+            else:
+                self.bind(out, (row, index))
+
+    def same_value(self, out: Tensor, source: Tensor) -> None:
+        """Note that fresh memory holds the same Value as `source`."""
+        value = self.value_of(source)
+        self.bind(out, value if self.grades() else self.without_gradient(value))
+
+    def constant(self, t: Tensor) -> None:
+        """Note a tensor made from Python or NumPy data during the trace: it is frozen."""
+        self.bind(t, self._constant(_CPU.place(t._data), type_of(t)))
+
+    def add_input(self, name: str, t: Tensor, **attrs: Any) -> RowValue:
+        """Declare a tensor as the next input of the graph."""
+        row = self._append(INPUT, (), {"name": name, **attrs}, (type_of(t),))
+        self.inputs.append(self.bind(t, (row, 0), INPUT, name))
+        return (row, 0)
+
+    def hyper(self, name: str, read: Callable[[], float]) -> Tensor:
+        """Return a hyper-parameter as a 0-d f64 input with its present value as default."""
+        known = self.hypers.get(name)
+        if known is None:
+            t = wrap(np.asarray(read(), dtype=np.float64))
+            self.add_input(name, t, default=float(read()))
+            known = self.hypers[name] = (read, t)
+        return known[1]
+
+    # Writes.
+
+    def before_write(self, t: Tensor) -> None:
+        """Keep what State or an input held, so that tracing can be undone."""
+        entry = self.entry_of(t)
+        self.unseen = self._is_alias(t)
+        storage = t._storage
+        assert storage is not None
+        if entry.kind != "local" and id(storage) not in self._saved:
+            self._saved.add(id(storage))
+            self.snapshots.append((storage, storage.array.copy()))
+
+    def write(self, t: Tensor, new: Tensor) -> None:
+        """Note that the memory of `t` now holds `new`: the whole gets a new Value.
+
+        Through a detached view, or under no_grad, gradients of the whole go on to what it held.
+        """
+        entry = self.entry_of(t)
+        value = self.value_of(new)
+        entry.written = True
+        split = max((i for i, s in enumerate(t._chain, 1) if MARK in s[0].traits), default=0)
+        known = {t._chain: value}
+        steps = t._chain
+        if split:
+            alias, inner = t._chain[:split], t._chain[split:]
+            steps = tuple(s for s in t._chain if MARK not in s[0].traits)
+            if inner and self.grades():
+                held = entry.views.get(alias) or self._view(entry, alias)
+                value = known[alias] = self._written_back(held, inner, value)
+                steps = tuple(s for s in alias if MARK not in s[0].traits)
+        self.note_write(entry, self.grades() and not split and not self.unseen, not steps)
+        self.unseen = False
+        entry.value = self._written_back(entry.value, steps, value) if steps else value
+        entry.views = {chain: v for chain, v in known.items() if chain}
+
+    def _written_back(self, whole: RowValue, steps: Chain, value: RowValue) -> RowValue:
+        """Return a Value once what `steps` view of it has been overwritten."""
+        stages = [self.abstract(whole, self.rows[whole[0]].types[whole[1]])]
+        piece = self.abstract(value, self.rows[value[0]].types[value[1]])
+        writing, self.writing = self.writing, self.grades()
+        grad = modes.GRAD.set(False)
+        try:
+            for op, items in steps[:-1]:
+                stages.append(dispatch(op, (stages[-1],), dict(items)))
+            for stage, (op, items) in zip(reversed(stages), reversed(steps), strict=True):
+                assert op.write_back is not None
+                piece = op.write_back(front, stage, piece, **dict(items))
+        finally:
+            modes.GRAD.reset(grad)
+            self.writing = writing
+        return self.value_of(piece)
+
+    def abstract(self, value: RowValue, known: TensorType) -> Tensor:
+        """Return a tensor without data that stands for a Value."""
+        t = wrap(AbstractArray(known))
+        self.bind(t, value)
+        return t
+
+    # What must not happen silently.
+
+    def decide(self, t: Tensor, outcome: bool | int, text: str | None = None) -> None:
+        """Note that Python goes on with the one bool or integer of a tensor.
+
+        A replay whose tensor holds another value stops, or takes the branch of another example.
+        `text` is the expression, that of the user's line if None.
+        """
+        frame = self.frame()
+        if text is None:
+            text = "" if frame is None else expression_at(frame.f_code, frame.f_lasti)
+        grad = modes.GRAD.set(False)
+        try:
+            value = front.reshape(t, shape=()) if t._data.ndim else t
+            if not isinstance(outcome, bool):
+                value = front.cast(value, dtype=int64)
+            elif type_of(value).dtype.kind != BOOL_KIND:
+                value = front.ne(value, 0)
+        finally:
+            modes.GRAD.reset(grad)
+        self._append(GUARD, (self.value_of(value),), {"expected": outcome, "text": text}, ())
+
+    def control(
+        self, op: str, operands: Sequence[Tensor], attrs: dict[str, Any],
+        regions: Mapping[str, Graph], outs: Sequence[Tensor],
+    ) -> None:  # fmt: skip
+        """Note a control flow op and its results."""
+        inputs = tuple(self.crossing(self.value_of(t)) for t in operands)
+        row = self._append(op, inputs, attrs, tuple(map(type_of, outs)), regions)
+        if not self.grades():
+            self.ungraded.add(row)
+        for index, out in enumerate(outs):
+            self.bind(out, (row, index))
+
+    def note(self, op: str, attrs: dict[str, Any]) -> None:
+        """Note something that takes and gives no Values."""
+        self._append(op, (), attrs, ())
+
+    def note_grad_set(self, leaf: Tensor) -> None:
+        """Note that the program itself set a leaf's `.grad`."""
+        self._grad_set[id(leaf)] = leaf
+
+    def note_grad_read(self, leaf: Tensor) -> None:
+        """Note that `.grad` is read or added to: None at entry, of a leaf that was there before."""
+        if leaf._grad is None and id(leaf) not in self._grad_set:
+            self._grad_set[id(leaf)] = leaf
+            entry = storage_of(leaf).entry
+            if entry is None or entry.token is not self.token or entry.kind == STATE:
+                self.missing_grads.append(leaf)
+
+    # The end.
+
+    @collector_paused()
+    def build(self, name: str, outputs: Sequence[RowValue]) -> Graph:
+        """Return the Graph of all rows, with the writes to State and inputs."""
+        graph = Graph(name)
+        values: list[tuple[Value, ...]] = []
+        for seq, row in enumerate(self.rows):
+            node = graph.add(
+                row.op, (values[r][i] for r, i in row.inputs), row.attrs, row.types,
+                seq=seq, loc=row.loc, scope=row.scope, regions=row.regions,
+            )  # fmt: skip
+            values.append(node.outs)
+            if row.op == INPUT:
+                graph.inputs.append(node)
+            elif row.op == STATE:
+                graph.states[row.attrs["name"]] = node
+        graph.outputs = [values[r][i] for r, i in outputs]
+        for entry in (*self.states.values(), *self.inputs):
+            if entry.written:
+                graph.writes[entry.name] = values[entry.value[0]][entry.value[1]]
+        return graph
+
+
+def _array_type(array: Any) -> tuple[DType, tuple[int, ...]]:
+    known = type_of(wrap(array))
+    return known.dtype, known.shape

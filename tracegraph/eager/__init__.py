@@ -1,0 +1,1 @@
+"""What runs at once: Tensors and their memory, dispatch of ops, the tape and the backward pass."""

@@ -1,0 +1,1 @@
+"""Calling a graph: the entry points of traces and of loaded files."""
