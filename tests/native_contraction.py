@@ -11,20 +11,20 @@ import numpy as np
 from tracegraph.dtypes import BY_NUMPY, DType, float32
 from tracegraph.runtime.cpu import convolution
 from tracegraph.runtime.cpu.contraction import Contraction, Extents, slots
-from tracegraph.runtime.cpu.contraction_code import contraction_kernel
+from tracegraph.runtime.cpu.contraction_code import contraction_text
 from tracegraph.runtime.cpu.contraction_cut import schedule
-from tracegraph.runtime.cpu.contraction_epilogue import Epilogue, plain
+from tracegraph.runtime.cpu.contraction_epilogue import Output
 from tracegraph.runtime.cpu.contraction_tiles import Tile, tile_for
 from tracegraph.runtime.cpu.convolution import DepthwiseProduct, Geometry, Product
 from tracegraph.runtime.cpu.convolution_depthwise import (
     Depthwise,
-    depthwise_kernel,
     depthwise_slots,
+    depthwise_text,
 )
 from tracegraph.runtime.cpu.convolution_depthwise_grad import (
     GRADIENT_SLOTS,
     DepthwiseGradient,
-    gradient_kernel,
+    gradient_text,
 )
 from tracegraph.runtime.cpu.llvm import Code, Target, compile_object, host_target
 from tracegraph.runtime.cpu.packing import (
@@ -54,15 +54,14 @@ def _linked(name: str, text: str, target: Target) -> Code:
 def spec_of(a: Any, b: Any, target: Target | None = None) -> Contraction:
     """Return a spec of float32 without batch dims or epilogue."""
     tile = tile_for(target or host_target(), float32)
-    return Contraction(float32, a, b, 0, plain(float32), tile)
+    return Contraction(float32, a, b, 0, Output((float32,)), tile)
 
 
 @cache
 def kernel_code(spec: Contraction, target: Target) -> tuple[Code, int]:
     """Return a kernel's code and address."""
-    kernel = contraction_kernel(spec, target)
-    code = _linked(kernel.name, kernel.text, target)
-    return code, code.address(kernel.name)
+    code = _linked(spec.name, contraction_text(spec, target), target)
+    return code, code.address(spec.name)
 
 
 class Run(NamedTuple):
@@ -97,7 +96,7 @@ def run_contraction(
     filled = launch.words | words | pointers
     block = [filled[name] for name in slots(spec)]
     call, kept = call_of(address, block, launch.chunks, launch.cost_ns)
-    results = [arrays[f"result{i}"] for i in range(len(spec.epilogue.results))]
+    results = [arrays[f"result{i}"] for i in range(len(spec.output.results))]
     return Run(call, results, (code, kept, *arrays.values()))
 
 
@@ -122,7 +121,7 @@ def _batch_words(name: str, array: np.ndarray, lead: tuple[int, ...], inner: int
 
 def matmul(
     a: np.ndarray, b: np.ndarray, layouts: tuple[Any, Any] = ("rows", "panels"), *,
-    epilogue: Epilogue | None = None, operands: Sequence[np.ndarray] = (),
+    output: Output | None = None, operands: Sequence[np.ndarray] = (),
     target: Target | None = None, known_columns: bool = True,
 ) -> Run:  # fmt: skip
     """Return a run of a[.., m, k] @ b[.., k, n], the operands copied to the given layouts."""
@@ -131,20 +130,20 @@ def matmul(
     (m, k), n = a.shape[-2:], b.shape[-1]
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     tile = tile_for(target, dtype, n if known_columns else None)
-    epilogue = epilogue or plain(dtype)
-    spec = Contraction(dtype, *layouts, len(lead), epilogue, tile)
+    output = output or Output((dtype,))
+    spec = Contraction(dtype, *layouts, len(lead), output, tile)
     stored_a, a_stride = _stored(a, layouts[0], tile)
     stored_b, b_stride = _stored(b, layouts[1], tile)
     words = {"a_stride": a_stride, "b_stride": b_stride}
     words |= _batch_words("a", stored_a, lead, 2)
     words |= _batch_words("b", stored_b, lead, 3 if layouts[1] == "panels" else 2)
     arrays = {"a": stored_a, "b": stored_b}
-    for i, result in enumerate(epilogue.results):
-        made = aligned_zeros((*lead, m, n), result.dtype.np)
+    for i, result in enumerate(output.results):
+        made = aligned_zeros((*lead, m, n), result.np)
         made.view(np.uint8)[...] = 0xA5
         arrays[f"result{i}"] = made
         words |= {f"result{i}_stride": n} | _batch_words(f"result{i}", made, lead, 2)
-    for (i, operand), array in zip(epilogue.arrays, operands, strict=True):
+    for i, (operand, array) in enumerate(zip(output.operands, operands, strict=True)):
         arrays[f"operand{i}"] = array
         words[f"operand{i}_stride"] = {"row": 1, "place": n}.get(operand.extent, 0)
         inner = {"scalar": 0, "row": 1, "column": 1, "place": 2}[operand.extent]
@@ -176,10 +175,10 @@ def packed_weight(weight: np.ndarray, product: Product, tile: Tile, target: Targ
 
 
 def _product_run(
-    product: Product, arrays: dict[str, np.ndarray], epilogue: Epilogue, dtype: DType, tile: Tile,
+    product: Product, arrays: dict[str, np.ndarray], output: Output, dtype: DType, tile: Tile,
     target: Target,
 ) -> Run:  # fmt: skip
-    spec = Contraction(dtype, product.a, product.b, len(product.extents.batch), epilogue, tile)
+    spec = Contraction(dtype, product.a, product.b, len(product.extents.batch), output, tile)
     words = dict(product.words)
     for name in arrays:
         if name not in ("a", "b"):
@@ -189,7 +188,7 @@ def _product_run(
 
 
 def convolve(
-    x: np.ndarray, weight: np.ndarray, g: Geometry, *, epilogue: Epilogue | None = None,
+    x: np.ndarray, weight: np.ndarray, g: Geometry, *, output: Output | None = None,
     operands: Sequence[np.ndarray] = (), target: Target | None = None,
 ) -> Run:  # fmt: skip
     """Return a run of a convolution; operands are per channel, or like the result."""
@@ -197,12 +196,12 @@ def convolve(
     dtype = BY_NUMPY[x.dtype]
     tile = tile_for(target, dtype, g.outer)
     product = convolution.forward(g, tile.columns)
-    epilogue = epilogue or plain(dtype)
+    output = output or Output((dtype,))
     made = aligned_zeros((g.images, *g.out_size, g.out_channels), x.dtype)
     made.view(np.uint8)[...] = 0xA5
     arrays = {"a": x, "b": packed_weight(weight, product, tile, target), "result0": made}
-    arrays |= {f"operand{i}": y for (i, _), y in zip(epilogue.arrays, operands, strict=True)}
-    return _product_run(product, arrays, epilogue, dtype, tile, target)
+    arrays |= {f"operand{i}": y for i, y in enumerate(operands)}
+    return _product_run(product, arrays, output, dtype, tile, target)
 
 
 def input_gradient(
@@ -217,7 +216,7 @@ def input_gradient(
     runs = []
     for product in convolution.input_grad(g, tile.columns):
         arrays = {"a": dy, "b": packed_weight(weight, product, tile, target), "result0": made}
-        runs.append(_product_run(product, arrays, plain(dtype), dtype, tile, target))
+        runs.append(_product_run(product, arrays, Output((dtype,)), dtype, tile, target))
     return runs
 
 
@@ -232,16 +231,15 @@ def weight_gradient(
     made = aligned_zeros((g.out_channels, *g.window, g.inner), dy.dtype)
     made.view(np.uint8)[...] = 0xA5
     arrays = {"a": dy, "b": x, "result0": made}
-    return _product_run(product, arrays, plain(dtype), dtype, tile, target)
+    return _product_run(product, arrays, Output((dtype,)), dtype, tile, target)
 
 
 def _depthwise_run(
-    product: DepthwiseProduct, arrays: dict[str, np.ndarray], epilogue: Epilogue, target: Target
+    product: DepthwiseProduct, arrays: dict[str, np.ndarray], output: Output, target: Target
 ) -> Run:
     dtype = BY_NUMPY[arrays["a"].dtype]
-    spec = Depthwise(dtype, epilogue, target.vector_bytes // dtype.itemsize)
-    kernel = depthwise_kernel(spec, target)
-    code = _linked(kernel.name, kernel.text, target)
+    spec = Depthwise(dtype, output, target.vector_bytes // dtype.itemsize)
+    code = _linked(spec.name, depthwise_text(spec, target), target)
     words = dict(product.words)
     for name, array in arrays.items():
         words[name] = array.ctypes.data
@@ -249,7 +247,7 @@ def _depthwise_run(
     words["b"] += product.weight_offset * arrays["b"].itemsize
     words["result0"] += product.offset * arrays["result0"].itemsize
     block = [words[name] for name in depthwise_slots(spec)]
-    call, kept = call_of(code.address(kernel.name), block, product.chunks, product.cost_ns)
+    call, kept = call_of(code.address(spec.name), block, product.chunks, product.cost_ns)
     return Run(call, [arrays["result0"]], (code, kept, *arrays.values()))
 
 
@@ -259,16 +257,16 @@ def _by_taps(weight: np.ndarray) -> np.ndarray:
 
 
 def convolve_depthwise(
-    x: np.ndarray, weight: np.ndarray, g: Geometry, *, epilogue: Epilogue | None = None,
+    x: np.ndarray, weight: np.ndarray, g: Geometry, *, output: Output | None = None,
     operands: Sequence[np.ndarray] = (), target: Target | None = None,
 ) -> Run:  # fmt: skip
-    epilogue = epilogue or plain(BY_NUMPY[x.dtype])
+    output = output or Output((BY_NUMPY[x.dtype],))
     made = aligned_zeros((g.images, *g.out_size, g.out_channels), x.dtype)
     made.view(np.uint8)[...] = 0xA5
     arrays = {"a": x, "b": _by_taps(weight), "result0": made}
-    arrays |= {f"operand{i}": y for (i, _), y in zip(epilogue.arrays, operands, strict=True)}
+    arrays |= {f"operand{i}": y for i, y in enumerate(operands)}
     product = convolution.depthwise_forward(g)
-    return _depthwise_run(product, arrays, epilogue, target or host_target())
+    return _depthwise_run(product, arrays, output, target or host_target())
 
 
 def depthwise_input_gradient(
@@ -278,7 +276,7 @@ def depthwise_input_gradient(
     made.view(np.uint8)[...] = 0xA5
     arrays = {"a": dy, "b": _by_taps(weight), "result0": made}
     return [
-        _depthwise_run(product, arrays, plain(BY_NUMPY[dy.dtype]), target or host_target())
+        _depthwise_run(product, arrays, Output((BY_NUMPY[dy.dtype],)), target or host_target())
         for product in convolution.depthwise_input_grad(g)
     ]
 
@@ -290,15 +288,14 @@ def depthwise_weight_gradient(
     target = target or host_target()
     dtype = BY_NUMPY[x.dtype]
     spec = DepthwiseGradient(dtype, target.vector_bytes // dtype.itemsize)
-    kernel = gradient_kernel(spec, target)
-    code = _linked(kernel.name, kernel.text, target)
+    code = _linked(spec.name, gradient_text(spec, target), target)
     made = aligned_zeros((g.window[0] * g.window[1], g.channels), x.dtype)
     made.view(np.uint8)[...] = 0xA5
     words = convolution.depthwise_weight_grad(g)
     words |= {"x": x.ctypes.data, "dy": dy.ctypes.data, "dw": made.ctypes.data}
     chunks = made.shape[0] * -(-g.channels // spec.width)
     block = [words[name] for name in GRADIENT_SLOTS]
-    call, kept = call_of(code.address(kernel.name), block, chunks, 1 << 20)
+    call, kept = call_of(code.address(spec.name), block, chunks, 1 << 20)
     return Run(call, [made], (code, kept, x, dy))
 
 

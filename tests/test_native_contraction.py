@@ -15,10 +15,11 @@ from tests.native_contraction import ALONE, matmul, spec_of
 from tests.native_levels import LEVEL_TARGETS
 from tracegraph.dtypes import bool_, float32, float64
 from tracegraph.runtime.cpu.contraction import Extents
-from tracegraph.runtime.cpu.contraction_code import contraction_kernel
+from tracegraph.runtime.cpu.contraction_code import contraction_text
 from tracegraph.runtime.cpu.contraction_cut import schedule
-from tracegraph.runtime.cpu.contraction_epilogue import Epilogue, Operand, Result, Step
+from tracegraph.runtime.cpu.contraction_epilogue import Operand, Output
 from tracegraph.runtime.cpu.contraction_tiles import tile_for
+from tracegraph.runtime.cpu.launches import Epilogue
 from tracegraph.runtime.cpu.llvm import compile_assembly, host_target, level_target
 from tracegraph.runtime.cpu.pool import Pool
 
@@ -157,12 +158,11 @@ def test_chunks_depend_on_sizes_alone() -> None:
 
 def test_bias_and_activation() -> None:
     a, b, bias = drawn(33, 500), drawn(500, 47, seed=1), drawn(47, seed=2)
-    epilogue = Epilogue(
-        (Result(3, float32),),
-        (Operand("column", float32),),
-        (Step("add", (0, 1)), Step("relu", (2,))),
-    )
-    got = matmul(a, b, epilogue=epilogue, operands=[bias])()
+    output = Output(
+        (float32,), (Operand("column", float32),),
+        Epilogue("biased relu", lambda m, total, bias: m.maximum(total + bias, 0)),
+    )  # fmt: skip
+    got = matmul(a, b, output=output, operands=[bias])()
     plain = matmul(a, b)()
     assert np.array_equal(got, np.maximum(plain + bias, 0))
 
@@ -171,13 +171,12 @@ def test_all_extents_of_operands() -> None:
     a, b = drawn(2, 33, 500), drawn(500, 47, seed=1)
     column, row, place = drawn(47, seed=2), drawn(33, seed=3), drawn(2, 33, 47, seed=4)
     scalar = np.array(0.5, np.float32)
-    epilogue = Epilogue(
-        (Result(9, float32),),
-        (*(Operand(x, float32) for x in ("column", "row", "place", "scalar")),
-         Operand("constant", float32, 3.0)),
-        (Step("mul", (0, 4)), Step("add", (6, 1)), Step("add", (7, 2)), Step("add", (8, 3))),
+    extents = ("column", "row", "place", "scalar")
+    output = Output(
+        (float32,), tuple(Operand(x, float32) for x in extents),
+        Epilogue("all", lambda m, total, c, r, p, s: total * s + c + r + p),
     )  # fmt: skip
-    got = matmul(a, b, epilogue=epilogue, operands=[column, row, place, scalar])()
+    got = matmul(a, b, output=output, operands=[column, row, place, scalar])()
     plain = matmul(a, b)()
     want = plain * scalar + column + row[:, None] + place
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
@@ -185,12 +184,11 @@ def test_all_extents_of_operands() -> None:
 
 def test_several_results_of_several_dtypes() -> None:
     a, b = drawn(17, 400), drawn(400, 21, seed=1)
-    epilogue = Epilogue(
-        (Result(0, float32), Result(2, bool_), Result(3, float32)),
-        (Operand("constant", float32, 0.0),),
-        (Step("gt", (0, 1)), Step("tanh", (0,))),
-    )
-    run = matmul(a, b, epilogue=epilogue)
+    output = Output(
+        (float32, bool_, float32), (),
+        Epilogue("several", lambda m, total: (total, total > 0, m.tanh(total))),
+    )  # fmt: skip
+    run = matmul(a, b, output=output)
     plain = matmul(a, b)()
     run()
     assert np.array_equal(run.results[0], plain)
@@ -202,15 +200,12 @@ def test_several_results_of_several_dtypes() -> None:
 def test_masks_and_epilogues_on_every_target(level: str) -> None:
     a, b = drawn(9, 30), drawn(30, 21, seed=1)
     keep = drawn(9, 21, seed=2) > 0
-    epilogue = Epilogue(
-        (Result(3, float32),),
-        (Operand("place", bool_), Operand("constant", float32, -1.0)),
-        (Step("where", (1, 0, 2)),),
-    )
+    output = Output(
+        (float32,), (Operand("place", bool_),),
+        Epilogue("masked", lambda m, total, keep: m.where(keep, total, -1)),
+    )  # fmt: skip
     for layouts in SHORT:
-        got = matmul(
-            a, b, layouts, epilogue=epilogue, operands=[keep], target=LEVEL_TARGETS[level]
-        )()
+        got = matmul(a, b, layouts, output=output, operands=[keep], target=LEVEL_TARGETS[level])()
         plain = matmul(a, b, layouts, target=LEVEL_TARGETS[level])()
         assert np.array_equal(got, np.where(keep, plain, -1))
 
@@ -223,7 +218,7 @@ def test_tiles_stay_in_registers() -> None:
     for level in ("avx512", "avx2", "sse2", "neon"):
         triple = ("aarch64" if level == "neon" else "x86_64") + "-unknown-linux-gnu"
         target = level_target(level, triple)
-        text = contraction_kernel(spec_of("rows", "panels", target), target).text
+        text = contraction_text(spec_of("rows", "panels", target), target)
         assembly = compile_assembly([text], target)
         tile = assembly.split("\ntile_")[1].split("\n.Lfunc_end")[0]
         assert "rsp" not in tile and "[sp" not in tile, level
@@ -231,6 +226,6 @@ def test_tiles_stay_in_registers() -> None:
 
 def test_equal_specs_give_equal_text() -> None:
     target = host_target()
-    first, second = (contraction_kernel(spec_of("rows", "rows"), target) for _ in range(2))
+    first, second = (contraction_text(spec_of("rows", "rows"), target) for _ in range(2))
     assert first == second
-    assert contraction_kernel(spec_of("columns", "rows"), target).name != first.name
+    assert spec_of("columns", "rows").name != spec_of("rows", "rows").name

@@ -23,8 +23,9 @@ from tests.native_contraction import (
 )
 from tests.native_levels import LEVEL_TARGETS
 from tracegraph.dtypes import float32
-from tracegraph.runtime.cpu.contraction_epilogue import Epilogue, Operand, Result, Step
+from tracegraph.runtime.cpu.contraction_epilogue import Operand, Output
 from tracegraph.runtime.cpu.convolution import Geometry, forward
+from tracegraph.runtime.cpu.launches import Epilogue
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.pool import Pool
 
@@ -217,14 +218,13 @@ def test_bias_residual_and_activation(depthwise: bool) -> None:
     weight = drawn(g.out_channels, g.inner, *g.window, dtype=np.float32, seed=1)
     bias = drawn(g.out_channels, dtype=np.float32, seed=2)
     residual = drawn(g.images, *g.out_size, g.out_channels, dtype=np.float32, seed=3)
-    epilogue = Epilogue(
-        (Result(5, float32),),
-        (Operand("column", float32), Operand("place", float32)),
-        (Step("add", (0, 1)), Step("add", (3, 2)), Step("relu", (4,))),
-    )
+    output = Output(
+        (float32,), (Operand("column", float32), Operand("place", float32)),
+        Epilogue("residual", lambda m, total, bias, more: m.maximum(total + bias + more, 0)),
+    )  # fmt: skip
     run = convolve_depthwise if depthwise else convolve
     plain = run(x, weight, g)()
-    got = run(x, weight, g, epilogue=epilogue, operands=[bias, residual])()
+    got = run(x, weight, g, output=output, operands=[bias, residual])()
     assert np.array_equal(got, np.maximum(plain + bias + residual, 0))
 
 

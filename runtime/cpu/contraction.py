@@ -4,14 +4,16 @@ A `Contraction` says what the code depends on: dtype, how the operands lie in me
 and the tile. Extents and strides are words of the argument block, so one kernel serves every shape
 and every batch size. To run one:
 
-    spec = Contraction(float32, "rows", "panels", 0, epilogue, tile_for(target, float32))
-    kernel = contraction_kernel(spec, target)          # contraction_code: name and LLVM IR
+    spec = Contraction(float32, "rows", "panels", 0, output, tile_for(target, float32))
+    text = contraction_text(spec, target)              # contraction_code: LLVM IR of `spec.name`
     launch = schedule(spec, Extents((), m, n, k))      # contraction_cut: words, chunks, cost_ns
     names = slots(spec)                                # what each word of the block means
 
 The caller fills in the words that `launch` does not have: pointers and strides, in elements.
 
-    a, b, result<i>, operand<i>            pointers (operands that are constants have none)
+    a, b, result<i>, operand<i>            pointers
+    partial                                pointer: where sums over blocks of k are kept until the
+                                           last one, like result0, if `partial`; else in result0
     m, n, k                                extents
     k_block, k_blocks, row_block, row_blocks, panel_block, panel_blocks, units, chunk
                                            how the work is cut, from `schedule`
@@ -45,10 +47,11 @@ depend on the extents m and n, on the place of the element, or on threads.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, Literal, NamedTuple
 
 from tracegraph.dtypes import DType
-from tracegraph.runtime.cpu.contraction_epilogue import Epilogue
+from tracegraph.runtime.cpu.contraction_epilogue import Output
 from tracegraph.runtime.cpu.contraction_tiles import Tile
 
 ALayout = Literal["rows", "columns", "windows"]
@@ -79,8 +82,14 @@ class Contraction(NamedTuple):
     a: ALayout
     b: BLayout
     batch: int
-    epilogue: Epilogue
+    output: Output
     tile: Tile
+    partial: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the kernel."""
+        return f"contraction_{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"
 
     @property
     def k_block(self) -> int:
@@ -88,11 +97,25 @@ class Contraction(NamedTuple):
         return _K_BLOCK_BYTES // self.dtype.itemsize
 
     @property
+    def may_block(self) -> bool:
+        """Whether there is a place for sums over blocks of k; else k is at most `k_block`."""
+        return self.partial or self.output.results[0] is self.dtype
+
+    @property
     def arrays(self) -> dict[str, DType]:
         """The pointers of the argument block, and the dtypes of what they point to."""
-        results = {f"result{i}": r.dtype for i, r in enumerate(self.epilogue.results)}
-        operands = {f"operand{i}": x.dtype for i, x in self.epilogue.arrays}
-        return {"a": self.dtype, "b": self.dtype, **results, **operands}
+        results = {f"result{i}": dtype for i, dtype in enumerate(self.output.results)}
+        operands = {f"operand{i}": x.dtype for i, x in enumerate(self.output.operands)}
+        partial = {"partial": self.dtype} if self.partial else {}
+        return {"a": self.dtype, "b": self.dtype, **results, **operands, **partial}
+
+    @property
+    def rowwise(self) -> list[str]:
+        """The pointers to what has a stride of rows: results, and operands that vary by rows."""
+        operands = enumerate(self.output.operands)
+        varying = [f"operand{i}" for i, x in operands if x.extent in ("row", "place")]
+        partial = ["partial"] if self.partial else []
+        return [*(f"result{i}" for i in range(len(self.output.results))), *varying, *partial]
 
 
 class Extents(NamedTuple):
@@ -107,12 +130,10 @@ class Extents(NamedTuple):
 def slots(spec: Contraction) -> tuple[str, ...]:
     """Return the names of the words of the argument block, in order."""
     arrays = list(spec.arrays)
-    rowwise = [f"result{i}" for i in range(len(spec.epilogue.results))]
-    rowwise += [f"operand{i}" for i, x in spec.epilogue.arrays if x.extent in ("row", "place")]
     strided = [x for x, layout in (("a", spec.a), ("b", spec.b)) if layout != "windows"]
     levels = ("stride", "line", "image") if spec.a == "windows" else ("stride",)
     strides = [f"{name}_stride" for name in strided]
-    strides += [f"{name}_{level}" for name in rowwise for level in levels]
+    strides += [f"{name}_{level}" for name in spec.rowwise for level in levels]
     windows = _WINDOWS if len(strided) < 2 else ()
     batches = [
         name

@@ -8,7 +8,6 @@ first cache, and a block of B in the second.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,28 +35,20 @@ from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function
 _PARAMETERS = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 
 
-class KernelText(NamedTuple):
-    """The name of a kernel and its module."""
-
-    name: str
-    text: str
-
-
-def contraction_kernel(spec: Contraction, target: Target) -> KernelText:
-    """Return a kernel; its name tells it from kernels of other specs.
+def contraction_text(spec: Contraction, target: Target) -> str:
+    """Return the module of a kernel.
 
     Raises:
         UnsupportedError: a step of the epilogue has no native form.
     """
-    name = f"contraction_{hashlib.sha256(repr(spec).encode()).hexdigest()[:16]}"
     library = new_library(target)
-    define_epilogue(library, spec.epilogue, spec.dtype, spec.tile.width)
+    define_epilogue(library, spec.output, spec.dtype, spec.tile.width)
     kernel = _Kernel(spec, target)
     kernel.write()
     tiles = [tile_text(kernel.tile_code(height)) for height in spec.tile.heights]
     zeros = f"@zeros = private constant {kernel.vector} zeroinitializer"
-    text = function(name, _PARAMETERS, kernel.w, "nounwind")
-    return KernelText(name, "\n".join((zeros, library.text(), *tiles, text, METADATA)))
+    text = function(spec.name, _PARAMETERS, kernel.w, "nounwind")
+    return "\n".join((zeros, library.text(), *tiles, text, METADATA))
 
 
 class _Unit(NamedTuple):
@@ -287,8 +278,10 @@ class _Kernel:
         w = self.w
 
         def store(masks: list[str | None]) -> None:
-            area = Area(u.pointers, self.rows, first, height, column, masks, self.sums, u.is_first)
-            form = Form(self.spec.epilogue, self.tile.width, self.tile.vectors, self.kinds)
-            store_area(w, form, area, u.is_last)
+            is_first, is_last = (u.is_first, u.is_last) if self.spec.may_block else (None, None)
+            area = Area(u.pointers, self.rows, first, height, column, masks, self.sums, is_first)
+            sums_to = "partial" if self.spec.partial else "result0"
+            form = Form(self.spec.output, self.tile.width, self.tile.vectors, self.kinds, sums_to)
+            store_area(w, form, area, is_last)
 
         self._in_lanes(w.sub(self.words["n"], column), self.tile.vectors, store)

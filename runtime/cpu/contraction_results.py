@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tracegraph.runtime.cpu.contraction_epilogue import Epilogue
+from tracegraph.runtime.cpu.contraction_epilogue import Output
 from tracegraph.runtime.cpu.contraction_places import Line
 from tracegraph.runtime.cpu.writer import Word, Writer, element_bytes
 
@@ -17,13 +17,15 @@ from tracegraph.runtime.cpu.writer import Word, Writer, element_bytes
 class Form(NamedTuple):
     """What the code depends on: vectors of `width` elements, `vectors` of them in a row of sums.
 
-    `kinds` has the element types of the arrays, by their names.
+    `kinds` has the element types of the arrays, by their names; `sums_to` is the one that keeps
+    sums until they are complete.
     """
 
-    epilogue: Epilogue
+    output: Output
     width: int
     vectors: int
     kinds: dict[str, str]
+    sums_to: str = "result0"
 
 
 class Area(NamedTuple):
@@ -40,7 +42,7 @@ class Area(NamedTuple):
 
 
 def store_area(w: Writer, form: Form, area: Area, is_last: str | None = None) -> None:
-    """Add the sums of a tile to the first result, or store what the epilogue makes of them."""
+    """Add the sums of a tile to earlier ones, or store what the epilogue makes of them."""
     store = _Store(w, form, area)
     if is_last is None:
         return store.results()
@@ -56,32 +58,33 @@ class _Store:
         self.vector = f"<{self.width} x {form.kinds['a']}>"
 
     def partial(self) -> None:
-        """Add the sums to the first result."""
+        """Add the sums to those of earlier blocks."""
 
         def row(i: str, place: list[str]) -> None:
-            results = self._places("result0", place)
-            totals = self._totals(i, results)
-            self._write("result0", results, totals)
+            earlier = self._places(self.form.sums_to, place)
+            self._write(self.form.sums_to, earlier, self._totals(i, earlier))
 
         self._rows(row)
 
     def results(self) -> None:
         """Store what the epilogue makes of the sums, those of earlier blocks added."""
-        arrays = self.form.epilogue.arrays
-        names = [f"result{i}" for i in range(len(self.form.epilogue.results))]
+        arrays = {f"operand{i}": x.extent for i, x in enumerate(self.form.output.operands)}
+        names = [f"result{i}" for i in range(len(self.form.output.results))]
         fixed = {
-            i: self._fixed(f"operand{i}", operand.extent)
-            for i, operand in arrays
-            if operand.extent in ("column", "scalar")
+            name: self._fixed(name, extent)
+            for name, extent in arrays.items()
+            if extent in ("column", "scalar")
         }
 
         def row(i: str, place: list[str]) -> None:
             places = [self._places(name, place) for name in names]
             operands = {
-                f"operand{n}": fixed.get(n) or self._varying(f"operand{n}", x.extent, place)
-                for n, x in arrays
+                name: fixed.get(name) or self._varying(name, extent, place)
+                for name, extent in arrays.items()
             }
-            made = self._apply(self._totals(i, places[0]), operands, names)
+            summed = self.form.sums_to
+            earlier = places[0] if summed == "result0" else self._places(summed, place)
+            made = self._apply(self._totals(i, earlier), operands, names)
             for name, found, values in zip(names, places, made, strict=True):
                 self._write(name, found, values)
 
@@ -119,20 +122,20 @@ class _Store:
                 values.append(one)
         return results
 
-    def _totals(self, i: str, results: list[str]) -> list[str]:
+    def _totals(self, i: str, earlier: list[str]) -> list[str]:
         """Return the sums of a row: of this block of k, and of those before."""
         w, area, kind = self.w, self.area, self.kinds["a"]
         columns = self.form.vectors * self.width
         totals = []
-        for v, (place, mask) in enumerate(zip(results, area.masks, strict=True)):
+        for v, (place, mask) in enumerate(zip(earlier, area.masks, strict=True)):
             found = w.at(area.sums, w.add(w.mul(i, columns), v * self.width), kind)
             total = w.load(self.vector, found, self.width * element_bytes(kind))
             if area.is_first is None:
                 totals.append(total)
                 continue
             before = w.let(f"select i1 {area.is_first}, ptr @zeros, ptr {place}")
-            earlier = w.load_lanes(kind, self.width, before, mask)
-            totals.append(w.let(f"fadd {self.vector} {total}, {earlier}"))
+            known = w.load_lanes(kind, self.width, before, mask)
+            totals.append(w.let(f"fadd {self.vector} {total}, {known}"))
         return totals
 
     def _write(self, name: str, places: list[str], values: list[str]) -> None:

@@ -23,8 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from tracegraph.dtypes import DType
-from tracegraph.runtime.cpu.contraction_code import KernelText
-from tracegraph.runtime.cpu.contraction_epilogue import Epilogue, define_epilogue
+from tracegraph.runtime.cpu.contraction_epilogue import Output, define_epilogue
 from tracegraph.runtime.cpu.contraction_places import Grid
 from tracegraph.runtime.cpu.contraction_results import Area, Form, store_area
 from tracegraph.runtime.cpu.llvm import Target
@@ -48,38 +47,43 @@ class Depthwise(NamedTuple):
     """What the code of a forward kernel depends on; `width`: elements of a vector."""
 
     dtype: DType
-    epilogue: Epilogue
+    output: Output
     width: int
+
+    @property
+    def name(self) -> str:
+        """The name of the kernel."""
+        return f"depthwise_{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"
 
     @property
     def arrays(self) -> dict[str, DType]:
         """The pointers of the argument block, and the dtypes of what they point to."""
-        results = {f"result{i}": r.dtype for i, r in enumerate(self.epilogue.results)}
-        operands = {f"operand{i}": x.dtype for i, x in self.epilogue.arrays}
+        results = {f"result{i}": dtype for i, dtype in enumerate(self.output.results)}
+        operands = {f"operand{i}": x.dtype for i, x in enumerate(self.output.operands)}
         return {"a": self.dtype, "b": self.dtype, **results, **operands}
 
 
 def depthwise_slots(spec: Depthwise) -> tuple[str, ...]:
     """Return the names of the words of the argument block, in order."""
-    rowwise = [f"result{i}" for i in range(len(spec.epilogue.results))]
-    rowwise += [f"operand{i}" for i, x in spec.epilogue.arrays if x.extent in ("row", "place")]
+    operands = enumerate(spec.output.operands)
+    rowwise = [f"result{i}" for i in range(len(spec.output.results))]
+    rowwise += [f"operand{i}" for i, x in operands if x.extent in ("row", "place")]
     strides = [f"{name}_{level}" for name in rowwise for level in ("stride", "line", "image")]
     return (*spec.arrays, *_SIZES, *strides)
 
 
-def depthwise_kernel(spec: Depthwise, target: Target) -> KernelText:
+def depthwise_text(spec: Depthwise, target: Target) -> str:
     """Return the forward kernel; a chunk is some output lines.
 
     Raises:
         UnsupportedError: a step of the epilogue has no native form.
     """
-    name = f"depthwise_{hashlib.sha256(repr(spec).encode()).hexdigest()[:16]}"
     library = new_library(target)
-    define_epilogue(library, spec.epilogue, spec.dtype, spec.width)
+    define_epilogue(library, spec.output, spec.dtype, spec.width)
     kernel = _Forward(spec, target)
     kernel.write()
-    text = function(name, _PARAMETERS, kernel.w, "nounwind")
-    return KernelText(name, "\n".join((library.text(), text, METADATA)))
+    text = function(spec.name, _PARAMETERS, kernel.w, "nounwind")
+    return "\n".join((library.text(), text, METADATA))
 
 
 class _Line(NamedTuple):
@@ -157,7 +161,7 @@ class _Forward:
             area = Area(
                 words, self.grid, [line.image, line.y, x], several, line.channel, masks, self.sums
             )
-            store_area(w, Form(self.spec.epilogue, self.width, 1, self.kinds), area)
+            store_area(w, Form(self.spec.output, self.width, 1, self.kinds), area)
             return [w.add(x, several)]
 
         w.repeat([("i64", 0)], lambda v: w.compare("slt", v[0], words["out_width"]), places)

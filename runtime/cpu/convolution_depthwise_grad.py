@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from tracegraph.dtypes import DType
-from tracegraph.runtime.cpu.contraction_code import KernelText
 from tracegraph.runtime.cpu.convolution_depthwise import taps_inside
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.scalars import Abilities
@@ -39,13 +38,13 @@ class DepthwiseGradient(NamedTuple):
         return f"depthwise_gradient_{self.dtype.code}x{self.width}"
 
 
-def gradient_kernel(spec: DepthwiseGradient, target: Target) -> KernelText:
+def gradient_text(spec: DepthwiseGradient, target: Target) -> str:
     """Return the kernel; chunk number tap · vectors of channels + vector is one of dw[tap, c]."""
     gradient = _Gradient(spec, target)
     gradient.write()
     parameters = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
     text = function(spec.name, parameters, gradient.w, "nounwind")
-    return KernelText(spec.name, f"{text}\n{METADATA}")
+    return f"{text}\n{METADATA}"
 
 
 class _Sources(NamedTuple):
