@@ -12,7 +12,7 @@ import tracegraph as tg
 from tests.device_checks import EXTRA, TOLERANCE, cases, draw
 from tracegraph import autograd
 from tracegraph.dtypes import FLOATS, DType, bfloat16, float16, float32, float64
-from tracegraph.eager.dispatch import dispatch
+from tracegraph.eager.dispatch import dispatch, front
 from tracegraph.eager.storage import AbstractArray
 from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import DTypeError, OpError
@@ -96,7 +96,7 @@ def test_kernel_and_decomposition_agree(op: Op, case: Case) -> None:
     kernel = outputs(op.kernel(np, *arrays, **case.attrs))
     with np.errstate(all="ignore"):
         parts = outputs(op.decompose(array_ops(np), *arrays, **case.attrs))
-    tensors = outputs(op.decompose(tg.dispatch.front, *map(tg.tensor, arrays), **case.attrs))
+    tensors = outputs(op.decompose(front, *map(tg.tensor, arrays), **case.attrs))
     for a, b, c in zip(kernel, parts, tensors, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(a, c.numpy(), rtol=1e-12, atol=1e-14)
@@ -268,7 +268,7 @@ def test_a_view_shares_memory_and_knows_its_way_back(op: Op) -> None:
         if op.name == "expand" or not view._data.size:
             continue
         new = wrap(np.full(view._data.shape, 7.0))
-        written = op.write_back(tg.dispatch.front, base, new, **case.attrs)
+        written = op.write_back(front, base, new, **case.attrs)
         view.fill_(7.0)
         np.testing.assert_array_equal(base.numpy(), written.numpy())
 
