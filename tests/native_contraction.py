@@ -9,39 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tracegraph.dtypes import BY_NUMPY, DType, float32
-from tracegraph.runtime.cpu import convolution
 from tracegraph.runtime.cpu.contraction import Contraction, Extents, slots
 from tracegraph.runtime.cpu.contraction_code import contraction_text
 from tracegraph.runtime.cpu.contraction_cut import schedule
 from tracegraph.runtime.cpu.contraction_epilogue import Output
 from tracegraph.runtime.cpu.contraction_tiles import Tile, tile_for
-from tracegraph.runtime.cpu.convolution import DepthwiseProduct, Geometry, Product
-from tracegraph.runtime.cpu.convolution_depthwise import (
-    Depthwise,
-    depthwise_slots,
-    depthwise_text,
+from tracegraph.runtime.cpu.convolution import Geometry
+from tracegraph.runtime.cpu.convolution_products import (
+    convolution,
+    convolution_input_grad,
+    convolution_weight_grad,
+    transposition,
 )
-from tracegraph.runtime.cpu.convolution_depthwise_grad import (
-    GRADIENT_SLOTS,
-    DepthwiseGradient,
-    gradient_text,
-)
+from tracegraph.runtime.cpu.launches import Array, Buffer, Epilogue, Kernel, Launch, Steps
 from tracegraph.runtime.cpu.llvm import Code, Target, compile_object, host_target
-from tracegraph.runtime.cpu.packing import (
-    PACKING_SLOTS,
-    Packing,
-    aligned_zeros,
-    pack_panels,
-    packed_shape,
-    packing_text,
-)
+from tracegraph.runtime.cpu.packing import aligned_zeros, pack_panels
 from tracegraph.runtime.cpu.pool import Call, Pool
-from tracegraph.runtime.cpu.transposition import (
-    TRANSPOSITION_SLOTS,
-    Transposition,
-    schedule_transposition,
-    transposition_text,
-)
+from tracegraph.runtime.cpu.products import matrix_product
 
 ALONE = Pool(0)
 
@@ -84,15 +68,12 @@ def call_of(address: int, words: Sequence[int], chunks: int, cost_ns: int) -> tu
 
 def run_contraction(
     spec: Contraction, extents: Extents, words: dict[str, int], arrays: dict[str, np.ndarray],
-    target: Target, offset: int = 0,
+    target: Target,
 ) -> Run:  # fmt: skip
-    """Return a run; `arrays` by the names of pointers; results begin at `offset`."""
+    """Return a run; `arrays` by the names of pointers."""
     code, address = kernel_code(spec, target)
     launch = schedule(spec, extents)
     pointers = {name: array.ctypes.data for name, array in arrays.items()}
-    for name, array in arrays.items():
-        if name.startswith("result") or (name.startswith("operand") and array.ndim > 1):
-            pointers[name] += offset * array.itemsize
     filled = launch.words | words | pointers
     block = [filled[name] for name in slots(spec)]
     call, kept = call_of(address, block, launch.chunks, launch.cost_ns)
@@ -151,166 +132,114 @@ def matmul(
     return run_contraction(spec, Extents(lead, m, n, k), words, arrays, target)
 
 
-# Convolutions: arrays are NHWC, weights [out, in, y, x].
+# Steps of products and convolutions. Arrays are NHWC, weights [out, in, y, x].
 
 
-def packed_weight(weight: np.ndarray, product: Product, tile: Tile, target: Target) -> np.ndarray:
-    """Return the panels of a product's weight, packed by the native kernel."""
-    assert product.panels is not None
-    spec = Packing(BY_NUMPY[weight.dtype], tile.columns)
-    code = _linked(spec.name, packing_text(spec), target)
-    shape = packed_shape(
-        (product.panels.words["matrices"], product.extents.k, product.extents.n), tile.columns
-    )
-    panels = aligned_zeros(shape, weight.dtype)
-    words = product.panels.words | {
-        "source": weight.ctypes.data + product.panels.offset * weight.itemsize,
-        "panels": panels.ctypes.data,
-    }
-    chunks = shape[0] * shape[1]
-    call, block = call_of(code.address(spec.name), [words[x] for x in PACKING_SLOTS], chunks, 1)
-    assert call.run(ALONE) == 0
-    del block
-    return panels
+def array_of(x: np.ndarray) -> Array:
+    """Return how a NumPy array lies in memory."""
+    return Array(x.shape, tuple(far // x.itemsize for far in x.strides), BY_NUMPY[x.dtype])
 
 
-def _product_run(
-    product: Product, arrays: dict[str, np.ndarray], output: Output, dtype: DType, tile: Tile,
-    target: Target,
+def run_steps(
+    kernels: Sequence[Kernel], steps: Steps, operands: Sequence[np.ndarray],
+    results: Sequence[np.ndarray], target: Target,
 ) -> Run:  # fmt: skip
-    spec = Contraction(dtype, product.a, product.b, len(product.extents.batch), output, tile)
-    words = dict(product.words)
-    for name in arrays:
-        if name not in ("a", "b"):
-            words |= {f"{name}_{level}": stride for level, stride in product.rows.items()}
-            words |= {f"{name}_batch{d}": stride for d, stride in enumerate(product.batch)}
-    return run_contraction(spec, product.extents, words, arrays, target, product.offset)
+    """Return a run of the launches; those ahead are run at once."""
+    codes = {kernel.name: _linked(kernel.name, kernel.text(), target) for kernel in kernels}
+    buffers = {
+        "operand": list(operands),
+        "result": list(results),
+        "packed": [_filled(size) for size in steps.packed_bytes],
+        "scratch": [_filled(size) for size in steps.scratch_bytes],
+    }
+    blocks = []
+
+    def record(launch: Launch) -> list[int]:
+        words = [
+            buffers[x.kind][x.number].ctypes.data + x.offset_bytes if isinstance(x, Buffer) else x
+            for x in launch.arguments.values()
+        ]
+        blocks.append(np.array(words, np.int64))
+        address = codes[launch.kernel].address(launch.kernel)
+        return [address, blocks[-1].ctypes.data, launch.chunks]
+
+    def call(launches: Sequence[Launch]) -> Call:
+        records = np.array([record(launch) for launch in launches], np.int64).reshape(-1, 3)
+        cost_ns = sum(launch.cost_ns for launch in launches)
+        return Call(records, np.zeros(8, np.int64), max(1, cost_ns))
+
+    assert call(steps.ahead).run(ALONE) == 0
+    return Run(call(steps.launches), list(results), (codes, blocks, buffers))
+
+
+def _filled(size: int) -> np.ndarray:
+    """Return aligned bytes of which no kernel may expect anything."""
+    found = aligned_zeros((size,), np.dtype(np.uint8))
+    found[...] = 0xFF
+    return found
+
+
+def _result(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
+    made = aligned_zeros(shape, dtype.np)
+    made.view(np.uint8)[...] = 0xA5
+    return made
+
+
+def product_run(
+    a: np.ndarray, b: np.ndarray, operands: Sequence[np.ndarray] = (),
+    epilogue: Epilogue | None = None, *, results: Sequence[np.ndarray] | None = None,
+    target: Target | None = None, **how: Any,
+) -> Run:  # fmt: skip
+    """Return a run of a matrix product as the arrays lie in memory."""
+    target = target or host_target()
+    if results is None:
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        results = [_result((*lead, a.shape[-2], b.shape[-1]), BY_NUMPY[a.dtype])]
+    views = array_of(a), array_of(b), list(map(array_of, results)), list(map(array_of, operands))
+    made = matrix_product(*views, epilogue, target=target, **how)
+    return run_steps(made.kernels, made.steps(*views), (a, b, *operands), results, target)
 
 
 def convolve(
-    x: np.ndarray, weight: np.ndarray, g: Geometry, *, output: Output | None = None,
-    operands: Sequence[np.ndarray] = (), target: Target | None = None,
+    x: np.ndarray, weight: np.ndarray, g: Geometry, *, operands: Sequence[np.ndarray] = (),
+    epilogue: Epilogue | None = None, target: Target | None = None, ahead: bool = True,
+    results: Sequence[DType] | None = None,
 ) -> Run:  # fmt: skip
-    """Return a run of a convolution; operands are per channel, or like the result."""
-    target = target or host_target()
-    dtype = BY_NUMPY[x.dtype]
-    tile = tile_for(target, dtype, g.outer)
-    product = convolution.forward(g, tile.columns)
-    output = output or Output((dtype,))
-    made = aligned_zeros((g.images, *g.out_size, g.out_channels), x.dtype)
-    made.view(np.uint8)[...] = 0xA5
-    arrays = {"a": x, "b": packed_weight(weight, product, tile, target), "result0": made}
-    arrays |= {f"operand{i}": y for i, y in enumerate(operands)}
-    return _product_run(product, arrays, output, dtype, tile, target)
+    """Return a run of a convolution."""
+    target, dtype = target or host_target(), BY_NUMPY[x.dtype]
+    views = list(map(array_of, operands))
+    how: dict[str, Any] = {"target": target, "ahead": ahead}
+    made = convolution(g, dtype, results, views, epilogue, **how)
+    outputs = [_result((g.images, *g.out_size, g.out_channels), r) for r in results or (dtype,)]
+    return run_steps(made.kernels, made.steps(g, views), (x, weight, *operands), outputs, target)
 
 
 def input_gradient(
-    dy: np.ndarray, weight: np.ndarray, g: Geometry, target: Target | None = None
-) -> list[Run]:
-    """Return the runs that together write the gradient of the input."""
-    target = target or host_target()
-    dtype = BY_NUMPY[dy.dtype]
-    tile = tile_for(target, dtype, g.inner)
-    made = aligned_zeros((g.images, *g.size, g.channels), dy.dtype)
-    made.view(np.uint8)[...] = 0xA5
-    runs = []
-    for product in convolution.input_grad(g, tile.columns):
-        arrays = {"a": dy, "b": packed_weight(weight, product, tile, target), "result0": made}
-        runs.append(_product_run(product, arrays, Output((dtype,)), dtype, tile, target))
-    return runs
+    dy: np.ndarray, weight: np.ndarray, g: Geometry, *, operands: Sequence[np.ndarray] = (),
+    epilogue: Epilogue | None = None, target: Target | None = None, ahead: bool = False,
+) -> Run:  # fmt: skip
+    """Return a run of the gradient of the input."""
+    target, dtype = target or host_target(), BY_NUMPY[dy.dtype]
+    views = list(map(array_of, operands))
+    how: dict[str, Any] = {"target": target, "ahead": ahead}
+    made = convolution_input_grad(g, dtype, None, views, epilogue, **how)
+    outputs = [_result((g.images, *g.size, g.channels), dtype)]
+    return run_steps(made.kernels, made.steps(g, views), (dy, weight, *operands), outputs, target)
 
 
 def weight_gradient(
     x: np.ndarray, dy: np.ndarray, g: Geometry, target: Target | None = None
 ) -> Run:
-    """Return a run of the gradient of the weight, [out, y, x, in]."""
-    target = target or host_target()
-    dtype = BY_NUMPY[dy.dtype]
-    product = convolution.weight_grad(g)
-    tile = tile_for(target, dtype, product.extents.n)
-    made = aligned_zeros((g.out_channels, *g.window, g.inner), dy.dtype)
-    made.view(np.uint8)[...] = 0xA5
-    arrays = {"a": dy, "b": x, "result0": made}
-    return _product_run(product, arrays, Output((dtype,)), dtype, tile, target)
-
-
-def _depthwise_run(
-    product: DepthwiseProduct, arrays: dict[str, np.ndarray], output: Output, target: Target
-) -> Run:
-    dtype = BY_NUMPY[arrays["a"].dtype]
-    spec = Depthwise(dtype, output, target.vector_bytes // dtype.itemsize)
-    code = _linked(spec.name, depthwise_text(spec, target), target)
-    words = dict(product.words)
-    for name, array in arrays.items():
-        words[name] = array.ctypes.data
-        words |= {f"{name}_{level}": stride for level, stride in product.rows.items()}
-    words["b"] += product.weight_offset * arrays["b"].itemsize
-    words["result0"] += product.offset * arrays["result0"].itemsize
-    block = [words[name] for name in depthwise_slots(spec)]
-    call, kept = call_of(code.address(spec.name), block, product.chunks, product.cost_ns)
-    return Run(call, [arrays["result0"]], (code, kept, *arrays.values()))
-
-
-def _by_taps(weight: np.ndarray) -> np.ndarray:
-    """Return weights [channels, 1, y, x] as [taps, channels]."""
-    return np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T)
-
-
-def convolve_depthwise(
-    x: np.ndarray, weight: np.ndarray, g: Geometry, *, output: Output | None = None,
-    operands: Sequence[np.ndarray] = (), target: Target | None = None,
-) -> Run:  # fmt: skip
-    output = output or Output((BY_NUMPY[x.dtype],))
-    made = aligned_zeros((g.images, *g.out_size, g.out_channels), x.dtype)
-    made.view(np.uint8)[...] = 0xA5
-    arrays = {"a": x, "b": _by_taps(weight), "result0": made}
-    arrays |= {f"operand{i}": y for i, y in enumerate(operands)}
-    product = convolution.depthwise_forward(g)
-    return _depthwise_run(product, arrays, output, target or host_target())
-
-
-def depthwise_input_gradient(
-    dy: np.ndarray, weight: np.ndarray, g: Geometry, target: Target | None = None
-) -> list[Run]:
-    made = aligned_zeros((g.images, *g.size, g.channels), dy.dtype)
-    made.view(np.uint8)[...] = 0xA5
-    arrays = {"a": dy, "b": _by_taps(weight), "result0": made}
-    return [
-        _depthwise_run(product, arrays, Output((BY_NUMPY[dy.dtype],)), target or host_target())
-        for product in convolution.depthwise_input_grad(g)
-    ]
-
-
-def depthwise_weight_gradient(
-    x: np.ndarray, dy: np.ndarray, g: Geometry, target: Target | None = None
-) -> Run:
-    """Return a run of the gradient of the weight, [taps, channels]."""
-    target = target or host_target()
-    dtype = BY_NUMPY[x.dtype]
-    spec = DepthwiseGradient(dtype, target.vector_bytes // dtype.itemsize)
-    code = _linked(spec.name, gradient_text(spec, target), target)
-    made = aligned_zeros((g.window[0] * g.window[1], g.channels), x.dtype)
-    made.view(np.uint8)[...] = 0xA5
-    words = convolution.depthwise_weight_grad(g)
-    words |= {"x": x.ctypes.data, "dy": dy.ctypes.data, "dw": made.ctypes.data}
-    chunks = made.shape[0] * -(-g.channels // spec.width)
-    block = [words[name] for name in GRADIENT_SLOTS]
-    call, kept = call_of(code.address(spec.name), block, chunks, 1 << 20)
-    return Run(call, [made], (code, kept, x, dy))
+    """Return a run of the gradient of the weight."""
+    target, dtype = target or host_target(), BY_NUMPY[x.dtype]
+    made = convolution_weight_grad(g, dtype, target=target)
+    outputs = [_result((g.out_channels, g.inner, *g.window), dtype)]
+    return run_steps(made.kernels, made.steps(g), (x, dy), outputs, target)
 
 
 def transpose(x: np.ndarray, target: Target | None = None) -> Run:
     """Return a run of the transposition of x[matrix, row, column]."""
     target, dtype = target or host_target(), BY_NUMPY[x.dtype]
-    matrices, rows, columns = x.shape
-    spec = Transposition(dtype, target.vector_bytes // dtype.itemsize)
-    code = _linked(spec.name, transposition_text(spec), target)
-    made = np.zeros((matrices, columns, rows), x.dtype)
-    words, chunks, cost_ns = schedule_transposition(spec, matrices, rows, columns)
-    words |= {
-        "source": x.ctypes.data, "source_matrix": rows * columns, "source_row": columns,
-        "target": made.ctypes.data, "target_matrix": rows * columns, "target_row": rows,
-    }  # fmt: skip
-    block = [words[name] for name in TRANSPOSITION_SLOTS]
-    call, kept = call_of(code.address(spec.name), block, chunks, cost_ns)
-    return Run(call, [made], (code, kept, x))
+    made = transposition(dtype, target=target)
+    outputs = [_result((x.shape[0], x.shape[2], x.shape[1]), dtype)]
+    return run_steps(made.kernels, made.steps(*x.shape), (x,), outputs, target)

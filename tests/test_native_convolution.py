@@ -14,19 +14,16 @@ pytest.importorskip("llvmlite")
 from tests.native_contraction import (
     ALONE,
     convolve,
-    convolve_depthwise,
-    depthwise_input_gradient,
-    depthwise_weight_gradient,
     input_gradient,
     transpose,
     weight_gradient,
 )
 from tests.native_levels import LEVEL_TARGETS
-from tracegraph.dtypes import float32
-from tracegraph.runtime.cpu.contraction_epilogue import Operand, Output
+from tracegraph.dtypes import bool_, float32
 from tracegraph.runtime.cpu.convolution import Geometry, forward
+from tracegraph.runtime.cpu.convolution_products import convolution
 from tracegraph.runtime.cpu.launches import Epilogue
-from tracegraph.runtime.cpu.llvm import Target
+from tracegraph.runtime.cpu.llvm import Target, host_target
 from tracegraph.runtime.cpu.pool import Pool
 
 SAME = ((1, 1), (1, 1))
@@ -98,19 +95,19 @@ def reference(x: np.ndarray, weight: np.ndarray, g: Geometry) -> np.ndarray:
 def reference_gradients(
     x: np.ndarray, weight: np.ndarray, dy: np.ndarray, g: Geometry
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradients of the input and of the weight [out, y, x, in]."""
+    """Return the gradients of the input and of the weight."""
     x, weight, dy = (v.astype(np.float64) for v in (x, weight, dy))
     wide, weight = by_groups(padded(x, g), g), weight.reshape(g.groups, g.outer, g.inner, *g.window)
-    dx, dw = np.zeros_like(wide), np.zeros((g.groups, g.outer, *g.window, g.inner))
+    dx, dw = np.zeros_like(wide), np.zeros((g.groups, g.outer, g.inner, *g.window))
     split = by_groups(dy, g)
     if dy.size:
         for (ky, kx), (ys, xs) in shifts(g):
             dx[:, ys, xs] += np.einsum("nyxgo,goi->nyxgi", split, weight[..., ky, kx])
-            dw[:, :, ky, kx] = np.einsum("nyxgo,nyxgi->goi", split, wide[:, ys, xs])
+            dw[..., ky, kx] = np.einsum("nyxgo,nyxgi->goi", split, wide[:, ys, xs])
     dx = dx.reshape(*dx.shape[:3], g.channels)
     (top, _), (left, _) = g.padding
     dx = dx[:, top : top + g.size[0], left : left + g.size[1]]
-    return dx, dw.reshape(g.out_channels, *g.window, g.inner)
+    return dx, dw.reshape(g.out_channels, g.inner, *g.window)
 
 
 def close(got: np.ndarray, exact: np.ndarray, k: int) -> None:
@@ -119,24 +116,19 @@ def close(got: np.ndarray, exact: np.ndarray, k: int) -> None:
     np.testing.assert_allclose(got, exact, rtol=tolerance, atol=4 * tolerance)
 
 
-def check(g: Geometry, dtype: type, target: Target | None = None, depthwise: bool = False) -> None:
+def check(g: Geometry, dtype: type, target: Target | None = None) -> None:
     """Compare the convolution and its two gradients with the references."""
     x = drawn(g.images, *g.size, g.channels, dtype=dtype)
     weight = drawn(g.out_channels, g.inner, *g.window, dtype=dtype, seed=1)
     dy = drawn(g.images, *g.out_size, g.out_channels, dtype=dtype, seed=2)
     dx, dw = reference_gradients(x, weight, dy, g)
     taps = g.window[0] * g.window[1]
-    run = (convolve_depthwise if depthwise else convolve)(x, weight, g, target=target)
-    close(run(), reference(x, weight, g), taps * g.inner)
-    parts = (depthwise_input_gradient if depthwise else input_gradient)(dy, weight, g, target)
-    for part in parts:
-        got = part()
-    close(got, dx, taps * g.outer)
-    if depthwise:
-        got = depthwise_weight_gradient(x, dy, g, target)()
-        close(got, dw.reshape(g.channels, -1).T, g.places)
-    else:
-        close(weight_gradient(x, dy, g, target)(), dw, g.places)
+    for ahead in (True, False):
+        got = convolve(x, weight, g, target=target, ahead=ahead)()
+        close(got, reference(x, weight, g), taps * g.inner)
+        got = input_gradient(dy, weight, g, target=target, ahead=ahead)()
+        close(got, dx, taps * g.outer)
+    close(weight_gradient(x, dy, g, target)(), dw, g.places)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -165,13 +157,13 @@ DEPTHWISE = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise(name: str, dtype: type) -> None:
-    check(DEPTHWISE[name], dtype, depthwise=True)
+    check(DEPTHWISE[name], dtype)
 
 
 @pytest.mark.parametrize("level", LEVEL_TARGETS)
 def test_depthwise_on_every_target(level: str) -> None:
     for name in ("wide", "both"):
-        check(DEPTHWISE[name], np.float32, LEVEL_TARGETS[level], depthwise=True)
+        check(DEPTHWISE[name], np.float32, LEVEL_TARGETS[level])
 
 
 small = st.integers(1, 3)
@@ -195,7 +187,7 @@ def test_any_geometry(
     assume(min(g.out_size) > 0)
     check(g, np.float32)
     channels = inner * groups
-    check(g._replace(out_channels=channels, groups=channels), np.float32, depthwise=True)
+    check(g._replace(out_channels=channels, groups=channels), np.float32)
 
 
 def test_nan_outside_of_a_window_stays_outside() -> None:
@@ -206,26 +198,69 @@ def test_nan_outside_of_a_window_stays_outside() -> None:
     assert np.array_equal(np.isfinite(got), np.isfinite(exact))
     g = DEPTHWISE["3x3"]
     weight = drawn(3, 1, 3, 3, seed=1)
-    got, exact = convolve_depthwise(x, weight, g)(), reference(x, weight, g)
+    got, exact = convolve(x, weight, g)(), reference(x, weight, g)
     # The reference multiplies the infinite channel by its own weights only, too.
     assert np.array_equal(np.isfinite(got), np.isfinite(exact))
 
 
-@pytest.mark.parametrize("depthwise", [False, True])
-def test_bias_residual_and_activation(depthwise: bool) -> None:
-    g = DEPTHWISE["wide"] if depthwise else CASES["stride and lopsided padding"]
-    x = drawn(g.images, *g.size, g.channels, dtype=np.float32)
+EPILOGUES = {
+    "windows": CASES["stride and lopsided padding"],
+    "pixels": CASES["1x1"],
+    "groups": CASES["stride, dilation, groups"],
+    "depthwise": DEPTHWISE["wide"],
+    "strided depthwise": DEPTHWISE["both"],
+    "many k": CASES["many k"],
+}
+
+
+@pytest.mark.parametrize("is_gradient", [False, True])
+@pytest.mark.parametrize("name", EPILOGUES)
+def test_epilogues(name: str, is_gradient: bool) -> None:
+    g = EPILOGUES[name]
+    first = drawn(g.images, *g.size, g.channels, dtype=np.float32)
     weight = drawn(g.out_channels, g.inner, *g.window, dtype=np.float32, seed=1)
-    bias = drawn(g.out_channels, dtype=np.float32, seed=2)
-    residual = drawn(g.images, *g.out_size, g.out_channels, dtype=np.float32, seed=3)
-    output = Output(
-        (float32,), (Operand("column", float32), Operand("place", float32)),
-        Epilogue("residual", lambda m, total, bias, more: m.maximum(total + bias + more, 0)),
+    shape = (g.images, *g.out_size, g.out_channels)
+    if is_gradient:
+        first, shape = drawn(*shape, dtype=np.float32), first.shape
+    bias = drawn(1, 1, 1, shape[-1], dtype=np.float32, seed=2)
+    scale = drawn(shape[0], 1, 1, shape[-1], dtype=np.float32, seed=3)
+    mask = drawn(*shape[:-1], 1, seed=4) > 0
+    residual = drawn(*shape, dtype=np.float32, seed=5)
+    epilogue = Epilogue(
+        "all", lambda m, t, b, s, k, r: m.maximum(m.where(k, t, 0) * s + b + r, 0)
     )  # fmt: skip
-    run = convolve_depthwise if depthwise else convolve
-    plain = run(x, weight, g)()
-    got = run(x, weight, g, output=output, operands=[bias, residual])()
+    run = input_gradient if is_gradient else convolve
+    plain = run(first, weight, g)()
+    operands = [bias, scale, mask, residual]
+    got = run(first, weight, g, operands=operands, epilogue=epilogue)()
+    want = np.maximum(np.where(mask, plain, 0) * scale + bias + residual, 0)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    relu = Epilogue("residual", lambda m, t, b, r: m.maximum(t + b + r, 0))
+    got = run(first, weight, g, operands=[bias, residual], epilogue=relu)()
     assert np.array_equal(got, np.maximum(plain + bias + residual, 0))
+
+
+def test_results_of_other_dtypes() -> None:
+    for name in ("many k", "3x3", "1x1"):
+        g = CASES[name]
+        x = drawn(g.images, *g.size, g.channels, dtype=np.float32)
+        weight = drawn(g.out_channels, g.inner, *g.window, dtype=np.float32, seed=1)
+        epilogue = Epilogue("sign", lambda m, total: (total > 0, total))
+        run = convolve(x, weight, g, epilogue=epilogue, results=(bool_, float32))
+        run()
+        plain = convolve(x, weight, g)()
+        assert np.array_equal(run.results[0], plain > 0)
+        assert np.array_equal(run.results[1], plain)
+
+
+def test_kernels_serve_every_size() -> None:
+    for g in (CASES["3x3"], CASES["1x1"], DEPTHWISE["both"]):
+        made = convolution(g, float32, target=host_target(), ahead=True)
+        wider = g._replace(images=5, size=(23, 31))
+        names = {kernel.name for kernel in made.kernels}
+        other = convolution(wider, float32, target=host_target(), ahead=True)
+        assert names == {kernel.name for kernel in other.kernels}
+        assert made.steps(wider) == other.steps(wider)
 
 
 def test_threads_do_not_change_a_bit() -> None:
@@ -235,9 +270,8 @@ def test_threads_do_not_change_a_bit() -> None:
         drawn(65, 33, 3, 3, dtype=np.float32, seed=1),
     )
     dy = drawn(2, *g.out_size, 65, dtype=np.float32, seed=2)
-    runs = [convolve(x, weight, g), *input_gradient(dy, weight, g), weight_gradient(x, dy, g)]
+    runs = [convolve(x, weight, g), input_gradient(dy, weight, g), weight_gradient(x, dy, g)]
     alone = [run(ALONE).tobytes() for run in runs]
-    alone = [run.results[0].tobytes() for run in runs]  # the gradient's parts share an array
     for threads in (2, 3, 4):
         pool = Pool(threads - 1)
         for run in runs:
@@ -259,6 +293,6 @@ def test_windows_side_by_side_are_rows() -> None:
 ])  # fmt: skip
 @pytest.mark.parametrize("level", LEVEL_TARGETS)
 def test_transposition(level: str, shape: tuple[int, int, int]) -> None:
-    for dtype in (np.float32, np.float64):
-        x = drawn(*shape, dtype=dtype)
+    for dtype in (np.float32, np.float64, np.float16, np.int8):
+        x = (10 * drawn(*shape)).astype(dtype)
         assert np.array_equal(transpose(x, LEVEL_TARGETS[level])(), x.transpose(0, 2, 1))

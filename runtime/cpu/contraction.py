@@ -48,6 +48,7 @@ depend on the extents m and n, on the place of the element, or on threads.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from tracegraph.dtypes import DType
@@ -127,6 +128,7 @@ class Extents(NamedTuple):
     k: int
 
 
+@lru_cache(1024)
 def slots(spec: Contraction) -> tuple[str, ...]:
     """Return the names of the words of the argument block, in order."""
     arrays = list(spec.arrays)

@@ -67,6 +67,16 @@ class Geometry(NamedTuple):
         return self.out_channels // self.groups
 
     @property
+    def is_pixelwise(self) -> bool:
+        """Whether pixels of the result are made of one pixel each, side by side."""
+        return (self.window, self.stride, self.padding) == ((1, 1), (1, 1), ((0, 0), (0, 0)))
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel is a group of its own."""
+        return self.groups == self.channels == self.out_channels > 1
+
+    @property
     def places(self) -> int:
         """Windows of all images."""
         return self.images * math.prod(self.out_size)
@@ -85,18 +95,33 @@ class Panels(NamedTuple):
 class Product(NamedTuple):
     """One contraction of a convolution.
 
-    `rows`: strides of the result, and of operands like it, by level; `batch`: theirs in the batch
-    dims; `offset`: where the result begins. `panels` is None where B is not packed.
+    Its rows are the pixels `first`, `first + steps`, ... of result images, `channels` of them for
+    each group; or those of a matrix, for the gradient of a weight, which has no `panels`.
     """
 
     a: ALayout
     b: BLayout
     extents: Extents
     words: dict[str, int]
-    rows: dict[str, int]
-    batch: tuple[int, ...]
-    offset: int
+    channels: int
     panels: Panels | None
+    first: Pair = (0, 0)
+    steps: Pair = (1, 1)
+
+    def pixels(self, far: tuple[int, int, int]) -> tuple[int, dict[str, int]]:
+        """Return where such rows of an array begin, and its strides of a row by their level.
+
+        `far`: its strides of an image, of a line and of a pixel.
+        """
+        image, line, pixel = far
+        offset = self.first[0] * line + self.first[1] * pixel
+        strides = {"image": image, "line": self.steps[0] * line, "stride": self.steps[1] * pixel}
+        return offset, strides if self.a == "windows" else {"stride": pixel}
+
+
+def dense(size: Pair, channels: int) -> tuple[int, int, int]:
+    """Return the strides of images in NHWC order: of an image, of a line, of a pixel."""
+    return size[0] * size[1] * channels, size[1] * channels, channels
 
 
 def forward(g: Geometry, columns: int, may_be_plain: bool = True) -> Product:
@@ -105,17 +130,15 @@ def forward(g: Geometry, columns: int, may_be_plain: bool = True) -> Product:
     Windows of one element, side by side, are plain rows; if they may be.
     """
     taps = math.prod(g.window)
-    line = g.out_size[1] * g.out_channels
-    rows = {"stride": g.out_channels, "line": line, "image": g.out_size[0] * line}
     k = taps * g.inner
     kernel = {
         "matrix_stride": g.outer * k, "n": g.outer, "n_stride": k,
         "k2": g.window[0], "k2_stride": g.window[1], "k1": g.window[1], "k1_stride": 1,
         "k0": g.inner, "k0_stride": taps,
     }  # fmt: skip
-    if may_be_plain and taps == 1 and g.stride == (1, 1) and g.padding == ((0, 0), (0, 0)):
+    if may_be_plain and g.is_pixelwise:
         layout: ALayout = "rows"
-        words, rows = {"a_stride": g.channels}, {"stride": g.out_channels}
+        words = {"a_stride": g.channels}
     else:
         layout = "windows"
         start = (-g.padding[0][0], -g.padding[1][0])
@@ -123,16 +146,18 @@ def forward(g: Geometry, columns: int, may_be_plain: bool = True) -> Product:
         words = _window_words(view)
     extents = Extents(_batch(g), g.places, g.outer, k)
     words |= _batch_strides(g, g.inner, -(-g.outer // columns) * k * columns)
-    return Product(
-        layout, "panels", extents, words, rows, _batch(g) and (g.outer,), 0,
-        _panels(g, 0, kernel, columns),
-    )  # fmt: skip
+    return Product(layout, "panels", extents, words, g.outer, _panels(g, 0, kernel, columns))
 
 
-def input_grad(g: Geometry, columns: int) -> list[Product]:
+def input_grad(g: Geometry, columns: int, may_be_plain: bool = True) -> list[Product]:
     """Return the products that together write the gradient of the input."""
     phases = [[_phase(g, d, r) for r in range(g.stride[d])] for d in (0, 1)]
-    return [_input_product(g, y, x, columns) for y in phases[0] for x in phases[1]]
+    found = [_input_product(g, y, x, columns) for y in phases[0] for x in phases[1]]
+    if not (may_be_plain and g.is_pixelwise):
+        return found
+    (whole,) = found
+    strides = {name: far for name, far in whole.words.items() if name.endswith("_batch0")}
+    return [whole._replace(a="rows", words={"a_stride": g.out_channels} | strides)]
 
 
 class _Phase(NamedTuple):
@@ -158,7 +183,6 @@ def _phase(g: Geometry, d: int, r: int) -> _Phase:
 
 def _input_product(g: Geometry, y: _Phase, x: _Phase, columns: int) -> Product:
     window = (len(y.taps), len(x.taps))
-    line = g.size[1] * g.channels
     grid, k = (y.pixels, x.pixels), math.prod(window) * g.outer
     spread = (y.spread, x.spread)
     view = _View(
@@ -173,29 +197,23 @@ def _input_product(g: Geometry, y: _Phase, x: _Phase, columns: int) -> Product:
     offset = y.taps.start * g.window[1] + x.taps.start
     words = _window_words(view)
     words |= _batch_strides(g, g.outer, -(-g.inner // columns) * k * columns)
-    rows = {
-        "stride": g.stride[1] * g.channels,
-        "line": g.stride[0] * line,
-        "image": g.size[0] * line,
-    }
+    extents = Extents(_batch(g), g.images * math.prod(grid), g.inner, k)
     return Product(
-        "windows", "panels", Extents(_batch(g), g.images * math.prod(grid), g.inner, k), words,
-        rows, _batch(g) and (g.inner,), y.first * line + x.first * g.channels,
-        _panels(g, offset, kernel, columns),
+        "windows", "panels", extents, words, g.inner, _panels(g, offset, kernel, columns),
+        (y.first, x.first), g.stride,
     )  # fmt: skip
 
 
-def weight_grad(g: Geometry) -> Product:
+def weight_grad(g: Geometry, may_be_plain: bool = True) -> Product:
     """Return the gradient of the weight, as dw[out, y, x, in]."""
     n = math.prod(g.window) * g.inner
     start = (-g.padding[0][0], -g.padding[1][0])
     view = _View(g.size, g.channels, g.inner, g.window, g.stride, start, g.dilation, g.out_size)
-    words = _window_words(view) | {"a_stride": g.out_channels}
-    words |= _batch_strides(g, g.outer, g.inner)
-    return Product(
-        "columns", "windows", Extents(_batch(g), g.outer, n, g.places), words, {"stride": n},
-        _batch(g) and (g.outer * n,), 0, None,
-    )  # fmt: skip
+    is_plain = may_be_plain and g.is_pixelwise
+    words = {"b_stride": g.channels} if is_plain else _window_words(view)
+    words |= {"a_stride": g.out_channels} | _batch_strides(g, g.outer, g.inner)
+    extents = Extents(_batch(g), g.outer, n, g.places)
+    return Product("columns", "rows" if is_plain else "windows", extents, words, g.outer, None)
 
 
 def _batch(g: Geometry) -> tuple[int, ...]:
@@ -241,14 +259,13 @@ def _window_words(view: _View) -> dict[str, int]:
 
 
 class DepthwiseProduct(NamedTuple):
-    """What `Product` is for a convolution of each channel alone.
+    """A convolution of each channel alone: weights [taps, channels] begin at `weight_offset`.
 
-    Weights [taps, channels] begin at `weight_offset`, results at `offset`.
+    `product` tells which pixels are written.
     """
 
+    product: Product
     words: dict[str, int]
-    rows: dict[str, int]
-    offset: int
     weight_offset: int
     chunks: int
     cost_ns: int
@@ -261,7 +278,7 @@ def depthwise_forward(g: Geometry) -> DepthwiseProduct:
 
 def depthwise_input_grad(g: Geometry) -> list[DepthwiseProduct]:
     """Return the products that together write the gradient of the input."""
-    return [_depthwise(g, product) for product in input_grad(g, 1)]
+    return [_depthwise(g, product) for product in input_grad(g, 1, may_be_plain=False)]
 
 
 def _depthwise(g: Geometry, product: Product) -> DepthwiseProduct:
@@ -282,8 +299,8 @@ def _depthwise(g: Geometry, product: Product) -> DepthwiseProduct:
         "x_inner": max(inner, 0), "x_inner_end": min(inner_end, places),
     }  # fmt: skip
     return DepthwiseProduct(
-        found, product.rows, product.offset, product.panels.offset * g.channels,
-        -(-lines // block), int(lines * line_ns),
+        product, found, product.panels.offset * g.channels, -(-lines // block),
+        int(lines * line_ns),
     )  # fmt: skip
 
 
@@ -292,7 +309,7 @@ def depthwise_weight_grad(g: Geometry) -> dict[str, int]:
 
     It has taps · vectors of channels chunks.
     """
-    words = weight_grad(g).words
+    words = weight_grad(g, may_be_plain=False).words
     found = {name: words[name] for name in _SHARED} | {
         "y_size": words["height"], "x_size": words["width"] // words["pixel"],
         "images": g.images, "channels": g.channels, "taps_x": g.window[1],

@@ -30,7 +30,7 @@ class Buffer(NamedTuple):
     """A place in the caller's memory: an array by its kind and number, and bytes from its start."""
 
     kind: BufferKind
-    index: int
+    number: int
     offset_bytes: int = 0
 
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.contraction_staging import Lanes, transposed
+from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.storage import stored_dtype
 from tracegraph.runtime.cpu.values import element_type
 from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function
@@ -43,19 +44,27 @@ class Transposition(NamedTuple):
 def schedule_transposition(
     spec: Transposition, matrices: int, rows: int, columns: int
 ) -> tuple[dict[str, int], int, int]:
-    """Return words of the argument block, the number of chunks, and about what it takes in ns."""
+    """Return the words of the argument block but for pointers, chunks, and about what it takes.
+
+    The matrices, and the rows of each, follow each other in memory.
+    """
     row_blocks = -(-rows // spec.width)
     blocks = matrices * row_blocks
     chunk = max(1, min(blocks, _CHUNK_ELEMENTS // max(1, columns * spec.width)))
     words = {
         "matrices": matrices, "rows": rows, "columns": columns,
+        "source_matrix": rows * columns, "source_row": columns,
+        "target_matrix": rows * columns, "target_row": rows,
         "row_blocks": row_blocks, "chunk": chunk,
     }  # fmt: skip
     return words, -(-blocks // chunk), int(matrices * rows * columns * _NS)
 
 
-def transposition_text(spec: Transposition) -> str:
-    """Return the kernel: target[matrix, column, row] = source[matrix, row, column]."""
+def transposition_text(spec: Transposition, _target: Target) -> str:
+    """Return the kernel, the same for all targets.
+
+    target[matrix, column, row] = source[matrix, row, column].
+    """
     w, kind, width = Writer(), element_type(stored_dtype(spec.dtype)), spec.width
     words = {
         name: w.load("ptr" if i < 2 else "i64", w.at("%arguments", i, "i64"), 8)

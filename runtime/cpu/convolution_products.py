@@ -1,0 +1,388 @@
+"""Convolutions and their gradients as launches; images are NHWC, weights OIHW, both dense.
+
+As in `products`: kernels are chosen once, the words for extents are found as often as they change.
+
+    made = convolution(g, float32, operands=[bias], epilogue=..., target=target, ahead=True)
+    texts = {kernel.name: kernel.text() for kernel in made.kernels}
+    steps = made.steps(g, [bias])
+
+`images` and `size` of the geometry may differ from call to call of `steps`, nothing else of it.
+One-dimensional convolutions have height 1.
+
+What the epilogue reads are arrays of four dims that broadcast against the result: with strides 1
+or 0 of channels, and any strides of images, lines and pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tracegraph.dtypes import DType, float32, float64
+from tracegraph.runtime.cpu.contraction import Contraction
+from tracegraph.runtime.cpu.contraction_code import contraction_text
+from tracegraph.runtime.cpu.contraction_epilogue import Extent, Operand, Output
+from tracegraph.runtime.cpu.contraction_tiles import tile_for
+from tracegraph.runtime.cpu.convolution import (
+    DepthwiseProduct,
+    Geometry,
+    Product,
+    dense,
+    depthwise_forward,
+    depthwise_input_grad,
+    depthwise_weight_grad,
+    forward,
+    input_grad,
+    weight_grad,
+)
+from tracegraph.runtime.cpu.convolution_depthwise import (
+    Depthwise,
+    depthwise_slots,
+    depthwise_text,
+)
+from tracegraph.runtime.cpu.convolution_depthwise_grad import (
+    GRADIENT_SLOTS,
+    DepthwiseGradient,
+    gradient_text,
+)
+from tracegraph.runtime.cpu.launches import PLAIN, Array, Buffer, Epilogue, Kernel, Launch, Steps
+from tracegraph.runtime.cpu.llvm import Target
+from tracegraph.runtime.cpu.packing import Packing, source_of
+from tracegraph.runtime.cpu.products import (
+    packing_kernel,
+    packing_launch,
+    panels_bytes,
+    product_launch,
+)
+from tracegraph.runtime.cpu.transposition import (
+    TRANSPOSITION_SLOTS,
+    Transposition,
+    schedule_transposition,
+    transposition_text,
+)
+from tracegraph.runtime.cpu.values import UnsupportedError
+
+_GRADIENT_NS: Final = 0.06
+
+
+class TransposedCopy(NamedTuple):
+    """A copy of matrices [matrices, rows, columns] as [matrices, columns, rows], all dense."""
+
+    spec: Transposition
+    target: Target
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What is to be compiled."""
+        return (Kernel(self.spec.name, transposition_text, self.spec, self.target),)
+
+    def steps(self, matrices: int, rows: int, columns: int) -> Steps:
+        """Return what to run."""
+        source, target = Buffer("operand", 0), Buffer("result", 0)
+        return Steps((self.launch((matrices, rows, columns), source, target),))
+
+    def launch(self, sizes: tuple[int, int, int], source: Buffer, target: Buffer) -> Launch:
+        """Return the launch that copies."""
+        words, chunks, cost_ns = schedule_transposition(self.spec, *sizes)
+        filled: dict[str, int | Buffer] = {"source": source, "target": target, **words}
+        arguments = {name: filled[name] for name in TRANSPOSITION_SLOTS}
+        return Launch(self.spec.name, arguments, chunks, cost_ns)
+
+
+def transposition(dtype: DType, *, target: Target) -> TransposedCopy:
+    """Return the kernel that copies images from NCHW (N, C, H · W) to NHWC, or back."""
+    width = target.vector_bytes // max(dtype.itemsize, 4)
+    return TransposedCopy(Transposition(dtype, width), target)
+
+
+class Convolution(NamedTuple):
+    """The kernels of a convolution, or of the gradient of its input.
+
+    `may_be_plain`: pixels may be taken for rows of a matrix, as far as the epilogue is concerned.
+    """
+
+    spec: Contraction | Depthwise
+    packings: tuple[Packing, ...]
+    is_gradient: bool
+    may_be_plain: bool
+    target: Target
+    ahead: bool
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What is to be compiled."""
+        spec, target = self.spec, self.target
+        if isinstance(spec, Depthwise):
+            turned = transposition(spec.dtype, target=target)
+            return Kernel(spec.name, depthwise_text, spec, target), *turned.kernels
+        packings = dict.fromkeys(packing_kernel(p, target) for p in self.packings)
+        return Kernel(spec.name, contraction_text, spec, target), *packings
+
+    def steps(self, g: Geometry, operands: Sequence[Array] = ()) -> Steps:
+        """Return what to run for a geometry that differs in `images` and `size` only."""
+        if isinstance(self.spec, Depthwise):
+            return self._depthwise(self.spec, g, operands)
+        spec = self.spec
+        rows = _rows(spec.output, g, self.is_gradient, operands)
+        products = _products(g, self.is_gradient, spec.tile.columns, self.may_be_plain)
+        scratch: list[int] = []
+        if spec.partial:
+            images, size, channels = _shape(g, self.is_gradient)
+            scratch.append(images * math.prod(size) * channels * spec.dtype.itemsize)
+            rows["partial"] = _Row(Buffer("scratch", 0), dense(size, channels), 1, spec.dtype)
+        sizes: list[int] = [] if self.ahead else scratch
+        before, launches = [], []
+        for product, packing in zip(products, self.packings, strict=True):
+            assert product.panels is not None
+            panels = Buffer("packed" if self.ahead else "scratch", len(sizes))
+            offset = product.panels.offset * spec.dtype.itemsize
+            sizes.append(panels_bytes(product.panels.words, packing))
+            source = Buffer("operand", 1, offset)
+            before.append(packing_launch(packing, product.panels.words, source, panels))
+            words, buffers = _placed(product, rows)
+            buffers |= {"a": Buffer("operand", 0), "b": panels}
+            launches.append(product_launch(spec, product.extents, words, buffers))
+        may_alias = spec.partial or all(p.extents.k <= spec.k_block for p in products)
+        return self._made(before, launches, sizes, scratch, may_alias)
+
+    def _depthwise(self, spec: Depthwise, g: Geometry, operands: Sequence[Array]) -> Steps:
+        rows = _rows(spec.output, g, self.is_gradient, operands)
+        panels = Buffer("packed" if self.ahead else "scratch", 0)
+        taps, size = math.prod(g.window), spec.dtype.itemsize
+        turned = transposition(spec.dtype, target=self.target)
+        before = [turned.launch((1, g.channels, taps), Buffer("operand", 1), panels)]
+        launches = []
+        parts = depthwise_input_grad(g) if self.is_gradient else [depthwise_forward(g)]
+        for part in parts:
+            words, buffers = _placed(part.product, rows)
+            weight = panels._replace(offset_bytes=part.weight_offset * size)
+            buffers |= {"a": Buffer("operand", 0), "b": weight}
+            launches.append(_depthwise_launch(spec, part, words, buffers))
+        sizes = [taps * g.channels * size]
+        return self._made(before, launches, sizes, [] if self.ahead else sizes, True)
+
+    def _made(
+        self, before: list[Launch], launches: list[Launch], sizes: list[int], scratch: list[int],
+        may_alias: bool,
+    ) -> Steps:  # fmt: skip
+        if self.ahead:
+            return Steps(tuple(launches), tuple(before), tuple(sizes), tuple(scratch), may_alias)
+        return Steps((*before, *launches), (), (), tuple(scratch), may_alias)
+
+
+def convolution(
+    g: Geometry, dtype: DType, results: Sequence[DType] | None = None,
+    operands: Sequence[Array] = (), epilogue: Epilogue | None = None, *, target: Target,
+    ahead: bool = False,
+) -> Convolution:  # fmt: skip
+    """Return the kernels of a convolution; `ahead`: the weight is known before a call.
+
+    Operand 0 is x, 1 the weight, 2 and on are the operands of the epilogue.
+
+    Raises:
+        UnsupportedError: of dtypes or strides.
+    """
+    output = _output(g, False, results or (dtype,), operands, epilogue)
+    return _convolution(g, dtype, output, operands, target, ahead, is_gradient=False)
+
+
+def convolution_input_grad(
+    g: Geometry, dtype: DType, results: Sequence[DType] | None = None,
+    operands: Sequence[Array] = (), epilogue: Epilogue | None = None, *, target: Target,
+    ahead: bool = False,
+) -> Convolution:  # fmt: skip
+    """Return the kernels of the gradient of the input; operand 0 is dy, the rest as above.
+
+    Raises:
+        UnsupportedError: of dtypes or strides.
+    """
+    output = _output(g, True, results or (dtype,), operands, epilogue)
+    return _convolution(g, dtype, output, operands, target, ahead, is_gradient=True)
+
+
+def _convolution(
+    g: Geometry, dtype: DType, output: Output, operands: Sequence[Array], target: Target,
+    ahead: bool, is_gradient: bool,
+) -> Convolution:  # fmt: skip
+    _check(dtype)
+    may_be_plain = all(_is_plain(g, is_gradient, x) for x in operands)
+    if g.is_depthwise:
+        spec = Depthwise(dtype, output, target.vector_bytes // dtype.itemsize)
+        return Convolution(spec, (), is_gradient, may_be_plain, target, ahead)
+    tile = tile_for(target, dtype, g.inner if is_gradient else g.outer)
+    products = _products(g, is_gradient, tile.columns, may_be_plain)
+    batch = len(products[0].extents.batch)
+    made = Contraction(dtype, products[0].a, "panels", batch, output, tile)
+    is_long = any(product.extents.k > made.k_block for product in products)
+    if output.results[0] is not dtype and is_long:
+        made = made._replace(partial=True)
+    packings = tuple(
+        Packing(dtype, tile.columns, tile.width, source_of(product.panels.words, tile.width))
+        for product in products
+        if product.panels is not None
+    )
+    return Convolution(made, packings, is_gradient, may_be_plain, target, ahead)
+
+
+class WeightGradient(NamedTuple):
+    """The kernels of the gradient of a weight."""
+
+    spec: Contraction | DepthwiseGradient
+    turned: TransposedCopy
+    target: Target
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What is to be compiled."""
+        text = contraction_text if isinstance(self.spec, Contraction) else gradient_text
+        return Kernel(self.spec.name, text, self.spec, self.target), *self.turned.kernels
+
+    def steps(self, g: Geometry) -> Steps:
+        """Return what to run for a geometry that differs in `images` and `size` only."""
+        taps, inner, size = math.prod(g.window), g.inner, self.spec.dtype.itemsize
+        result = Buffer("result", 0)
+        made = result if taps == 1 else Buffer("scratch", 0)
+        if isinstance(self.spec, Contraction):
+            sizes, first = (g.out_channels, taps, inner), _weight_launch(self.spec, g, made)
+        else:
+            sizes, first = (1, taps, g.channels), _tap_launch(self.spec, g, made)
+        if taps == 1:
+            return Steps((first,))
+        turn = self.turned.launch(sizes, made, result)
+        return Steps((first, turn), scratch_bytes=(math.prod(sizes) * size,))
+
+
+def convolution_weight_grad(g: Geometry, dtype: DType, *, target: Target) -> WeightGradient:
+    """Return the kernels of the gradient of the weight; operand 0 is x, 1 is dy.
+
+    Raises:
+        UnsupportedError: of a dtype.
+    """
+    _check(dtype)
+    turned = transposition(dtype, target=target)
+    if g.is_depthwise:
+        width = target.vector_bytes // dtype.itemsize
+        return WeightGradient(DepthwiseGradient(dtype, width), turned, target)
+    product = weight_grad(g)
+    tile = tile_for(target, dtype, product.extents.n)
+    batch = len(product.extents.batch)
+    spec = Contraction(dtype, product.a, product.b, batch, Output((dtype,)), tile)
+    return WeightGradient(spec, turned, target)
+
+
+# What the epilogue reads and writes.
+
+
+class _Row(NamedTuple):
+    """Where images lie: the strides of an image, a line and a pixel, and of a channel."""
+
+    buffer: Buffer
+    far: tuple[int, int, int]
+    channel: int
+    dtype: DType
+
+
+def _check(dtype: DType) -> None:
+    if dtype not in (float32, float64):
+        raise UnsupportedError(f"convolutions of {dtype}")
+
+
+def _shape(g: Geometry, is_gradient: bool) -> tuple[int, tuple[int, int], int]:
+    """Return images, size and channels of the result."""
+    if is_gradient:
+        return g.images, g.size, g.channels
+    return g.images, g.out_size, g.out_channels
+
+
+def _far(g: Geometry, is_gradient: bool, x: Array) -> tuple[int, int, int, int]:
+    """Return the strides of an operand of the epilogue over the result."""
+    images, size, channels = _shape(g, is_gradient)
+    own = zip(x.shape, x.strides, (images, *size, channels), strict=True)
+    image, line, pixel, channel = (0 if n == 1 and to != 1 else far for n, far, to in own)
+    return image, line, pixel, channel
+
+
+def _is_plain(g: Geometry, is_gradient: bool, x: Array) -> bool:
+    _, size, _ = _shape(g, is_gradient)
+    image, line, pixel, _ = _far(g, is_gradient, x)
+    return (image, line) == (size[0] * size[1] * pixel, size[1] * pixel)
+
+
+def _output(
+    g: Geometry, is_gradient: bool, results: Sequence[DType], operands: Sequence[Array],
+    epilogue: Epilogue | None,
+) -> Output:  # fmt: skip
+    used = []
+    for x in operands:
+        *far, channel = _far(g, is_gradient, x)
+        if channel not in (0, 1) and _shape(g, is_gradient)[2] != 1:
+            raise UnsupportedError(
+                "an operand of a convolution whose channels are not side by side"
+            )
+        varies = any(far)
+        extents: tuple[Extent, Extent] = ("row", "place") if varies else ("scalar", "column")
+        used.append(Operand(extents[channel == 1], x.dtype))
+    return Output(tuple(results), tuple(used), epilogue or PLAIN)
+
+
+def _rows(
+    output: Output, g: Geometry, is_gradient: bool, operands: Sequence[Array]
+) -> dict[str, _Row]:
+    _, size, channels = _shape(g, is_gradient)
+    found = {
+        f"result{i}": _Row(Buffer("result", i), dense(size, channels), 1, dtype)
+        for i, dtype in enumerate(output.results)
+    }
+    for i, x in enumerate(operands):
+        image, line, pixel, channel = _far(g, is_gradient, x)
+        here = Buffer("operand", 2 + i)
+        found[f"operand{i}"] = _Row(here, (image, line, pixel), int(channel == 1), x.dtype)
+    return found
+
+
+def _placed(product: Product, rows: dict[str, _Row]) -> tuple[dict[str, int], dict[str, Buffer]]:
+    """Return the words and the buffers of results and operands."""
+    words, buffers = dict(product.words), {}
+    for name, row in rows.items():
+        offset, strides = product.pixels(row.far)
+        words |= {f"{name}_{level}": stride for level, stride in strides.items()}
+        words[f"{name}_batch0"] = product.channels * row.channel
+        buffers[name] = row.buffer._replace(offset_bytes=offset * row.dtype.itemsize)
+    return words, buffers
+
+
+# Products and launches.
+
+
+def _products(g: Geometry, is_gradient: bool, columns: int, may_be_plain: bool) -> list[Product]:
+    if is_gradient:
+        return input_grad(g, columns, may_be_plain)
+    return [forward(g, columns, may_be_plain)]
+
+
+def _depthwise_launch(
+    spec: Depthwise, part: DepthwiseProduct, words: dict[str, int], buffers: dict[str, Buffer]
+) -> Launch:
+    filled: dict[str, int | Buffer] = {**words, **part.words, **buffers}
+    arguments = {name: filled[name] for name in depthwise_slots(spec)}
+    return Launch(spec.name, arguments, part.chunks, part.cost_ns)
+
+
+def _weight_launch(spec: Contraction, g: Geometry, made: Buffer) -> Launch:
+    product = weight_grad(g)
+    extents = product.extents
+    words = {
+        **product.words, "result0_stride": extents.n, "result0_batch0": extents.m * extents.n
+    }  # fmt: skip
+    buffers = {"a": Buffer("operand", 1), "b": Buffer("operand", 0), "result0": made}
+    return product_launch(spec, extents, words, buffers)
+
+
+def _tap_launch(spec: DepthwiseGradient, g: Geometry, made: Buffer) -> Launch:
+    buffers = {"x": Buffer("operand", 0), "dy": Buffer("operand", 1), "dw": made}
+    filled: dict[str, int | Buffer] = {**depthwise_weight_grad(g), **buffers}
+    arguments = {name: filled[name] for name in GRADIENT_SLOTS}
+    taps = math.prod(g.window)
+    chunks = taps * -(-g.channels // spec.width)
+    return Launch(spec.name, arguments, chunks, int(taps * g.channels * g.places * _GRADIENT_NS))
