@@ -81,7 +81,7 @@ def shown(title: str, found: dict[str, float], operations: float) -> str:
 
 
 def products(bench: Bench) -> Iterator[str]:
-    """Yield the speed of matrix products: b known ahead, not known, and transposed; a transposed."""
+    """Yield the speed of matrix products: b known ahead, not known, transposed; a transposed."""
     random = np.random.default_rng(0)
     for batch, m, n, k in SHAPES:
         a = random.standard_normal((*batch, m, k), np.float32)
