@@ -321,13 +321,16 @@ def _lost(self: Recorder, t: Tensor, new: Tensor) -> None:
         _write(self, t, new)
 
 
-def _no_seed(self: Recorder, x: Any, dtype: Any) -> Any:
-    if isinstance(x, Tensor) and not x.shape:
-        return self._constant(x._data.copy(), type_of(x))
-    return _operand(self, x, dtype)
+def _no_seed(self: Recorder, args: Any, graded: bool) -> Any:
+    """As if 0-d tensors were frozen."""
+    found = _inputs(self, args, graded)
+    return tuple(
+        self._constant(x._data.copy(), type_of(x)) if isinstance(x, Tensor) and not x.shape else v
+        for x, v in zip((x for x in args if x is not None), found, strict=True)
+    )
 
 
-_write, _operand = Recorder.write, Recorder._operand
+_write, _inputs = Recorder.write, Recorder._inputs
 
 
 def test_the_first_node_that_differs_is_named() -> None:
@@ -347,7 +350,7 @@ def test_the_first_node_that_differs_is_named() -> None:
 
 def test_scalars_that_were_frozen_are_found() -> None:
     with (
-        mock.patch.object(Recorder, "_operand", _no_seed),
+        mock.patch.object(Recorder, "_inputs", _no_seed),
         pytest.raises(SelfCheckError, match=r"the value 6\.0 became"),
     ):
         tg.trace(lambda x: x / x.sum(), (tg.arange(4.0),))

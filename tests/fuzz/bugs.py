@@ -12,6 +12,7 @@ import numpy as np
 from tests.fuzz.check import Checker, Mismatch
 from tests.fuzz.choices import seeded
 from tests.fuzz.writer import write
+from tracegraph.capture import filling
 from tracegraph.capture.attempt import Attempt
 from tracegraph.capture.recording import Recorder
 from tracegraph.eager import dispatch, tape
@@ -21,8 +22,8 @@ from tracegraph.runtime.interpreter import InterpreterProgram
 
 Plant = Callable[[], Any]
 _write = Recorder.write
-_operand = Recorder._operand
-_build = Recorder.build
+_inputs = Recorder._inputs
+_graph_of = filling.graph_of
 _commit = EntryPoint.commit
 
 
@@ -41,21 +42,24 @@ def _no_write_back(self: Recorder, t: Tensor, new: Tensor) -> None:
     entry.views[t._chain] = self.value_of(new)
 
 
-def _lost_write(self: Recorder, *args: Any) -> Any:
-    graph = _build(self, *args)
-    for name in list(graph.writes)[1:]:
-        del graph.writes[name]
-    return graph
+def _lost_write(name: str, rows: Any, outputs: Any, writes: Any) -> Any:
+    return _graph_of(name, rows, outputs, dict(list(writes.items())[:1]))
 
 
 def _same_tick(self: EntryPoint, writes: Any, given: Any) -> None:
     _commit(self, {n: w for n, w in writes.items() if "random" not in n}, given)
 
 
-def _baked(self: Recorder, x: Any, dtype: Any) -> Any:
-    if isinstance(x, Tensor) and not x.shape and isinstance(x._data, np.ndarray):
-        return self._constant(x._data.copy(), type_of(x))
-    return _operand(self, x, dtype)
+def _baked(self: Recorder, args: Any, graded: bool) -> Any:
+    found = _inputs(self, args, graded)
+    return tuple(
+        self._constant(x._data.copy(), type_of(x)) if _is_scalar(x) else value
+        for x, value in zip((x for x in args if x is not None), found, strict=True)
+    )
+
+
+def _is_scalar(x: Any) -> bool:
+    return isinstance(x, Tensor) and not x.shape and isinstance(x._data, np.ndarray)
 
 
 def _no_undo(self: Attempt, grads: Any) -> None:
@@ -69,9 +73,9 @@ def _patch(owner: Any, name: str, value: Any) -> Plant:
 BUGS: dict[str, Plant] = {
     "a view is not taken again after a write": _patch(Recorder, "write", _stale_views),
     "a write through a view does not reach the whole": _patch(Recorder, "write", _no_write_back),
-    "a write of State is lost": _patch(Recorder, "build", _lost_write),
+    "a write of State is lost": _patch(filling, "graph_of", _lost_write),
     "replays draw the same random numbers": _patch(EntryPoint, "commit", _same_tick),
-    "0-d operands are frozen": _patch(Recorder, "_operand", _baked),
+    "0-d operands are frozen": _patch(Recorder, "_inputs", _baked),
     "State is not put back after the trace": _patch(Attempt, "undo", _no_undo),
     "overwritten saved tensors go unnoticed": _patch(tape, "overwritten", lambda *a: None),
     "results share memory": _patch(

@@ -12,9 +12,10 @@ from tracegraph.audit.frozen import find
 from tracegraph.capture.arguments import SCALARS, is_leaf
 from tracegraph.capture.examples import Example
 from tracegraph.capture.provenance import Permit
-from tracegraph.capture.recording import Recorder, Row, RowValue
+from tracegraph.capture.recording import Recorder
+from tracegraph.capture.rows import Row, RowValue
 from tracegraph.capture.sizes import Declared
-from tracegraph.capture.state import Place, Walk, changes, new_tensors, restore, walk
+from tracegraph.capture.state import Place, Walk, changes, new_tensors, restore, tensors_after
 from tracegraph.capture.trie import Path, same_attrs
 from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import int64
@@ -60,6 +61,7 @@ class Attempt:
         self.fixed: set[str] = set()  # rebound State that is written in place all the same
         self.returned: list[Any] = []
         self.left: list[str] = []
+        self._after: dict[str, Tensor] | None = None
 
     def run(self) -> None:
         """Run the function and keep its outputs' Values."""
@@ -107,10 +109,16 @@ class Attempt:
         self.aliases.append(t)
         return t
 
+    def after(self) -> dict[str, Tensor]:
+        """Return the tensors that the function can reach after the run, by path."""
+        if self._after is None:
+            self._after = tensors_after(self.found, self.function)
+        return self._after
+
     def left_changes(self) -> list[str]:
         """Say what a second call would find otherwise than this one did, besides values."""
         told = changes(self.found)
-        for path, t in walk(self.function).tensors.items():
+        for path, t in self.after().items():
             before = self.found.tensors.get(path)
             if before is not None and t.grad_fn is not None:
                 told.append(f"{path} (a part of the gradient history after; detach() it)")
@@ -180,10 +188,10 @@ class Attempt:
 
     def rebound(self, places: Walk) -> list[tuple[str, Tensor, Tensor]]:
         """Return (path, before, after) of places that hold another tensor's memory now."""
-        after = walk(self.function)
+        after = self.after()
         moved = []
         for path, t in places.tensors.items():
-            now = after.tensors.get(path)
+            now = after.get(path)
             if now is None or storage_of(now) is storage_of(t):
                 continue
             if path.endswith(".grad") and storage_of(t) not in self.recorder.states:
@@ -251,7 +259,6 @@ class Attempt:
         recorder.forget_tensors()  # it lives on
         return Example(
             Path(recorder.rows, self.outputs, {e.name: e.value for e in entries if e.written}),
-            lambda name: recorder.build(name, self.outputs),
             names=tuple(self.names), positional=self.positional, inputs=self.tree,
             specs=tuple(self.input_specs), outputs=self.output_tree,
             results=tuple(self.output_leaves), classes=self.classes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tracegraph import pytree
@@ -10,7 +9,6 @@ from tracegraph.audit.frozen import Findings
 from tracegraph.capture.state import Place
 from tracegraph.capture.trie import Path
 from tracegraph.eager.tensors import Tensor
-from tracegraph.ir.graph import Graph
 from tracegraph.replay.signature import Hyper, LeafSpec, Signature
 
 
@@ -23,7 +21,6 @@ class Example(NamedTuple):
     """
 
     path: Path
-    build: Callable[[str], Graph]
     names: tuple[str, ...]
     positional: int
     inputs: pytree.Tree

@@ -7,9 +7,12 @@ from typing import Any
 
 from tracegraph.capture.examples import Example
 from tracegraph.capture.merging import merge_paths
+from tracegraph.capture.rows import graph_of
 from tracegraph.capture.variants import VARIANT, Variant, is_same
 from tracegraph.capture.ways import aligned
+from tracegraph.dims.facts import by_form
 from tracegraph.errors import TraceError
+from tracegraph.ir.graph import Graph
 from tracegraph.replay.entry import EntryPoint
 
 
@@ -22,14 +25,22 @@ def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
     _check_alike(examples)
     variants, numbers = _variants(examples)
     paths, signature = aligned(examples)
-    if len(examples) == 1:
-        graph = examples[0].build(name)
-    else:
-        graph = merge_paths(name, paths, numbers if len(variants) > 1 else None)
     hypers = {h.name: h for e in examples for h in e.hypers}
     order = {h: i for i, h in enumerate((*hypers, VARIANT), 1)}
-    graph.inputs.sort(key=lambda n: order.get(n.attrs["name"], 0))
-    entry.graph = graph
+
+    def make() -> Graph:
+        with by_form():
+            if len(examples) == 1:
+                graph = graph_of(name, *paths[0])
+            else:
+                graph = merge_paths(name, paths, numbers if len(variants) > 1 else None)
+        graph.inputs.sort(key=lambda n: order.get(n.attrs["name"], 0))
+        return graph
+
+    if len(examples) == 1:  # nothing can be wrong with it, and not every trace is replayed
+        entry.graph_later(make)
+    else:
+        entry.graph = make()
     entry.signature = signature
     entry.variants = variants
     entry.hypers = list(hypers.values())

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tracegraph.capture.recording import Row
 from tracegraph.capture.retyping import unify_results
+from tracegraph.capture.rows import Row
 from tracegraph.capture.trie import Block, Branch, Path, Ref, Step, Trie, condense, same_row
 from tracegraph.errors import TraceError
 from tracegraph.ir.control import COND, GUARD, case_name

@@ -32,6 +32,10 @@ _LARGE: Final = (list, tuple, dict, set, np.ndarray)
 _SHOWN: Final = 60
 
 
+# Code of tracegraph that ran, by identity: the hash of code is that of all its content.
+_MINE: Final[dict[int, types.CodeType]] = {}
+
+
 def is_users(code: types.CodeType) -> bool:
     """Whether code is not of tracegraph."""
     return not code.co_filename.startswith(_OURS)
@@ -148,7 +152,10 @@ class Recording(NamedTuple):
 
 def recording_of(recorder: Any) -> Recording:
     """Return what a recorder recorded."""
-    numbers = {row: key[1] for key, (row, _) in recorder._scalars.items()}
+    numbers = {
+        row: number if isinstance(number, str) else repr(number)
+        for (_, number, _), (row, _) in recorder._scalars.items()
+    }
     return Recording(recorder.rows, numbers)
 
 
@@ -212,11 +219,17 @@ class Provenance:
         if self._forced and self._forced[-1] is not None:
             forced: Loc = self._forced[-1]
             return forced
-        frame = self.frame()
+        frame: types.FrameType | None = sys._getframe(1)
+        while frame is not None and id(frame.f_code) in _MINE:
+            frame = frame.f_back
         if frame is None:
             return None
         loc = self._locs.get((id(frame.f_code), frame.f_lasti))
-        return self._note(frame) if loc is None else loc
+        if loc is None:  # new, or code of tracegraph that never ran
+            frame = self.frame()
+            if frame is not None:
+                loc = self._locs.get((id(frame.f_code), frame.f_lasti)) or self._note(frame)
+        return loc
 
     def _note(self, frame: types.FrameType) -> Loc:
         """Keep a site that is new, and those that called it."""
@@ -240,7 +253,12 @@ class Provenance:
     def frame() -> types.FrameType | None:
         """Return the innermost frame of the user's code."""
         frame: types.FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+        while frame is not None:
+            code = frame.f_code
+            if id(code) not in _MINE:
+                if not code.co_filename.startswith(_OURS):
+                    break
+                _MINE[id(code)] = code
             frame = frame.f_back
         return frame
 

@@ -10,66 +10,39 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tracegraph.audit.sources import expression_at
 from tracegraph.capture.gradients import GradientMarks
 from tracegraph.capture.provenance import Permit, Provenance
+from tracegraph.capture.rows import LOCAL, NO_REGIONS, Entry, Row, RowValue
 from tracegraph.capture.sizes import Declared, Sizes
 from tracegraph.devices import Device
-from tracegraph.dtypes import BOOL_KIND, DType, int64
+from tracegraph.dtypes import BOOL_KIND, FLOAT_KIND, DType, int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import dispatch, front
 from tracegraph.eager.storage import AbstractArray, Chain, Storage
-from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
+from tracegraph.eager.tensors import (
+    Tensor,
+    dtype_of_data,
+    storage_of,
+    type_of,
+    type_of_data,
+    wrap,
+)
 from tracegraph.errors import TraceError
-from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.control import GUARD
-from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc, Value
+from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc
 from tracegraph.ops.core import MARK, Op
 from tracegraph.random import known_generators
 from tracegraph.tensor_type import TensorType
 
 _CPU = Device("cpu")
 
-RowValue = tuple[int, int]
-
-
-_NO_REGIONS: Mapping[str, Graph] = {}
-
-
-class Row(NamedTuple):
-    """One recorded operation."""
-
-    op: str
-    inputs: tuple[RowValue, ...]
-    attrs: dict[str, Any]
-    types: tuple[TensorType, ...]
-    loc: Loc | None
-    scope: str
-    regions: Mapping[str, Graph] = _NO_REGIONS
-
-
-class Entry:
-    """What a recorder knows of one Storage."""
-
-    __slots__ = ("kind", "name", "origin", "token", "type", "value", "views", "whole", "written")
-
-    def __init__(
-        self, token: object, value: RowValue, type: TensorType, kind: str, name: str = ""
-    ) -> None:
-        self.token = token
-        self.value = value
-        self.type = type
-        self.kind = kind
-        self.name = name
-        self.views: dict[Chain, RowValue] = {}
-        # Where gradients of the present value go, if it was written under no_grad.
-        self.origin: RowValue | None = None
-        self.written = False
-        self.whole: Tensor | None = None
+_grad_on = modes.GRAD.get
+_row = tuple.__new__  # a NamedTuple's own takes keywords, and twice the time
 
 
 class Recorder(GradientMarks, Provenance):
@@ -97,6 +70,7 @@ class Recorder(GradientMarks, Provenance):
         self._saved: set[int] = set()
         self._grad_set: dict[int, Tensor] = {}
         self._scalars: dict[Any, RowValue] = {}
+        self._types: dict[Any, tuple[TensorType]] = {}
         self._context: Any = None
         self.closed: set[object] = set()  # tokens of regions whose recording has ended
         self.sizes = Sizes(self, declared or {})
@@ -118,10 +92,11 @@ class Recorder(GradientMarks, Provenance):
 
     def _append(
         self, op: str, inputs: tuple[RowValue, ...], attrs: dict[str, Any],
-        types: tuple[TensorType, ...], regions: Mapping[str, Graph] = _NO_REGIONS,
+        types: tuple[TensorType, ...], regions: Mapping[str, Graph] = NO_REGIONS,
     ) -> int:  # fmt: skip
-        self.rows.append(Row(op, inputs, attrs, types, self.here(), self.scopes[-1], regions))
-        return len(self.rows) - 1
+        rows = self.rows
+        rows.append(_row(Row, (op, inputs, attrs, types, self.here(), self.scopes[-1], regions)))
+        return len(rows) - 1
 
     def entry_of(self, t: Tensor) -> Entry:
         """Return the Entry of a tensor's Storage; one never met is State."""
@@ -187,10 +162,14 @@ class Recorder(GradientMarks, Provenance):
             entry.views[chain[: depth + 1]] = value
         return value
 
-    def _operand(self, x: Any, dtype: DType) -> RowValue:
-        if isinstance(x, Tensor):
-            return self.read(x, self.value_of(x))
-        key = (type(x), repr(x), dtype)
+    def _scalar(self, x: Any, args: Sequence[Any]) -> RowValue:
+        """Return the Value of a Python number beside tensors, which has their dtype."""
+        data = args[0]._data if isinstance(args[0], Tensor) else _first_tensor(args)._data
+        dtype = dtype_of_data(data)
+        if dtype.kind == FLOAT_KIND:
+            x = float(x)
+        # By value, but the numbers that are equal to others; those by text.
+        key = (x.__class__, x if x and x == x else repr(x), dtype)
         value = self._scalars.get(key)
         if value is None:
             array = np.asarray(x, dtype=dtype.np)
@@ -200,24 +179,27 @@ class Recorder(GradientMarks, Provenance):
     def _constant(self, array: Any, known: TensorType) -> RowValue:
         return (self._append(CONSTANT, (), {"value": array}, (known,)), 0)
 
-    def bind(self, t: Tensor, value: RowValue, kind: str = "local", name: str = "") -> Entry:
+    def bind(self, t: Tensor, value: RowValue, kind: str = LOCAL, name: str = "") -> Entry:
         """Say that a tensor with fresh memory holds `value`."""
         storage = storage_of(t)
         entry = storage.entry = Entry(self.token, value, type_of(t), kind, name)
         return entry
 
     def record(
-        self, op: Op, args: Sequence[Any], attrs: dict[str, Any], outs: Sequence[Tensor]
-    ) -> None:
+        self, op: Op, args: Sequence[Any], attrs: dict[str, Any], outs: Sequence[Tensor],
+        loc: Loc | None,
+    ) -> None:  # fmt: skip
         """Note one dispatched op; copies are the Value they copy."""
         if op.name == "copy":
             self.same_value(outs[0], args[0])
             return
-        dtype = next((type_of(a).dtype for a in args if isinstance(a, Tensor)), None)
-        inputs = tuple(self._operand(a, dtype) for a in args if a is not None)  # type: ignore[arg-type]
-        types = tuple(map(type_of, outs))
-        row = self._append(op.name, inputs, attrs, types)
-        if not self.grades():
+        if len(outs) == 1 and not outs[0]._chain:
+            self.record_one(op, args, attrs, outs[0], loc)
+            return
+        graded = self.grades()
+        types = tuple([type_of_data(out._data) for out in outs])
+        row = self._append(op.name, self._inputs(args, graded), attrs, types)
+        if not graded:
             self.ungraded.add(row)
         if self.kept is not None:
             self.keep(row, outs)
@@ -226,6 +208,53 @@ class Recorder(GradientMarks, Provenance):
                 self.entry_of(out).views[out._chain] = (row, index)
             else:
                 self.bind(out, (row, index))
+
+    def record_one(
+        self, op: Op, args: Sequence[Any], attrs: dict[str, Any], out: Tensor, loc: Loc | None
+    ) -> None:
+        """Note one op whose only result has fresh memory, as `record` does: the short way."""
+        graded = self.writing or _grad_on()
+        inputs = self._inputs(args, graded)
+        data = out._data
+        if data.__class__ is np.ndarray:
+            key = (data.dtype, data.shape)
+            types = self._types.get(key)
+            if types is None:
+                types = self._types[key] = (type_of_data(data),)
+        else:
+            types = (type_of_data(data),)
+        rows = self.rows
+        row = len(rows)
+        rows.append(_row(Row, (op.name, inputs, attrs, types, loc, self.scopes[-1], NO_REGIONS)))
+        if not graded:
+            self.ungraded.add(row)
+        if self.kept is not None:
+            self.keep(row, (out,))
+        storage = out._storage
+        if storage is None:
+            storage = out._storage = Storage(data)
+        storage.entry = Entry(self.token, (row, 0), types[0], LOCAL)
+
+    def _inputs(self, args: Sequence[Any], graded: bool) -> tuple[RowValue, ...]:
+        """Return the Values that an op reads; the short way is that of results of this trace."""
+        token, ungraded = self.token, self.ungraded
+        found = []
+        for a in args:
+            if not isinstance(a, Tensor):
+                if a is not None:
+                    found.append(self._scalar(a, args))
+                continue
+            storage = a._storage
+            if storage is not None and not a._chain:
+                entry = storage.entry
+                if entry is not None and entry.kind is LOCAL and entry.token is token:
+                    value: RowValue = entry.value
+                    free = entry.origin is None and a._lineage is None
+                    if not graded or (free and value[0] not in ungraded):
+                        found.append(value)
+                        continue
+            found.append(self.read(a, self.value_of(a)))
+        return tuple(found)
 
     def same_value(self, out: Tensor, source: Tensor) -> None:
         """Note that fresh memory holds the same Value as `source`."""
@@ -259,7 +288,7 @@ class Recorder(GradientMarks, Provenance):
         self.unseen = self._is_alias(t)
         storage = t._storage
         assert storage is not None
-        if entry.kind != "local" and id(storage) not in self._saved:
+        if entry.kind != LOCAL and id(storage) not in self._saved:
             self._saved.add(id(storage))
             self.snapshots.append((storage, storage.array.copy()))
 
@@ -359,28 +388,9 @@ class Recorder(GradientMarks, Provenance):
             if entry is None or entry.token is not self.token or entry.kind == STATE:
                 self.missing_grads.append(leaf)
 
-    # The end.
 
-    @collector_paused()
-    def build(self, name: str, outputs: Sequence[RowValue]) -> Graph:
-        """Return the Graph of all rows, with the writes to State and inputs."""
-        graph = Graph(name)
-        values: list[tuple[Value, ...]] = []
-        for seq, row in enumerate(self.rows):
-            node = graph.add(
-                row.op, (values[r][i] for r, i in row.inputs), row.attrs, row.types,
-                seq=seq, loc=row.loc, scope=row.scope, regions=row.regions,
-            )  # fmt: skip
-            values.append(node.outs)
-            if row.op == INPUT:
-                graph.inputs.append(node)
-            elif row.op == STATE:
-                graph.states[row.attrs["name"]] = node
-        graph.outputs = [values[r][i] for r, i in outputs]
-        for entry in (*self.states.values(), *self.inputs):
-            if entry.written:
-                graph.writes[entry.name] = values[entry.value[0]][entry.value[1]]
-        return graph
+def _first_tensor(args: Sequence[Any]) -> Tensor:
+    return next(a for a in args if isinstance(a, Tensor))
 
 
 def _array_type(array: Any) -> tuple[DType, tuple[int, ...]]:

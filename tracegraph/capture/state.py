@@ -12,6 +12,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
+from operator import is_
 from typing import Any, NamedTuple
 
 from tracegraph.eager.storage import Storage
@@ -187,9 +188,9 @@ def _children(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) 
     if hasattr(value, "__tracegraph_state__"):
         found.modules[path] = value
         containers = list(value.__tracegraph_containers__())
-        found.containers += [(container, _contents(container)) for container in containers]
+        found.containers += [(container, dict(container)) for container in containers]
         return [
-            (name, child, next((Place(c, name) for c in containers if c.get(name) is child), None))
+            (name, child, _place_among(containers, name, child))
             for name, child in value.__tracegraph_state__()
         ]
     if isinstance(value, dict):
@@ -210,6 +211,13 @@ def _children(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) 
         found.containers.append((attributes, dict(attributes)))
         return _held(attributes)
     return []
+
+
+def _place_among(containers: list[Any], name: str, child: Any) -> Place | None:
+    for container in containers:
+        if container.get(name) is child:
+            return Place(container, name)
+    return None
 
 
 def _keep_names(found: Walk, function: Any) -> None:
@@ -265,10 +273,32 @@ def _visit_optimizer(found: Walk, path: str, optimizer: Any) -> None:
         found.name(f"{path}.{slot}.{places[id(p)]}", t, Place(optimizer.state[p], slot))
 
 
+def _is_as_before(container: Any, before: dict[Any, Any]) -> bool:
+    """Whether a container holds the very things that it held, in the same order."""
+    now = container if isinstance(container, dict) else _contents(container)
+    if not now or not before:
+        return len(now) == len(before)
+    return now.keys() == before.keys() and all(map(is_, now.values(), before.values()))
+
+
+def tensors_after(found: Walk, function: Any) -> dict[str, Tensor]:
+    """Return the tensors that `function` can reach now, by path, after a walk and a run of it."""
+    if not all(_is_as_before(*item) for item in found.containers):
+        return walk(function).tensors
+    now = {
+        path: t for path, t in found.tensors.items()
+        if (place := found.places[path]) is None or not isinstance(place.container, Tensor)
+    }  # fmt: skip
+    grads = {f"{path}.grad": t._grad for path, t in now.items() if t._grad is not None}
+    return {**grads, **now}
+
+
 def changes(found: Walk) -> list[str]:
     """Say what Python places hold now that is neither what they held nor a tensor for a tensor."""
     told = []
     for container, before in found.containers:
+        if _is_as_before(container, before):
+            continue
         now = _contents(container)
         for key in {**before, **now}:
             old, new = before.get(key), now.get(key)

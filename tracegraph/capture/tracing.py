@@ -44,6 +44,7 @@ class Traced(EntryPoint):
     ) -> None:  # fmt: skip
         super().__init__(Graph(name), Signature((), 0, {}, (), {}, ()), {}, ())
         self._function = function
+        self._name = name
         self._permit = permit
         self._dynamic = dynamic
         self._examples: list[Example] = []
@@ -104,7 +105,7 @@ class Traced(EntryPoint):
     def _take(self, examples: list[Example], calls: list[Call]) -> None:
         """Make the graph that of some examples; nothing changes if they do not fit."""
         with self.lock:
-            fill(self, self.graph.name, examples)
+            fill(self, self._name, examples)
             self._examples, self._calls = examples, calls
             self.examples = [(*call.args, *call.kwargs.values()) for call in calls]
             self._findings = Findings()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from tracegraph.capture.recording import Row, RowValue
+from tracegraph.capture.rows import Row, RowValue
 from tracegraph.capture.variants import VARIANT
 from tracegraph.dtypes import int64
 from tracegraph.errors import TraceError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph.capture.examples import Example
-from tracegraph.capture.recording import Row, RowValue
+from tracegraph.capture.rows import Row, RowValue
 from tracegraph.capture.trie import Path
 from tracegraph.dtypes import int64
 from tracegraph.ir.graph import CONSTANT

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tracegraph import pytree
-from tracegraph.capture.recording import Entry, Recorder, RowValue
+from tracegraph.capture.recording import Recorder
+from tracegraph.capture.rows import Entry, RowValue, graph_of
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.eager import modes
 from tracegraph.eager.storage import Storage, unseen_of
@@ -146,8 +147,7 @@ def build(
         if isinstance(storage, Storage):
             recorder.states.get(storage) or recorder._capture(storage)
     extras = [recorder.states[s].value for s in extra]
-    graph = recorder.build(name, [*region.outputs, *extras])
-    graph.writes.clear()
+    graph = graph_of(name, recorder.rows, [*region.outputs, *extras], {})
     names = [region.operands[k] if isinstance(k, int) else recorder.states[k].name for k in inputs]
     known = {n.attrs["name"]: n for n in graph.inputs}
     graph.inputs = [known[n] for n in names]

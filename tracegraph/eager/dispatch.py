@@ -125,10 +125,11 @@ def _finish(
 ) -> Tensor:
     """Tell the tape and the trace; returns the first result."""
     recorder = modes.RECORDER.get() if modes.recording else None
+    loc = None if recorder is None else recorder.here()
     if history and op.differentiable and modes.GRAD.get() and _carries_gradient(outs):
-        record_node(op, args, attrs, outs, None if recorder is None else recorder.here())
+        record_node(op, args, attrs, outs, loc)
     if recorder is not None:
-        recorder.record(op, args, attrs, outs)
+        recorder.record(op, args, attrs, outs, loc)
     return outs[0]
 
 

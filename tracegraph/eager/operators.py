@@ -28,6 +28,7 @@ _NUMBERS: Final = FAST_FLOATS | {np.dtype(np.int64), np.dtype(np.int32)}
 _ndarray: Final = np.ndarray
 _allocate: Final = object.__new__
 _grad_on: Final = modes.GRAD.get
+_recorder: Final = modes.RECORDER.get
 _FLOAT32: Final = np.dtype(np.float32)
 _scalars: Final[dict[float, Any]] = {}
 _NO_ATTRS: Final[dict[str, Any]] = {}
@@ -47,6 +48,13 @@ def on_tape(op: Op, args: tuple[Any, ...], out: Tensor) -> None:
             record_node(op, args, _NO_ATTRS, (out,))
 
 
+def _has_history(t: Tensor, peer: Tensor | None) -> bool:
+    """Whether a trace has to see more of an op than its result: gradients, or views."""
+    if t._node is not None or t._lineage is not None or modes.sizes:
+        return True
+    return peer is not None and (peer._node is not None or peer._lineage is not None)
+
+
 def _scalar_array(value: float) -> Any:
     """Return a Python number as a 0-d float32 array, kept: NumPy converts a number in 0.3 us.
 
@@ -61,14 +69,14 @@ def _scalar_array(value: float) -> Any:
     return array
 
 
-def _arithmetic(  # noqa: C901 (holds the hot path below)
+def _arithmetic(  # noqa: C901, PLR0915 (holds the hot path below)
     op: Op, compute: Callable[[Any, Any], Any], fast: frozenset[Any], reflected: bool = False
 ) -> Any:
     """Return `x.__op__(y)` (or `__rop__`) with the short way for operands of one dtype."""
 
     def method(self: Tensor, other: Any) -> Any:  # noqa: C901, PLR0912 (the hot path)
         a = self._data
-        if modes.recording or a.__class__ is not _ndarray:
+        if a.__class__ is not _ndarray:
             return slow(self, other)
         dtype = a.dtype
         if dtype is not _FLOAT32 and dtype not in fast:
@@ -91,6 +99,9 @@ def _arithmetic(  # noqa: C901 (holds the hot path below)
                 return slow(self, other)
         else:
             return slow(self, other)
+        recorder = _recorder() if modes.recording else None
+        if recorder is not None and _has_history(self, peer):
+            return slow(self, other)
         try:
             r = compute(b, a) if reflected else compute(a, b)
         except (RuntimeWarning, ValueError):
@@ -105,6 +116,9 @@ def _arithmetic(  # noqa: C901 (holds the hot path below)
         out._seen = 0
         out._grad = None
         args = (other, self) if reflected else (self, other)
+        if recorder is not None:
+            recorder.record_one(op, args, _NO_ATTRS, out, recorder.here())
+            return out
         if self._lineage is not None or (peer is not None and peer._lineage is not None):
             on_tape(op, args, out)
         elif self._node is not None:
@@ -202,8 +216,9 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
 
     def function(input: Tensor) -> Tensor:
         a = input._data
+        recorder = _recorder() if modes.recording else None
         if (
-            modes.recording
+            (recorder is not None and _has_history(input, None))
             or a.__class__ is not _ndarray
             or (a.dtype is not _FLOAT32 and a.dtype not in FAST_FLOATS)
         ):
@@ -221,7 +236,9 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
         out._lineage = None
         out._seen = 0
         out._grad = None
-        if input._lineage is not None:
+        if recorder is not None:
+            recorder.record_one(op, (input,), _NO_ATTRS, out, recorder.here())
+        elif input._lineage is not None:
             on_tape(op, (input,), out)
         elif input._node is not None and differentiable and _grad_on():
             attach(op, ((input._node, input._index),), 1, (input,), _NO_ATTRS, out)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tracegraph.eager.tape import Node
 
 _allocate = object.__new__
+_make = tuple.__new__  # a NamedTuple's own takes keywords, and twice the time
 
 
 class Size(tuple[int, ...]):
@@ -167,7 +168,7 @@ def type_of_data(data: Any) -> TensorType:
     if data.__class__ is AbstractArray:
         known: TensorType = data.type
         return known
-    return TensorType(BY_NUMPY[data.dtype], data.shape)
+    return _make(TensorType, (BY_NUMPY[data.dtype], data.shape))
 
 
 def type_of(t: Tensor) -> TensorType:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,21 @@ class EntryPoint:
         self.lock = threading.RLock()
         self._programs: dict[tuple[str, str | None], Program] = {}
         self._graded: tuple[Graph | None, set[str], tuple[str, ...]] = (None, set(), ())
+
+    @functools.cached_property
+    def graph(self) -> Graph:
+        """The graph; that of one run is made when it is first asked for."""
+        with self.lock:
+            if "graph" not in self.__dict__:  # another thread may have made it
+                self.__dict__["graph"] = self._make_graph()
+            made: Graph = self.__dict__["graph"]
+            return made
+
+    def graph_later(self, make: Callable[[], Graph]) -> None:
+        """Have another graph, which `make` makes when it is first asked for."""
+        with self.lock:
+            self._make_graph = make
+            self.__dict__.pop("graph", None)
 
     @property
     def modes(self) -> list[bool]:
