@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tracegraph.errors import GraphError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.control import CONTROL
 from tracegraph.ir.dims import reasoning
-from tracegraph.ir.graph import Graph
+from tracegraph.ir.graph import Graph, Node
 from tracegraph.ir.verify import verify
 from tracegraph.passes.algebra import reduce_strength, simplify_algebra
 from tracegraph.passes.canonical import canonicalise
@@ -88,6 +89,7 @@ def run_passes(
     *,
     report: list[Any] | None = None,
     check: bool = False,
+    accept: Callable[[Node], bool] | None = None,
 ) -> int:
     """Run passes on a graph in place; returns the number of changes.
 
@@ -97,6 +99,7 @@ def run_passes(
             and fusion), or names of passes in the order to run them.
         report: a list that gets a `Report` per run of a pass.
         check: whether the verifier runs before the first and after each pass.
+        accept: which nodes a runtime can compute inside a fused kernel; by default all.
 
     Raises:
         GraphError: no such level or pass, or (`check`) a pass broke the graph.
@@ -110,11 +113,16 @@ def run_passes(
     else:
         raise GraphError(f"no level {passes}; there are: {', '.join(map(str, LEVELS))}")
     with collector_paused():
-        return _run_phases(graph, phases, report, check)
+        table = BY_NAME
+        if accept is not None:
+            row = table["fuse"]
+            table = {**table, "fuse": row._replace(run=partial(fuse, accept=accept))}
+        return _run_phases(graph, phases, table, report, check)
 
 
 def _run_phases(
-    graph: Graph, phases: Iterable[Phase], report: list[Any] | None, check: bool
+    graph: Graph, phases: Iterable[Phase], table: Mapping[str, Pass], report: list[Any] | None,
+    check: bool,
 ) -> int:  # fmt: skip
     total = 0
     idle: dict[str, int] = {}  # pass -> `total` when it found nothing: still so, skip it
@@ -123,7 +131,7 @@ def _run_phases(
             before = total
             for name in phase.names:
                 if idle.get(name) != total:
-                    changes = _run(graph, BY_NAME[name], report, check)
+                    changes = _run(graph, table[name], report, check)
                     total += changes
                     if not changes:
                         idle[name] = total

@@ -149,18 +149,19 @@ def _specialised(node: Node, sizes: Mapping[str, Any], whole: bool = False) -> N
     made.op, made.inputs, made.outs = node.op, node.inputs, node.outs
     made.seq, made.loc, made.scope = node.seq, node.loc, node.scope
     made.attrs = _put_in(node, sizes, whole)
-    made.regions = {name: _region(region, sizes) for name, region in node.regions.items()}
+    made.regions = {name: specialised(region, sizes) for name, region in node.regions.items()}
     return made
 
 
-def _region(region: Graph, sizes: Mapping[str, Any]) -> Graph:
+def specialised(region: Graph, sizes: Mapping[str, Any]) -> Graph:
+    """Return a copy of a graph with sizes put in."""
     made = region.copy()
     for node in made.order():
         node.attrs = _put_in(node, sizes, False)
         for value in node.outs:
             shape = replaced(value.type.shape, lambda s: _value(s, sizes, False))
             value.type = value.type.with_shape(shape)
-        node.regions = {name: _region(inner, sizes) for name, inner in node.regions.items()}
+        node.regions = {name: specialised(inner, sizes) for name, inner in node.regions.items()}
     return made
 
 

@@ -108,12 +108,15 @@ class InterpreterProgram:
             seen.add(root)
         return copies
 
+    keeps: tuple[str, ...] = ()  # State that it computes from ahead: it keeps nothing
+
     def run(
-        self, inputs: Sequence[Any], states: Mapping[str, Any]
+        self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any = None
     ) -> tuple[list[Any], dict[str, Any]]:
         """Return the outputs and the new contents of what the graph writes.
 
-        Neither shares memory with the inputs, the states, or one another.
+        Neither shares memory with the inputs, the states, or one another. `stamp` is for programs
+        that keep something of State.
 
         Raises:
             OpError: an op failed; the sentence names op, operands and the user's line.
@@ -136,7 +139,7 @@ class InterpreterProgram:
                 try:
                     result = call(*[slots[i] for i in operands])
                 except Exception as error:
-                    raise _explained(error, node) from error
+                    raise explained(error, node) from error
                 if len(outputs) == 1 and result.__class__ is not tuple:
                     slots[outputs[0]] = result
                 else:
@@ -145,6 +148,10 @@ class InterpreterProgram:
                 for slot in dead:
                     slots[slot] = None
         return slots
+
+    def explain(self) -> str:
+        """Return what runs, for people: a line for each step."""
+        return "\n".join(f"{s.node.op} at {s.node.loc}" for s in self._steps)
 
     # What a program of something else than arrays does in another way (see replay/on_tensors.py).
 
@@ -184,7 +191,7 @@ def _size(axis: int, array: Any) -> Any:
     return array.shape[axis]
 
 
-def _explained(error: Exception, node: Node) -> Exception:
+def explained(error: Exception, node: Node) -> Exception:
     """The error with op, operands and the user's line."""
     operands = ", ".join(str(v.type) for v in node.inputs)
     place = f" at {node.loc}" if node.loc is not None else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tracegraph.capture.compiling import (  # noqa: F401
@@ -24,26 +25,27 @@ from tracegraph.eager.storage import stamp
 from tracegraph.eager.tensors import Tensor, storage_of, type_of
 from tracegraph.errors import DeviceError, GuardError
 from tracegraph.ir.collector import collector_paused
-from tracegraph.ir.graph import Graph
+from tracegraph.ir.graph import Graph, Node
 from tracegraph.runtime.interpreter import InterpreterProgram
 
-RUNTIMES = ("interpreter",)
+RUNTIMES = ("interpreter", "native")
 
 
 def optimize(
-    graph: Graph, level: int | Sequence[str] = 1, *, report: Any = None, check: bool = False
-) -> Graph:
+    graph: Graph, level: int | Sequence[str] = 1, *, report: Any = None, check: bool = False,
+    accept: Callable[[Node], bool] | None = None,
+) -> Graph:  # fmt: skip
     """Return an optimised copy of a graph.
 
     Level 0 changes nothing, 1 runs exact passes (bit-identical results), 2 also decomposes and
     fuses; names of passes run just these. `report` collects a row per pass: name, seconds, nodes
-    before and after, changes.
+    before and after, changes. `accept` says which nodes may be fused; by default all that can be.
     """
     from tracegraph.passes.pipeline import run_passes
 
     with collector_paused():
         made = graph.copy()
-        run_passes(made, level, report=report, check=check)
+        run_passes(made, level, report=report, check=check, accept=accept)
     return made
 
 
@@ -54,14 +56,21 @@ class CompiledGraph:
     call; and for each call where memory may change unseen (see `storage.stamp`).
     """
 
-    def __init__(self, graph: Graph, device: Device, level: int) -> None:
+    def __init__(self, graph: Graph, device: Device, level: int, runtime: str) -> None:
         from tracegraph.passes.prologue import split_prologue
 
-        main = optimize(graph, level)
-        early = split_prologue(main) if level else Graph()
         xp = module_of(device)
+        make: Callable[[Graph], Any] = partial(InterpreterProgram, xp=xp)
+        accept = None
+        if runtime == "native":
+            from tracegraph.runtime.cpu.fused import is_native
+            from tracegraph.runtime.cpu.program import program_for
+
+            make, accept = program_for, is_native
+        main = optimize(graph, level, accept=accept)
+        early = split_prologue(main) if level else Graph()
         self._device = device
-        self._main = InterpreterProgram(main, xp)
+        self._main = make(main)
         self._early = InterpreterProgram(early, xp)
         self._types = {name: node.types[0] for name, node in graph.states.items()}
         self._sources = tuple(early.states)
@@ -81,22 +90,34 @@ class CompiledGraph:
             GuardError: State has another type than it had when it was traced.
         """
         arrays = {name: self._array(name, state[name]) for name in self._names}
+        early: Any = ()
         if self._made:
-            arrays.update(self._prologue(state))
-        return self._main.run(inputs, arrays)
+            early, made = self._prologue(state)
+            arrays.update(made)
+        stamp = None
+        if self._main.keeps and early is not None:
+            stamps = _stamps([state[name] for name in self._main.keeps if name in state])
+            stamp = None if stamps is None else (early, stamps)
+        outputs, writes = self._main.run(inputs, arrays, stamp)
+        return outputs, writes
 
-    def _prologue(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    def explain(self) -> str:
+        """Return what runs, for people: kernels and host calls of a native program."""
+        return str(self._main.explain())
+
+    def _prologue(self, state: Mapping[str, Tensor]) -> tuple[Any, dict[str, Any]]:
+        """Return the stamps of what was computed ahead (None: it may change), and the arrays."""
         tensors = [state[name] for name in self._sources]
         stamps = _stamps(tensors)
         known, arrays = self._kept
         if stamps is not None and known == stamps:
-            return arrays
+            return stamps, arrays
         sources = {name: self._array(name, state[name]) for name in self._sources}
         made, _ = self._early.run((), sources)
         arrays = dict(zip(self._made, made, strict=True))
         unchanged = stamps is not None and stamps == _stamps(tensors)
         self._kept = (stamps, arrays) if unchanged else (None, {})
-        return arrays
+        return stamps if unchanged else None, arrays
 
     def _array(self, name: str, t: Tensor) -> Any:
         data, known = t._data, self._types[name]
@@ -120,9 +141,11 @@ def _stamps(tensors: Sequence[Tensor]) -> list[Any] | None:
 
 
 def make_program(
-    graph: Graph, device: Any = "cpu", runtime: str | None = None, level: int = 1
+    graph: Graph, device: Any = "cpu", runtime: str | None = None, level: int | None = None
 ) -> CompiledGraph:
     """Return a graph made executable on a device.
+
+    `level` is that of `optimize`; by default 1 for the interpreter and 2 for the native runtime.
 
     Raises:
         DeviceError: no such runtime or device here.
@@ -130,5 +153,10 @@ def make_program(
     wanted: Device = parse_device(device)
     if runtime not in (None, *RUNTIMES):
         raise DeviceError(f"no runtime {runtime!r}; there are: {', '.join(RUNTIMES)}")
+    runtime = runtime or "interpreter"
+    if runtime == "native" and wanted.type != "cpu":
+        raise DeviceError(f"the native runtime is for the CPU, not for {wanted}; leave runtime out")
+    if level is None:
+        level = 2 if runtime == "native" else 1
     with collector_paused():
-        return CompiledGraph(graph, wanted, level)
+        return CompiledGraph(graph, wanted, level, runtime)

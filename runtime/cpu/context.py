@@ -1,0 +1,199 @@
+"""What one call of a native program uses: memory, and argument blocks with addresses in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracegraph.errors import GraphError
+from tracegraph.runtime.cpu.lowering import HostCall, Launch, Pointer
+from tracegraph.runtime.cpu.places import LINE_BYTES, Buffer, Place
+from tracegraph.runtime.cpu.pool import Call
+from tracegraph.runtime.interpreter import explained
+
+if TYPE_CHECKING:
+    from tracegraph.runtime.cpu.program import Compiled
+
+# Where the address of a buffer stands in the words: (word, bytes to add).
+Found = list[tuple[int, int]]
+
+
+class Blocks:
+    """The argument blocks of some launches as one table, and the words in it that are addresses."""
+
+    def __init__(self, launches: Sequence[Launch], addresses: Mapping[str, int]) -> None:
+        words: list[int] = []
+        starts: list[int] = []
+        self.pointers: dict[Buffer, Found] = {}
+        for launch in launches:
+            starts.append(len(words))
+            for word in launch.words:
+                if isinstance(word, Pointer):
+                    known = self.pointers.setdefault(word.buffer, [])
+                    known.append((len(words), word.offset_bytes))
+                    words.append(0)
+                else:
+                    words.append(word)
+        self.words = np.array(words, np.int64)
+        self.starts = np.array(starts, np.int64)
+        self.kernels = np.array([addresses[s.kernel.name] for s in launches], np.int64)
+        self.chunks = np.array([s.chunks for s in launches], np.int64)
+        self.cost_ns = sum(s.cost_ns for s in launches)
+
+    def records(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the driver's records for a copy of the words."""
+        base = words.ctypes.data
+        made = np.empty((len(self.starts), 3), np.int64)
+        made[:, 0], made[:, 1], made[:, 2] = self.kernels, base + 8 * self.starts, self.chunks
+        return made
+
+
+class Arrays:
+    """The arrays of one call by their buffers."""
+
+    def __init__(self, inputs: Sequence[Any], states: Mapping[str, Any]) -> None:
+        self.inputs, self.states = inputs, states
+        self.held: dict[Buffer, Any] = {}
+
+    def of(self, buffer: Buffer) -> Any:
+        """Return the array that an input, State, constant or output is, in row-major order."""
+        found = self.held.get(buffer)
+        if found is None:
+            if buffer.origin == "constant":
+                found = buffer.array
+            elif buffer.origin == "input":
+                found = self.inputs[buffer.key]
+            else:
+                found = self.states[buffer.key]
+            if not found.flags.c_contiguous:
+                found = np.ascontiguousarray(found)
+            self.held[buffer] = found
+        return found
+
+
+class Kept:
+    """What is made of lasting State: memory that is written once."""
+
+    def __init__(self, compiled: Compiled, arrays: Arrays) -> None:
+        size, self.offsets = 0, {}
+        for buffer in compiled.kept_buffers:
+            self.offsets[buffer] = size
+            size += -(-buffer.bytes // LINE_BYTES) * LINE_BYTES
+        self.memory = lines(size)
+        self.base = int(self.memory.ctypes.data)
+        blocks = compiled.ahead
+        words = blocks.words.copy()
+        for buffer, found in blocks.pointers.items():
+            if buffer in self.offsets:
+                start = self.address(buffer)
+            else:
+                start = int(arrays.of(buffer).ctypes.data)
+            for word, more in found:
+                words[word] = start + more
+        Call(blocks.records(words), np.zeros(1, np.int64), blocks.cost_ns).run()
+
+    def address(self, buffer: Buffer) -> int:
+        """Return where a kept buffer is."""
+        return self.base + self.offsets[buffer]
+
+
+class Context:
+    """An arena and the words of all launches, with the addresses that the last call had."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        self.compiled = compiled
+        blocks = compiled.blocks
+        self.arena = lines(compiled.arena.bytes)
+        self.words = blocks.words.copy()
+        self._fast = memoryview(self.words.data)
+        self._pointed: dict[Buffer, Any] = {}  # arrays whose addresses are in the words
+        self._kept: Kept | None = None
+        self._views: dict[Place, Any] = {}
+        base = int(self.arena.ctypes.data)
+        self._found: dict[str, list[tuple[Buffer, Found]]] = {
+            "input": [], "state": [], "output": [], "kept": []
+        }  # fmt: skip
+        for buffer, found in blocks.pointers.items():
+            if buffer.origin == "arena":
+                self._write(found, base + buffer.offset)
+            elif buffer.origin == "constant":
+                self._write(found, int(buffer.array.ctypes.data))
+            else:
+                self._found[buffer.origin].append((buffer, found))
+        records = blocks.records(self.words)
+        frame = np.zeros(1, np.int64)
+        self._parts: list[Call | HostCall] = [
+            p.host or Call(records[p.begin : p.end], frame, p.cost_ns) for p in compiled.parts
+        ]
+
+    def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any) -> list[Any]:
+        """Return the results of one call."""
+        compiled, arrays = self.compiled, Arrays(inputs, states)
+        results = [np.empty(p.shape, p.dtype.np) for p in compiled.plan.results]
+        for place, array in zip(compiled.plan.results, results, strict=True):
+            arrays.held[place.buffer] = array
+        for buffer, found in self._found["output"]:
+            self._write(found, arrays.held[buffer].ctypes.data)
+        for buffer, found in self._found["input"]:
+            self._write(found, arrays.of(buffer).ctypes.data)
+        for buffer, found in self._found["state"]:
+            array = arrays.of(buffer)
+            if self._pointed.get(buffer) is not array:
+                self._pointed[buffer] = array
+                self._write(found, array.ctypes.data)
+        kept = compiled.kept(stamp, arrays)
+        if kept is not None and kept is not self._kept:
+            self._kept = kept
+            for buffer, found in self._found["kept"]:
+                self._write(found, kept.address(buffer))
+        for part in self._parts:
+            if isinstance(part, HostCall):
+                self._host(part, arrays)
+            elif part.run():
+                raise GraphError("a native kernel reports a fault that none can have")
+        return results
+
+    def _write(self, found: Found, address: int) -> None:
+        for word, more in found:
+            self._fast[word] = address + more
+
+    def _view(self, place: Place, arrays: Arrays) -> Any:
+        """Return an array over a place."""
+        known = self._views.get(place)
+        if known is not None:
+            return known
+        buffer, size = place.buffer, place.dtype.itemsize
+        if buffer.origin == "arena":
+            memory = self.arena[buffer.offset : buffer.offset + buffer.bytes]
+        else:
+            memory = arrays.of(buffer).reshape(-1).view(np.uint8)
+        made: Any = np.ndarray(
+            place.shape, place.dtype.np, memory, place.offset * size if 0 not in place.shape else 0,
+            tuple(s * size for s in place.strides),
+        )  # fmt: skip
+        if buffer.origin in ("arena", "constant"):
+            self._views[place] = made
+        return made
+
+    def _host(self, step: HostCall, arrays: Arrays) -> None:
+        operands = [self._view(p, arrays) for p in step.operands]
+        try:
+            with np.errstate(all="ignore"):
+                made = self.compiled.calls[id(step)](*operands)
+        except Exception as error:
+            raise explained(error, step.node) from error
+        several = made if isinstance(made, tuple) else (made,)
+        for place, array in zip(step.results, several, strict=True):
+            if array.shape != place.shape:
+                raise GraphError(f"{step.node.op} gave {array.shape}, not {place.shape}")
+            np.copyto(self._view(place, arrays), array)
+
+
+def lines(size: int) -> NDArray[np.uint8]:
+    """Return memory that begins on a cache line."""
+    raw = np.empty(size + LINE_BYTES, np.uint8)
+    skip = -int(raw.ctypes.data) % LINE_BYTES
+    return raw[skip : skip + size]

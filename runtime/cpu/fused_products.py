@@ -1,0 +1,127 @@
+"""Matrix products and convolutions, with the elementwise ops that follow them as epilogues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tracegraph.ir.graph import Node, Value
+from tracegraph.runtime.cpu.fused import Body, body_of, walked
+from tracegraph.runtime.cpu.launches import Array, Epilogue
+from tracegraph.runtime.cpu.nest_functions import evaluate
+from tracegraph.runtime.cpu.nests import LOAD, NUMBER, Step
+from tracegraph.runtime.cpu.places import Place
+from tracegraph.runtime.cpu.products import matrix_product
+from tracegraph.runtime.cpu.scalars import Emitter
+from tracegraph.runtime.cpu.values import UnsupportedError
+from tracegraph.runtime.cpu.values import Value as Scalar
+
+if TYPE_CHECKING:
+    from tracegraph.runtime.cpu.lowering import Lowering
+
+PRODUCTS: Final = ("linear", "matmul")
+
+
+class _Program(NamedTuple):
+    """What is done to a sum: load 0 is the sum, others are operands under the result's shape."""
+
+    steps: tuple[Step, ...]
+    operands: tuple[Place, ...]
+    results: tuple[tuple[int, Value], ...]
+
+    def epilogue(self) -> Epilogue | None:
+        """Return it as a function of the scalar language; None where nothing is done."""
+        if len(self.steps) == 1:
+            return None
+        steps, wanted = self.steps, [number for number, _ in self.results]
+
+        def body(m: Emitter, total: Scalar, *given: Scalar) -> tuple[Scalar, ...]:
+            arrays = (total, *given)
+            values = {i: arrays[s.inputs[0]] for i, s in enumerate(steps) if s.op == LOAD}
+            evaluate(m, steps, values, range(len(steps)))
+            return tuple(values[number] for number in wanted)
+
+        return Epilogue(repr((steps, wanted)), body)
+
+    @property
+    def what(self) -> str:
+        """The ops, for people."""
+        return "".join(f"+{s.op}" for s in self.steps if s.op not in (LOAD, NUMBER))
+
+
+def _program(low: Lowering, product: Node, body: Body | None) -> _Program:
+    """Return what follows a product: its bias, and the body of its reader."""
+    out = product.out
+    steps = [Step(LOAD, (0,), out.type.dtype)]
+    operands: list[Place] = []
+
+    def load(value: Value, axes: Sequence[int | None]) -> int:
+        operands.append(walked(low.place(value), tuple(axes), out.type.shape))
+        steps.append(Step(LOAD, (len(operands),), value.type.dtype))
+        return len(steps) - 1
+
+    total = 0
+    if product.op == "linear" and len(product.inputs) == 3:
+        bias = load(product.inputs[2], (*(None for _ in out.type.shape[1:]), 0))
+        steps.append(Step("add", (0, bias), out.type.dtype))
+        total = len(steps) - 1
+    if body is None:
+        return _Program(tuple(steps), tuple(operands), ((total, out),))
+    number: list[int] = []
+    for step in body.steps:
+        if step.op != LOAD:
+            steps.append(step._replace(inputs=tuple(number[i] for i in step.inputs)))
+            number.append(len(steps) - 1)
+            continue
+        value, axes = body.operands[step.inputs[0]]
+        if value is not out:
+            number.append(load(value, axes))
+        elif all(i == d or out.type.shape[d] == 1 for d, i in enumerate(axes)):
+            number.append(total)
+        else:
+            raise UnsupportedError("a product that is read in another order")
+    results = tuple((number[r.number], r.value) for r in body.results)
+    return _Program(tuple(steps), tuple(operands), results)
+
+
+def lower_product(low: Lowering, node: Node) -> None:
+    """Lower a product by itself."""
+    _lower(low, node, node, None)
+
+
+def lower_with_product(low: Lowering, node: Node, product: Value) -> None:
+    """Lower an elementwise node with the product that it alone reads."""
+    body = body_of(node)
+    if body.folded or body.shape != product.type.shape:
+        raise UnsupportedError("a fused kernel of another shape than its product")
+    _lower(low, node, product.node, body)
+
+
+def _lower(low: Lowering, node: Node, product: Node, body: Body | None) -> None:
+    x, y = (low.place(v) for v in product.inputs[:2])
+    if product.op == "linear":
+        y = y._replace(shape=y.shape[::-1], strides=y.strides[::-1])
+    program = _program(low, product, body)
+    results = [low.new(v) for _, v in program.results]
+    if 0 in product.out.type.shape:
+        return
+    x, y = _read(low, x), _read(low, y)
+    a, b = _array(x), _array(y)
+    outs, others = [_array(p) for p in results], [_array(p) for p in program.operands]
+    ahead = low.is_lasting(y)
+    made = matrix_product(a, b, outs, others, program.epilogue(), target=low.target, ahead=ahead)
+    steps = made.steps(a, b, outs, others)
+    operands = [x, y, *program.operands]
+    low.run_steps(made.kernels, steps, operands, results, node, product.op + program.what)
+
+
+def _read(low: Lowering, x: Place) -> Place:
+    """Return a place of matrices in rows or columns."""
+    near = [s for n, s in zip(x.shape[-2:], x.strides[-2:], strict=True) if n != 1]
+    return x if not near or 1 in near else low.dense(x)
+
+
+def _array(place: Place) -> Array:
+    """Return a place as an array of at least two dims."""
+    missing = (1,) * (2 - len(place.shape))
+    return Array((*missing, *place.shape), (*(0 for _ in missing), *place.strides), place.dtype)

@@ -1,0 +1,358 @@
+"""A graph of static shapes to steps: kernels with the words of their argument blocks, host calls.
+
+Each Value gets a place in memory. Views are places in their operand's buffer. What has a template
+becomes launches; the rest is a call of the interpreter's kernel on arrays over the same memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Node, Value
+from tracegraph.ops.core import ELEMENTWISE, VIEW
+from tracegraph.ops.table import OPS
+from tracegraph.runtime.cpu import places
+from tracegraph.runtime.cpu.fused import body_of, is_fold, lower_body
+from tracegraph.runtime.cpu.fused_products import lower_with_product
+from tracegraph.runtime.cpu.kernels import Kernel
+from tracegraph.runtime.cpu.launches import Steps
+from tracegraph.runtime.cpu.llvm import Target
+from tracegraph.runtime.cpu.memory import Use
+from tracegraph.runtime.cpu.nest_kernel import NestKernel
+from tracegraph.runtime.cpu.nests import LOAD, Step, Walk, make_nest
+from tracegraph.runtime.cpu.places import Buffer, Place
+from tracegraph.runtime.cpu.values import UnsupportedError
+
+
+class Pointer(NamedTuple):
+    """A word that is the address of a place in a buffer."""
+
+    buffer: Buffer
+    offset_bytes: int = 0
+
+
+class Launch(NamedTuple):
+    """A kernel to run."""
+
+    kernel: Kernel
+    words: tuple[int | Pointer, ...]
+    chunks: int
+    cost_ns: int
+    use: Use
+    node: Node | None
+    what: str
+
+
+class HostCall(NamedTuple):
+    """A node that the host computes: operands and results are arrays over the program's memory."""
+
+    node: Node
+    operands: tuple[Place, ...]
+    results: tuple[Place, ...]
+    use: Use
+    why: str
+
+
+Template = Callable[..., None]  # adds what a node takes to a lowering
+
+
+class Plan(NamedTuple):
+    """What runs, in order, and where the results lie.
+
+    `ahead`: launches that fill kept buffers from what lasts, by key.
+    """
+
+    steps: list[Launch | HostCall]
+    results: list[Place]
+    ahead: dict[Any, tuple[list[Launch], list[Buffer]]]
+
+
+def pointer(place: Place) -> Pointer:
+    """Return the address of a place's first element."""
+    return Pointer(place.buffer, place.offset * place.dtype.itemsize)
+
+
+class Lowering:
+    """The walk over a graph. Templates are given this, and add steps.
+
+    `lasting` names the State that no call writes: what is made of it alone may be kept.
+    """
+
+    def __init__(
+        self, graph: Graph, target: Target, lasting: Iterable[str],
+        templates: Mapping[str, Template], delayed: Mapping[Value, Node],
+    ) -> None:  # fmt: skip
+        self.graph, self.target, self.templates = graph, target, templates
+        self.delayed = dict(delayed)
+        self.lasting = set(lasting)
+        self.steps: list[Launch | HostCall] = []
+        self.ahead: dict[Any, tuple[list[Launch], list[Buffer]]] = {}
+        self.places: dict[Value, Place] = {}
+        self._dense: dict[Place, Place] = {}
+
+    def run(self, order: Sequence[Node]) -> Plan:
+        """Lower the nodes and place the results.
+
+        `order` is the graph's, or another one that respects sizes and effects.
+        """
+        for node in order:
+            if node.op in (INPUT, STATE, CONSTANT):
+                self._source(node)
+            elif not any(v in self.delayed for v in node.outs):
+                self._lower(node)
+        return Plan(self.steps, self._results(), self.ahead)
+
+    def _source(self, node: Node) -> None:
+        value = node.out
+        size = places.byte_size(value.type)
+        if node.op == CONSTANT:
+            self.places[value] = self.constant(node.attrs["value"], value)
+            return
+        if node.op == INPUT:
+            buffer = Buffer("input", size, self.graph.inputs.index(node))
+        else:
+            buffer = Buffer("state", size, node.attrs["name"])
+        self.places[value] = places.whole(buffer, value.type)
+
+    def constant(self, array: Any, value: Value) -> Place:
+        """Return the place of a constant."""
+        held = np.ascontiguousarray(array, value.type.dtype.np).reshape(value.type.shape)
+        buffer = Buffer("constant", held.nbytes, None, held)
+        return places.whole(buffer, value.type)
+
+    def _lower(self, node: Node) -> None:
+        if node.op in OPS and VIEW in node.row.traits:
+            self._view(node)
+            return
+        fused = next((v for v in node.inputs if v in self.delayed), None)
+        if (
+            fused is not None
+            and self._tried(node, partial(lower_with_product, product=fused)) == ""
+        ):
+            del self.delayed[fused]
+            return
+        for value in node.inputs:
+            self.place(value)
+        why = "there is no template"
+        template = self.templates.get(node.op)
+        if template is None and (is_fold(node) or _is_elementwise(node)):
+            template = lower_nest
+        if template is not None:
+            why = self._tried(node, template)
+        if why:
+            self.host(node, why)
+
+    def _tried(self, node: Node, template: Template) -> str:
+        """Run a template; if it does not serve, return why, and leave no trace of it."""
+        steps, ahead, dense = len(self.steps), len(self.ahead), len(self._dense)
+        try:
+            template(self, node)
+        except UnsupportedError as error:
+            del self.steps[steps:]
+            for known, count in ((self.ahead, ahead), (self._dense, dense)):
+                while len(known) > count:
+                    known.popitem()
+            return str(error)
+        return ""
+
+    def _view(self, node: Node) -> None:
+        x = self.place(node.inputs[0])
+        found = places.view(node.op, x, node.attrs)
+        if found is None:
+            found = places.view(node.op, self.dense(x), node.attrs)
+        if found is None:
+            self.host(node, "a view of unknown kind")
+        else:
+            self.places[node.out] = found
+
+    # What templates use.
+
+    def place(self, value: Value) -> Place:
+        """Return where a Value lies; one that a later kernel was to compute is computed now."""
+        if value not in self.places and value in self.delayed:
+            self._lower(self.delayed.pop(value))
+        return self.places[value]
+
+    def new(self, value: Value, like: Sequence[Place] = ()) -> Place:
+        """Return a fresh place for a Value, in row-major order or as what it is made of lies."""
+        made = self.fresh(value.type)
+        for x in like:
+            if x.shape == made.shape and not x.is_row_major and places.is_dense(x):
+                made = made._replace(strides=x.strides)
+                break
+        self.places[value] = made
+        return made
+
+    def fresh(self, type: Any) -> Place:
+        """Return a fresh place in the arena for a tensor."""
+        return places.whole(Buffer("arena", places.byte_size(type)), type)
+
+    def scratch(self, size: int) -> Buffer:
+        """Return a fresh buffer of some bytes."""
+        return Buffer("arena", size)
+
+    def is_lasting(self, place: Place) -> bool:
+        """Whether a place holds the same from call to call."""
+        buffer = place.buffer
+        return buffer.origin == "constant" or (
+            buffer.origin == "state" and buffer.key in self.lasting
+        )
+
+    def dense(self, x: Place) -> Place:
+        """Return a place with the same elements in row-major order; a copy is made if need be."""
+        if x.is_row_major:
+            return x
+        found = self._dense.get(x)
+        if found is None:
+            buffer = Buffer("arena", math.prod(x.shape) * x.dtype.itemsize)
+            found = Place(buffer, x.dtype, x.shape, places.row_major(x.shape))
+            self.copy(x, found)
+            self._dense[x] = found
+        return found
+
+    def copy(self, x: Place, y: Place, node: Node | None = None) -> None:
+        """Add a copy of x to y, which has its shape."""
+        if 0 in x.shape:
+            return
+        steps = (Step(LOAD, (0,), x.dtype),)
+        self.nest(x.shape, (), steps, [x], [(0, y)], frozenset(), node, "copy")
+
+    def nest(
+        self, shape: Sequence[int], folded: Sequence[int], steps: Sequence[Step],
+        operands: Sequence[Place], results: Sequence[tuple[int, Place]], costly: frozenset[int],
+        node: Node | None, what: str,
+    ) -> None:  # fmt: skip
+        """Add a loop nest; places have the strides of the space."""
+        cut = make_nest(
+            tuple(shape), folded, steps, [Walk(p.dtype, p.strides) for p in operands],
+            [(v, Walk(p.dtype, p.strides)) for v, p in results], costly, self.target.vector_bytes,
+        )  # fmt: skip
+        arrays = [pointer(p) for p in (*operands, *(p for _, p in results))]
+        kernel = NestKernel(cut.nest, self.target)
+        rest = [cut.words[name] for name in kernel.slots[len(arrays) :]]
+        words: tuple[int | Pointer, ...] = (*arrays, *rest)
+        reads, writes = [p.buffer for p in operands], [p.buffer for _, p in results]
+        shared = () if folded else _sharing(operands, [p for _, p in results])
+        use = Use(reads, writes, shared)
+        self.steps.append(Launch(kernel, words, cut.chunks, cut.cost_ns, use, node, what))
+
+    def run_steps(
+        self, kernels: Iterable[Kernel], made: Steps, operands: Sequence[Place],
+        results: Sequence[Place], node: Node, what: str,
+    ) -> None:  # fmt: skip
+        """Add launches that were made for operands and results."""
+        by_name = {kernel.name: kernel for kernel in kernels}
+        scratch = [Buffer("arena", size) for size in made.scratch_bytes]
+        key = (repr(made.ahead), *(x for x in operands if self.is_lasting(x)))
+        packed = self.ahead[key][1] if key in self.ahead else [
+            Buffer("kept", size, key) for size in made.packed_bytes
+        ]  # fmt: skip
+
+        def word(x: Any) -> int | Pointer:
+            if isinstance(x, int):
+                return x
+            if x.kind in ("operand", "result"):
+                place = (operands if x.kind == "operand" else results)[x.number]
+                first = pointer(place)
+                return Pointer(first.buffer, first.offset_bytes + x.offset_bytes)
+            buffer = (packed if x.kind == "packed" else scratch)[x.number]
+            return Pointer(buffer, x.offset_bytes)
+
+        def launch(x: Any, label: str) -> Launch:
+            words = tuple(map(word, x.arguments.values()))
+            buffers = [w.buffer for w in words if isinstance(w, Pointer)]
+            use = Use(buffers, [p.buffer for p in results] + scratch)
+            return Launch(by_name[x.kernel], words, x.chunks, x.cost_ns, use, node, label)
+
+        if made.ahead and key not in self.ahead:
+            self.ahead[key] = ([launch(x, "pack") for x in made.ahead], packed)
+        self.steps += [launch(x, what) for x in made.launches]
+
+    def host(self, node: Node, why: str) -> None:
+        """Add a call of the interpreter's kernel."""
+        operands = tuple(self.place(v) for v in node.inputs)
+        results = tuple(self.new(v) for v in node.outs)
+        use = Use([p.buffer for p in operands], [p.buffer for p in results])
+        self.steps.append(HostCall(node, operands, results, use, why))
+
+    # Results.
+
+    def _results(self) -> list[Place]:
+        """Place each result in a buffer of its own."""
+        made: list[Place] = []
+        moved: dict[Buffer, Buffer] = {}
+        for number, value in enumerate(self.graph.results()):
+            x = self.place(value)
+            own = Buffer("output", places.byte_size(value.type), number)
+            if x.buffer.origin == "arena" and x.is_whole and x.buffer not in moved:
+                moved[x.buffer] = own
+                made.append(x)
+                continue
+            y = places.whole(own, value.type)
+            self.copy(x, y)
+            made.append(y)
+        self._move(moved)
+        return [p._replace(buffer=moved.get(p.buffer, p.buffer)) for p in made]
+
+    def _move(self, moved: Mapping[Buffer, Buffer]) -> None:
+        """Put other buffers in the place of some in all steps."""
+        if not moved:
+            return
+
+        def uses(use: Use) -> Use:
+            return Use(
+                [moved.get(b, b) for b in use.reads], [moved.get(b, b) for b in use.writes],
+                [(moved.get(x, x), moved.get(y, y)) for x, y in use.may_share],
+            )  # fmt: skip
+
+        def word(x: int | Pointer) -> int | Pointer:
+            if isinstance(x, Pointer) and x.buffer in moved:
+                return Pointer(moved[x.buffer], x.offset_bytes)
+            return x
+
+        def place(p: Place) -> Place:
+            return p._replace(buffer=moved.get(p.buffer, p.buffer))
+
+        for number, step in enumerate(self.steps):
+            if not any(b in moved for b in (*step.use.reads, *step.use.writes)):
+                continue
+            if isinstance(step, Launch):
+                self.steps[number] = step._replace(
+                    words=tuple(map(word, step.words)), use=uses(step.use)
+                )
+            else:
+                self.steps[number] = step._replace(
+                    operands=tuple(map(place, step.operands)),
+                    results=tuple(map(place, step.results)), use=uses(step.use),
+                )  # fmt: skip
+
+
+def _sharing(operands: Sequence[Place], results: Sequence[Place]) -> list[tuple[Buffer, Buffer]]:
+    """Return which result may lie where which operand lay: both are walked alike."""
+    found = []
+    for result in results:
+        for x in operands:
+            others = (y for y in operands if y.buffer is x.buffer)
+            if (
+                x.strides == result.strides
+                and x.offset == result.offset == 0
+                and x.buffer.bytes == result.buffer.bytes
+                and x.dtype.itemsize == result.dtype.itemsize
+                and all(y.strides == x.strides and y.offset == x.offset for y in others)
+            ):
+                found.append((result.buffer, x.buffer))
+    return found
+
+
+def lower_nest(low: Lowering, node: Node) -> None:
+    """Lower a kernel node, an elementwise op or a reduction as a loop nest."""
+    lower_body(low, node, body_of(node))
+
+
+def _is_elementwise(node: Node) -> bool:
+    return node.op in OPS and ELEMENTWISE in node.row.traits

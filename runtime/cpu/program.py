@@ -1,0 +1,202 @@
+"""NativeProgram: a graph as native code, run by one call between host calls."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from tracegraph.ir.graph import INPUT, KERNEL, Graph, Node
+from tracegraph.ops.table import run_op
+from tracegraph.runtime.binding import (
+    bare_dims,
+    facts_early,
+    sizes_first,
+    sizes_read,
+    specialised,
+)
+from tracegraph.runtime.control import HANDLERS
+from tracegraph.runtime.cpu.context import Arrays, Blocks, Context, Kept
+from tracegraph.runtime.cpu.kernels import addresses
+from tracegraph.runtime.cpu.llvm import host_target
+from tracegraph.runtime.cpu.lowering import HostCall, Launch, Lowering, Plan
+from tracegraph.runtime.cpu.memory import plan_memory
+from tracegraph.runtime.cpu.templates import TEMPLATES, delays
+from tracegraph.runtime.interpreter import InterpreterProgram
+
+# Sizes of dynamic dims for which a plan is kept.
+_MAX_PLANS: Final = 64
+# Contexts of a plan that are kept for other calls.
+_MAX_CONTEXTS: Final = 8
+
+
+def program_for(graph: Graph) -> NativeProgram | InterpreterProgram:
+    """Return a graph made native; one with sizes that follow from data is interpreted."""
+    if any(size.data for node in graph.nx for size in sizes_read(node).values()) or _finds(graph):
+        return InterpreterProgram(graph)
+    lasting = [name for name in graph.states if name not in graph.writes]
+    return NativeProgram(graph, lasting)
+
+
+def _finds(graph: Graph) -> bool:
+    """Whether a node's result has a size that is known when it has run."""
+    own = {name for name, _, _ in bare_dims(v for node in graph.inputs for v in node.outs)}
+    return any(
+        name not in own for name, _, _ in bare_dims(v for node in graph.nx for v in node.outs)
+    )
+
+
+class NativeProgram:
+    """A graph made native.
+
+    A plan is made for sizes of dynamic dims when a call first has them. Kernels do not depend on
+    sizes, so that compiles nothing or little. Any thread may run it: what a call changes is in a
+    context that no other call has.
+    """
+
+    def __init__(self, graph: Graph, lasting: Sequence[str] = ()) -> None:
+        self.graph = graph
+        self._lasting = tuple(lasting)
+        self._dims = [
+            (name, number, axis)
+            for number, node in enumerate(graph.inputs)
+            for name, _, axis in bare_dims(node.outs)
+        ]
+        self.keeps: tuple[str, ...] = ()
+        self._plans: OrderedDict[tuple[int, ...], Compiled] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(
+        self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any = None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the outputs and the new contents of what the graph writes, as fresh arrays.
+
+        `stamp` tells whether lasting State is what it was (equal stamps); None: that is not known.
+
+        Raises:
+            OpError: an op failed; the sentence names op, operands and the user's line.
+        """
+        sizes = tuple(inputs[number].shape[axis] for _, number, axis in self._dims)
+        plan = self._plans.get(sizes)
+        if plan is None:
+            plan = self._made(sizes)
+        results = plan.run(inputs, states, stamp)
+        count = len(self.graph.outputs)
+        return results[:count], dict(zip(self.graph.writes, results[count:], strict=True))
+
+    def _made(self, sizes: tuple[int, ...]) -> Compiled:
+        with self._lock:
+            plan = self._plans.get(sizes)
+            if plan is None:
+                names = [name for name, _, _ in self._dims]
+                bound = dict(zip(names, sizes, strict=True))
+                graph = specialised(self.graph, bound) if bound else self.graph
+                plan = Compiled(graph, self._lasting)
+                self._plans[sizes] = plan
+                self.keeps = tuple(dict.fromkeys((*self.keeps, *plan.keeps)))
+                while len(self._plans) > _MAX_PLANS:
+                    self._plans.popitem(last=False)
+            return plan
+
+    def explain(self) -> str:
+        """Return the steps of the plans made so far: what was fused, and what the host computes."""
+        from tracegraph.runtime.cpu.explaining import explained_plan
+
+        if not self._plans:
+            if self._dims:
+                return "nothing is compiled yet: it will be for the sizes of the first call"
+            self._made(())
+        return "\n\n".join(
+            explained_plan(plan, dict(zip((name for name, _, _ in self._dims), sizes, strict=True)))
+            for sizes, plan in self._plans.items()
+        )
+
+    def plan(self, *sizes: int) -> Compiled:
+        """Return what runs for sizes of the dynamic dims."""
+        return self._plans.get(sizes) or self._made(sizes)
+
+
+class _Part(NamedTuple):
+    """Launches from `begin` to `end` that one native call runs, or one host call."""
+
+    begin: int
+    end: int
+    cost_ns: int
+    host: HostCall | None
+
+
+class Compiled:
+    """A plan for given sizes, compiled: the table of launches and the words they need."""
+
+    def __init__(self, graph: Graph, lasting: Sequence[str]) -> None:
+        order = facts_early(sizes_first(graph.order()))
+        order = [*graph.inputs, *(n for n in order if n.op != INPUT)]
+        delayed = delays(graph, order)
+        lowering = Lowering(graph, host_target(), lasting, TEMPLATES, delayed)
+        self.plan: Plan = lowering.run(order)
+        steps = self.plan.steps
+        launches = [s for s in steps if isinstance(s, Launch)]
+        ahead = [s for made, _ in self.plan.ahead.values() for s in made]
+        self.arena = plan_memory([s.use for s in steps])
+        found = addresses(s.kernel for s in (*launches, *ahead))
+        self.blocks, self.ahead = Blocks(launches, found), Blocks(ahead, found)
+        self.kept_buffers = [b for _, buffers in self.plan.ahead.values() for b in buffers]
+        self.keeps = [b.key for s in ahead for b in s.use.reads if b.origin == "state"]
+        self.parts = _parts(steps)
+        self.calls = {id(s): _caller(s.node) for s in steps if isinstance(s, HostCall)}
+        self._free: list[Context] = []
+        # What is kept and the stamp it is of; replaced as one, so that threads need no lock.
+        self._kept: tuple[Any, Kept | None] = (None, None)
+
+    def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any) -> list[Any]:
+        """Return the results."""
+        try:
+            context = self._free.pop()
+        except IndexError:
+            context = Context(self)
+        try:
+            return context.run(inputs, states, stamp)
+        finally:
+            if len(self._free) < _MAX_CONTEXTS:
+                self._free.append(context)
+
+    def kept(self, stamp: Any, arrays: Arrays) -> Kept | None:
+        """Return what is made of lasting State, made anew if it may have changed."""
+        if not self.kept_buffers:
+            return None
+        known, kept = self._kept
+        if kept is None or stamp is None or known != stamp:
+            kept = Kept(self, arrays)
+            self._kept = (stamp, kept)
+        return kept
+
+
+def _parts(steps: Sequence[Launch | HostCall]) -> list[_Part]:
+    parts: list[_Part] = []
+    begin = end = cost = 0
+    for step in steps:
+        if isinstance(step, Launch):
+            end, cost = end + 1, cost + step.cost_ns
+            continue
+        if end > begin:
+            parts.append(_Part(begin, end, cost, None))
+            begin, cost = end, 0
+        parts.append(_Part(end, end, 0, step))
+    if end > begin:
+        parts.append(_Part(begin, end, cost, None))
+    return parts
+
+
+def _caller(node: Node) -> Callable[..., Any]:
+    """Return what computes a node on arrays."""
+    if node.op == KERNEL:
+        return InterpreterProgram(node.regions["body"]).values
+    if node.op in HANDLERS:
+        return HANDLERS[node.op](node, InterpreterProgram)
+    if node.row.kernel is not None:
+        return partial(node.row.kernel, np, **node.attrs)
+    return partial(run_op, node.row, np, **node.attrs)

@@ -1,0 +1,95 @@
+"""Which ops have templates: one function each that adds steps to a lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from tracegraph.ir.graph import KERNEL, Graph, Node, Value
+from tracegraph.ops.core import ELEMENTWISE
+from tracegraph.ops.table import OPS
+from tracegraph.runtime.cpu import places
+from tracegraph.runtime.cpu.fused_products import PRODUCTS, lower_product
+from tracegraph.runtime.cpu.lowering import Lowering, lower_nest
+
+Template = Callable[[Lowering, Node], None]
+
+
+def _cat(low: Lowering, node: Node) -> None:
+    made, dim, start = low.new(node.out), node.attrs["dim"], 0
+    for value in node.inputs:
+        x = low.place(value)
+        stop = start + x.shape[dim]
+        index = [(start, stop, 1) if d == dim else (0, n, 1) for d, n in enumerate(made.shape)]
+        low.copy(x, places.cut(made, index), node)
+        start = stop
+
+
+def _slice_scatter(low: Lowering, node: Node) -> None:
+    x, y = (low.place(v) for v in node.inputs)
+    made = low.new(node.out)
+    low.copy(x, made, node)
+    low.copy(y, places.cut(made, node.attrs["index"]), node)
+
+
+def _pad(low: Lowering, node: Node) -> None:
+    x, made, pads = low.place(node.inputs[0]), low.new(node.out), node.attrs["pads"]
+    _fill(low, node, node.attrs["value"], made)
+    low.copy(x, places.cut(made, [(a, a + n, 1) for n, (a, _) in zip(x.shape, pads, strict=True)]))
+
+
+def _fill(low: Lowering, node: Node, number: Any, made: places.Place) -> None:
+    """Write a number everywhere."""
+    held = np.full((), number, made.dtype.np)
+    one = places.Place(places.Buffer("constant", held.nbytes, None, held), made.dtype, (), ())
+    low.copy(places.expand(one, made.shape), made, node)
+
+
+def _full(low: Lowering, node: Node) -> None:
+    held = np.full((), node.attrs["value"], node.out.type.dtype.np)
+    buffer = places.Buffer("constant", held.nbytes, None, held)
+    one = places.Place(buffer, node.out.type.dtype, (), ())
+    low.places[node.out] = places.expand(one, node.out.type.shape)
+
+
+def _copy(low: Lowering, node: Node) -> None:
+    low.copy(low.place(node.inputs[-1]), low.new(node.out), node)
+
+
+TEMPLATES: Final[dict[str, Template]] = {
+    KERNEL: lower_nest,
+    "cat": _cat,
+    "slice_scatter": _slice_scatter,
+    "pad": _pad,
+    "full": _full,
+    "copy": _copy,
+    "overwrite": _copy,
+    **dict.fromkeys(PRODUCTS, lower_product),
+}
+
+
+def delays(graph: Graph, order: Sequence[Node]) -> dict[Value, Node]:
+    """Return the Values that are computed where their only reader is, which may take them in."""
+    results = set(graph.results())
+    found: dict[Value, Node] = {}
+    for node in order:
+        if node.op not in PRODUCTS or node.out in results:
+            continue
+        reader, *others = graph.successors(node) or [node]
+        taken = any(v in found for v in reader.inputs)
+        if not others and not taken and _takes_in(reader, node):
+            found[node.out] = node
+    return found
+
+
+def _takes_in(reader: Node, node: Node) -> bool:
+    """Whether a node is elementwise over what another one gives."""
+    if reader is node:
+        return False
+    if reader.op == KERNEL:
+        fits = reader.attrs["kind"] == "pointwise"
+    else:
+        fits = reader.op in OPS and ELEMENTWISE in reader.row.traits
+    return fits and all(v.type.shape == node.out.type.shape for v in reader.outs)

@@ -1,0 +1,124 @@
+"""The native runtime against the interpreter: every row of the op table, and random graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.device_checks import TOLERANCE
+from tests.random_graphs import assert_close, graphs, operands
+from tests.test_ops_table import SAMPLES, accepts
+from tests.test_ops_table import operands as sample_operands
+from tracegraph.dtypes import DType, bfloat16, float16, float32, float64
+from tracegraph.eager.tensors import type_of, wrap
+from tracegraph.ir.graph import Graph, Value
+from tracegraph.ops.core import COUNTED, EFFECT, MARK
+from tracegraph.passes.pipeline import run_passes
+from tracegraph.runtime.cpu.program import NativeProgram
+from tracegraph.runtime.interpreter import InterpreterProgram
+from tracegraph.tensor_type import TensorType
+
+EXTENTS = (1, 2, 3, 7, 16, 17, 33, 64, 100)
+UNARY = ("exp", "tanh", "neg", "abs", "sigmoid", "relu", "sqrt")
+BINARY = ("add", "sub", "mul", "maximum", "div")
+FOLDS = ("sum", "amax", "amin")
+
+
+def run(program: Any, inputs: list[Any], states: dict[str, Any]) -> list[Any]:
+    outputs, writes = program.run(inputs, states)
+    return [*outputs, *writes.values()]
+
+
+@pytest.mark.parametrize("dtype", [float32, float64, float16, bfloat16], ids=str)
+def test_every_row_gives_what_the_interpreter_gives(dtype: DType) -> None:
+    graph, arrays, labels = Graph("rows"), [], []
+    for sample in SAMPLES:
+        op, case = sample.values
+        if op.traits & {MARK, EFFECT, COUNTED} or not accepts(op, case, dtype):
+            continue
+        given = sample_operands(op, case, dtype)
+        types = [type_of(wrap(a)) for a in given]
+        first = len(arrays)
+        inputs = [graph.add_input(f"x{first + i}", t).out for i, t in enumerate(types)]
+        node = graph.add(op.name, inputs, case.attrs)
+        graph.outputs += node.outs
+        arrays += given
+        labels += [f"{op.name} of {types} with {case.attrs}"] * len(node.outs)
+    wanted = run(InterpreterProgram(graph), arrays, {})
+    got = run(NativeProgram(graph), arrays, {})
+    tolerance = TOLERANCE[dtype.name]
+    for label, a, b in zip(labels, got, wanted, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), label
+        np.testing.assert_allclose(
+            a.astype(np.float64), b.astype(np.float64), tolerance, tolerance, err_msg=label
+        )
+
+
+@settings(max_examples=40)
+@given(graph=graphs(max_nodes=30), level=st.sampled_from((0, 1, 2)))
+def test_random_graphs_give_what_the_interpreter_gives(graph: Graph, level: int) -> None:
+    arrays = operands(graph)
+    wanted = run(InterpreterProgram(graph), *arrays)
+    run_passes(graph, level)
+    assert_close(run(NativeProgram(graph), *arrays), wanted)
+
+
+@st.composite
+def spaces(draw: Any) -> Graph:
+    """Elementwise ops and reductions over a few dims, on permuted, sliced and repeated operands."""
+    graph = Graph("space")
+    shape = tuple(draw(st.lists(st.sampled_from(EXTENTS), min_size=1, max_size=4)))
+    dtype = draw(st.sampled_from((float32, float32, float64)))
+    values: list[Value] = []
+    for number in range(draw(st.integers(1, 3))):
+        own = tuple(draw(st.sampled_from((n, n, n, 1))) for n in shape)
+        order = draw(st.permutations(range(len(shape))))
+        inverse = tuple(order.index(d) for d in range(len(shape)))
+        stored = tuple(own[d] for d in order)
+        steps = tuple(draw(st.sampled_from((1, 1, 2))) for _ in stored)
+        larger = tuple(n * s for n, s in zip(stored, steps, strict=True))
+        value = graph.add_input(f"x{number}", TensorType(dtype, larger)).out
+        index = tuple((0, n, s) for n, s in zip(larger, steps, strict=True))
+        if any(s != 1 for s in steps):
+            value = graph.add("slice", (value,), {"index": index}).out
+        value = graph.add("permute", (value,), {"dims": inverse}).out
+        values.append(graph.add("expand", (value,), {"shape": shape}).out)
+    for _ in range(draw(st.integers(1, 8))):
+        kind = draw(st.sampled_from(("unary", "binary", "binary", "fold")))
+        x = draw(st.sampled_from(values))
+        if kind == "unary":
+            values.append(graph.add(draw(st.sampled_from(UNARY)), (x,)).out)
+        elif kind == "binary":
+            y = draw(st.sampled_from(values))
+            values.append(graph.add(draw(st.sampled_from(BINARY)), (x, y)).out)
+        elif x.type.shape == shape:
+            dims = tuple(d for d in range(len(shape)) if draw(st.booleans()))
+            if dims:
+                fold = {"dim": dims, "keepdim": draw(st.sampled_from((True, True, False)))}
+                made = graph.add(draw(st.sampled_from(FOLDS)), (x,), fold).out
+                if fold["keepdim"]:
+                    values.append(made)
+                else:
+                    graph.outputs.append(made)
+    graph.outputs += [v for v in values if not graph.users(v)]
+    return graph
+
+
+@settings(max_examples=60)
+@given(graph=spaces(), fuse=st.booleans())
+def test_loop_nests_give_what_the_interpreter_gives(graph: Graph, fuse: bool) -> None:
+    inputs, states = operands(graph)
+    inputs = [np.clip(np.nan_to_num(a, nan=0.5), -2, 2) for a in inputs]
+    if fuse:
+        run_passes(graph, ["dead_code", "merge_common", "fuse"])
+    with np.errstate(all="ignore"):
+        wanted = run(InterpreterProgram(graph), inputs, states)
+    got = run(NativeProgram(graph), inputs, states)
+    for a, b in zip(got, wanted, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        scale = float(np.max(np.abs(b[np.isfinite(b)]), initial=1.0))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * scale)
