@@ -8,7 +8,7 @@ from typing import Any, Final
 from tracegraph.dims.expressions import Symbol
 from tracegraph.dims.shapes import mentions, replaced, symbols_of, with_sizes
 from tracegraph.dims.symint import SymInt
-from tracegraph.errors import GraphError, GuardError
+from tracegraph.errors import GraphError, SizesError
 from tracegraph.ir.control import FACT, SCAN, has_effect
 from tracegraph.ir.graph import Graph, Node, Value
 
@@ -106,7 +106,7 @@ def check_fact(node: Node) -> Callable[[], tuple[Any, ...]]:
         if not relation.holds(sizes):
             place = f" at {node.loc}" if node.loc is not None else ""
             shown = ", ".join(f"{name} = {size}" for name, size in sorted(sizes.items()))
-            raise GuardError(
+            raise SizesError(
                 f"{relation} does not hold for these inputs ({shown}), and the trace relies on it"
                 f"{place}: nothing was written. Give inputs of other sizes, or trace this function "
                 "with such an example"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -395,3 +396,22 @@ def test_state_that_is_a_view_and_was_rebound_is_refused() -> None:
     held["v"] = tg.full((3,), 5.0)
     with pytest.raises(GuardError, match="holds another tensor now"):
         traced(tg.ones(3))
+
+
+def test_branches_may_give_results_of_other_types(tmp_path: Path) -> None:
+    def f(x: Any) -> Any:
+        if x.shape[0] > 3:
+            return x * 2
+        if x.sum() > 0:
+            return x.sum()
+        return x.reshape(-1) > 0
+
+    examples = [tg.ones(5, 2), tg.ones(2, 2), -tg.ones(2, 2)]
+    traced = tg.trace(f, (examples[0],), more_examples=[(x,) for x in examples[1:]])
+    traced.save(tmp_path / "model.tg")
+    for replay in (traced, tg.load(tmp_path / "model.tg")):
+        for n in range(7):
+            for x in (tg.ones(n, 2), -tg.ones(n, 2)):
+                right = f(x)
+                given = replay(x)
+                assert given.dtype == right.dtype and given.tolist() == right.tolist()

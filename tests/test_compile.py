@@ -168,12 +168,141 @@ def test_errors_of_the_function_are_its_own() -> None:
 
 
 def test_the_number_of_graphs_is_bounded() -> None:
-    f = tg.compile(lambda x: x + 1, limit=4)
+    f = tg.compile(lambda x: x + 1, limit=4, dynamic=False)
     for n in range(10):
         assert f(tg.ones(n)).shape == (n,)
     assert "6 graphs were dropped" in f.explain()
     f.reset()
     assert "0 calls" in f.explain()
+
+
+def softmax_of_products(x: Any, y: Any) -> Any:
+    return (x @ y).softmax(-1)
+
+
+def by_size(x: Any, y: Any) -> Any:
+    if x.shape[0] > 3:
+        return x.sum(0)
+    return x.flip(0).cumsum(0)[-1:].sum(0) * y.shape[-1]
+
+
+def unrolled(x: Any, y: Any) -> Any:
+    total = y.sum()
+    for i in range(x.shape[0]):
+        total = total + x[i].sum() * i
+    return total
+
+
+def in_pairs(x: Any, y: Any) -> Any:
+    return x.reshape(-1, 2).sum(1) if x.numel() % 2 == 0 else x.sum()
+
+
+@pytest.mark.parametrize("function", [softmax_of_products, by_size, unrolled, in_pairs])
+@pytest.mark.oracle
+def test_one_graph_serves_all_sizes(function: Any) -> None:
+    torch = pytest.importorskip("torch")
+    f = tg.compile(function)
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        a, b, c = rng.integers(1, 9, size=3)
+        x, y = (rng.normal(size=s).astype(np.float32) for s in ((a, b), (b, c)))
+        right = function(torch.from_numpy(x), torch.from_numpy(y))
+        given = f(tg.from_numpy(x), tg.from_numpy(y))
+        assert given.shape == tuple(right.shape)
+        np.testing.assert_allclose(given.numpy(), right.numpy(), rtol=1e-4, atol=1e-5)
+    told = f.explain()
+    assert "60 replayed, 0 eager" in told and told.count("for (") == 1, told
+
+
+def test_no_rows_and_one_row_are_sizes_like_others() -> None:
+    f = tg.compile(lambda x: x.relu().sum(1))
+    for n in (1, 0, 7, 1, 0):
+        assert f(tg.ones(n, 3)).tolist() == [3.0] * n
+    assert f.explain().count("for (") == 1
+
+
+def test_sizes_that_one_graph_cannot_serve_have_their_own() -> None:
+    table = tg.arange(6.0).reshape(3, 2)
+
+    def f(x: Any) -> Any:
+        return x + table  # three rows, or one
+
+    compiled = tg.compile(f)
+    for n in (3, 1, 3, 1, 3):
+        assert compiled(tg.ones(n, 2)).tolist() == f(tg.ones(n, 2)).tolist()
+    with pytest.raises(RuntimeError, match="must match"):
+        compiled(tg.ones(2, 2))
+    assert compiled(tg.ones(3, 2)).tolist() == f(tg.ones(3, 2)).tolist()
+    assert "6 replayed" in compiled.explain()
+
+
+def test_without_dynamic_each_size_has_its_graph() -> None:
+    f = tg.compile(lambda x: x * 2, dynamic=False)
+    for n in (2, 3, 2, 3):
+        assert f(tg.ones(n)).tolist() == [2.0] * n
+    assert f.explain().count("for (") == 2 and "4 replayed" in f.explain()
+
+
+def test_a_training_step_takes_batches_of_any_size() -> None:
+    def weights(compiled: bool) -> Any:
+        tg.manual_seed(0)
+        model = tg.nn.Sequential(tg.nn.Linear(3, 8), tg.nn.BatchNorm1d(8), tg.nn.Linear(8, 1))
+        optimizer = tg.optim.Adam(model.parameters(), lr=0.05)
+
+        def step(x: Any, y: Any) -> Any:
+            optimizer.zero_grad()
+            loss = ((model(x) - y) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        run = tg.compile(step) if compiled else step
+        tg.manual_seed(1)
+        for n in (16, 5, 16, 7, 3):
+            run(tg.randn(n, 3), tg.randn(n, 1))
+        if compiled:
+            assert "5 replayed, 0 eager" in run.explain() and run.explain().count("for (") == 1
+        return [p.detach().numpy() for p in model.parameters()]
+
+    for mine, right in zip(weights(True), weights(False), strict=True):
+        np.testing.assert_allclose(mine, right, rtol=2e-4, atol=1e-6)
+
+
+def test_threads_with_sizes_of_their_own_share_a_graph() -> None:
+    f = tg.compile(lambda x: x.cumsum(0) * x.shape[0])
+    failures: list[str] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(40):
+            n = int(rng.integers(1, 50))
+            if not np.allclose(f(tg.ones(n)).numpy(), np.arange(1, n + 1) * n):
+                failures.append(str(n))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures
+    assert "160 calls, 160 replayed" in f.explain() and f.explain().count("for (") == 1
+
+
+def test_a_thousand_sizes_stay_within_the_bound() -> None:
+    kinds = {
+        "one graph": tg.compile(lambda x: x.softmax(-1).sum(0), limit=4),
+        "a graph for each size": tg.compile(lambda x: x.sum(0), limit=4, dynamic=False),
+        "no graph": tg.compile(lambda x: x * float(x.sum()), limit=4),
+    }
+    rng = random.Random(0)
+    for _ in range(1000):
+        x = tg.ones(rng.randrange(300), 2)
+        for f in kinds.values():
+            f(x)
+    told = {name: f.explain() for name, f in kinds.items()}
+    assert max(text.count("for (") for text in told.values()) <= 4
+    assert "1000 replayed" in told["one graph"] and "dropped" not in told["one graph"]
+    assert "1000 calls" not in told["a graph for each size"]  # counts go with what is dropped
 
 
 def test_a_value_that_always_changes_ends_in_eager() -> None:

@@ -2,6 +2,7 @@
 
 python -m tests.test_leaks                   a million replays and ten thousand traces, with RSS
 python -m tests.test_leaks 5000 200          other numbers of them
+python -m tests.test_leaks 10000 200 compiled_sizes       one of them
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import random
 import sys
 import tempfile
 import time
@@ -118,6 +120,21 @@ def refused_calls(_: Path) -> Work:
     return work
 
 
+def compiled_sizes(_: Path) -> Work:
+    """Sizes that change from call to call: one graph for all, and a graph for each."""
+    net = tg.compile(network().eval())
+    product = tg.compile(lambda x, y: (x * y).sum(), limit=4, dynamic=False)
+    rng = random.Random(0)
+
+    def work() -> None:
+        x = tg.ones(rng.randrange(1, 500), 3)
+        net(x)
+        few = x[: rng.randrange(9)]
+        product(few, few)
+
+    return work
+
+
 def eager_step(_: Path) -> Work:
     step = training()
     return lambda: step(X)
@@ -125,7 +142,7 @@ def eager_step(_: Path) -> Work:
 
 REPLAYS = {
     inference: 2000, training_step: 300, changing_state: 700, arrays_in_and_out: 1000,
-    from_a_file: 200, refused_calls: 700, eager_step: 200,
+    from_a_file: 200, refused_calls: 700, eager_step: 200, compiled_sizes: 60,
 }  # fmt: skip
 
 
@@ -336,13 +353,15 @@ def _watch(name: str, work: Work, rounds: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run everything often, and print how resident memory grows."""
-    numbers = [int(a.replace(",", "").replace("_", "")) for a in arguments]
+    plain = [a.replace(",", "") for a in arguments]
+    numbers = [int(a) for a in plain if a.replace("_", "").isdigit()]
+    names = [a for a in plain if a[0].isalpha()]
     replays, tracings = numbers if len(numbers) == 2 else (1_000_000, 10_000)
     with tempfile.TemporaryDirectory() as folder:
-        for make in REPLAYS:
-            _watch(make.__name__, make(Path(folder)), replays)
-        for make in TRACES:
-            _watch(make.__name__, make(Path(folder)), tracings)
+        for make in (*REPLAYS, *TRACES):
+            if not names or make.__name__ in names:
+                rounds = replays if make in REPLAYS else tracings
+                _watch(make.__name__, make(Path(folder)), rounds)
 
 
 if __name__ == "__main__":

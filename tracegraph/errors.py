@@ -73,6 +73,10 @@ class UnseenPathError(GuardError):
     """A replay came to a branch that no example of the trace took; nothing was written."""
 
 
+class SizesError(GuardError):
+    """The sizes of the inputs are not such as the trace relied on; nothing was written."""
+
+
 class FileFormatError(TraceGraphError, ValueError):
     """A file is damaged, hostile, of another format or of an unknown version."""
 

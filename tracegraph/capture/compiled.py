@@ -1,9 +1,11 @@
 """A function that is traced as it is called: what `tracegraph.compile` returns.
 
-Each kind of arguments (nesting, dtypes, shapes, Python values, which tensors need gradients) has a
-graph. A call replays it. Where the replay finds a path that was not seen, the call becomes one more
-example; where a Python value that the graph relied on has changed, the graph is made again; where
-the function cannot be traced, it runs as it is. All of that is counted and explained.
+Each kind of arguments (nesting, dtypes, Python values, which tensors need gradients) has a graph. A
+call replays it. Where sizes are others than so far, or the replay finds a path that was not seen,
+the call becomes one more example, and dims that differ are dynamic from then on; sizes that this
+graph cannot serve have graphs of their own. Where a Python value that a graph relied on has
+changed, it is made again; where the function cannot be traced, it runs as it is. All of that is
+counted and explained.
 """
 
 from __future__ import annotations
@@ -19,31 +21,61 @@ import numpy as np
 
 from tracegraph.capture.arguments import name_of
 from tracegraph.capture.tracing import Traced, trace
+from tracegraph.dims.shapes import mentions
 from tracegraph.dtypes import get_default_dtype
 from tracegraph.eager import modes
 from tracegraph.eager.tensors import Tensor, type_of
-from tracegraph.errors import GuardError, TraceError, TraceGraphError, UnseenPathError
+from tracegraph.errors import (
+    GuardError,
+    SignatureError,
+    SizesError,
+    TraceError,
+    TraceGraphError,
+    UnseenPathError,
+)
 
-Key = tuple[Any, ...]
+Family = tuple[Any, ...]
+Sizes = tuple[Any, ...]
+Key = tuple[Family, Sizes | None]
 
 # Examples that one graph takes in, and times that it is made again, before calls run eagerly.
 _MAX_EXAMPLES: Final = 64
 _MAX_MADE: Final = 8
+_MAX_NOTES: Final = 100
 
 
 class _Kind:
-    """One kind of arguments: its graph, or why it has none, and what happened to it."""
+    """One kind of arguments: its graph, or why it has none, and what happened to it.
 
-    def __init__(self, shown: str) -> None:
+    `sizes` are those of the first call. With `is_rigid` the graph is for them alone; with `apart`
+    there are graphs for other sizes.
+    """
+
+    def __init__(self, shown: str, sizes: Sizes, is_rigid: bool) -> None:
         self.shown = shown
+        self.sizes = sizes
+        self.is_rigid = is_rigid
+        self.apart = False
         self.graph: Traced | None = None
         self.reason = ""
         self.made = self.examples = self.replays = self.eager = 0
         self.history: list[str] = []
 
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether the graph serves several sizes."""
+        specs = () if self.graph is None else self.graph.signature.specs
+        return any(spec.type is not None and mentions(spec.type.shape) for spec in specs)
+
+    def note(self, text: str) -> None:
+        """Keep what happened, to be told."""
+        if len(self.history) < _MAX_NOTES:
+            self.history.append(text)
+
     def tell(self) -> list[str]:
         """What happened, as lines."""
-        lines = [f"for {self.shown}: {self.replays} replayed, {self.eager} eager"]
+        shown = self.graph.signature if self.graph is not None and self.is_dynamic else self.shown
+        lines = [f"for {shown}: {self.replays} replayed, {self.eager} eager"]
         if self.graph is not None:
             lines[0] += f"; a graph of {len(self.graph.graph)} nodes, {self.examples} examples"
         lines += [f"  {text}" for text in self.history]
@@ -57,10 +89,14 @@ class _UnknownArgumentError(Exception):
 class CompiledFunction:
     """A function that replays graphs of itself. See `tracegraph.compile`."""
 
-    def __init__(self, function: Callable[..., Any], fullgraph: bool, limit: int) -> None:
+    def __init__(
+        self, function: Callable[..., Any], fullgraph: bool, limit: int, dynamic: bool = True
+    ) -> None:
         self.function = function
         self.fullgraph = fullgraph
         self.limit = limit
+        self.dynamic = dynamic
+        # By what calls have in common besides sizes; graphs for some sizes alone by these too.
         self._kinds: OrderedDict[Key, _Kind] = OrderedDict()
         self._dropped = self._untraceable = 0
         self._lock = threading.RLock()
@@ -70,20 +106,29 @@ class CompiledFunction:
         if modes.recording and modes.RECORDER.get() is not None:
             return self.function(*args, **kwargs)
         try:
-            key = _key_of(args, kwargs)
+            family, sizes = _key_of(args, kwargs)
         except _UnknownArgumentError as unknown:
             if self.fullgraph:
                 raise TraceError(f"{self._name}: {unknown} cannot be part of a graph") from None
             self._untraceable += 1
             return self.function(*args, **kwargs)
-        kind = self._kind(key, args, kwargs)
+        kind = self._kinds.get((family, None)) or self._kind((family, None), sizes, args, kwargs)
+        if (kind.apart or kind.is_rigid) and sizes != kind.sizes:
+            known = self._kinds.get((family, sizes))
+            if known is not None or kind.is_rigid:
+                kind = known or self._apart(kind, family, sizes, args, kwargs)
         graph = kind.graph
         if graph is None:
             return self._eagerly(kind, args, kwargs)
         try:
             result = graph(*args, **kwargs)
         except UnseenPathError as error:
-            return self._widen(kind, graph, error, args, kwargs)
+            self._widen(kind, graph, _first(error), args, kwargs)
+            return self._once_more(kind, args, kwargs)
+        except (SignatureError, SizesError) as error:
+            if kind.is_rigid:
+                raise
+            return self._resize(kind, graph, error, family, sizes, args, kwargs)
         except GuardError as error:
             return self._renew(kind, graph, error, args, kwargs)
         kind.replays += 1
@@ -93,21 +138,31 @@ class CompiledFunction:
     def _name(self) -> str:
         return name_of(self.function)
 
-    def _kind(self, key: Key, args: Any, kwargs: Any) -> _Kind:
+    def _kind(self, key: Key, sizes: Sizes, args: Any, kwargs: Any) -> _Kind:
         """Return what is known of this kind of arguments; the first call of it makes the graph."""
-        kind = self._kinds.get(key)
-        if kind is not None:
-            return kind
         with self._lock:
             kind = self._kinds.get(key)
             if kind is None:
-                kind = _Kind(_shown(args, kwargs))
+                is_rigid = key[1] is not None or not self.dynamic
+                kind = _Kind(_shown(args, kwargs), sizes, is_rigid)
                 self._make(kind, args, kwargs)
                 self._kinds[key] = kind
                 while len(self._kinds) > self.limit:
-                    self._kinds.popitem(last=False)
+                    del self._kinds[self._least(key)]
                     self._dropped += 1
         return kind
+
+    def _least(self, newest: Key) -> Key:
+        """Return the key of the graph to drop: the oldest, those for some sizes alone first."""
+        alone = (key for key in self._kinds if key[1] is not None and key != newest)
+        return next(alone, None) or next(iter(self._kinds))
+
+    def _apart(
+        self, main: _Kind, family: Family, sizes: Sizes, args: Any, kwargs: Any
+    ) -> _Kind:  # fmt: skip
+        """Return a kind for sizes that the graph of their family does not serve."""
+        main.apart = True
+        return self._kind((family, sizes), sizes, args, kwargs)
 
     def _make(self, kind: _Kind, args: Any, kwargs: Any) -> None:
         kind.graph = None
@@ -129,23 +184,47 @@ class CompiledFunction:
         kind.eager += 1
         return self.function(*args, **kwargs)
 
-    def _widen(
-        self, kind: _Kind, graph: Traced, error: UnseenPathError, args: Any, kwargs: Any
-    ) -> Any:
-        """Add a path that was not seen to a graph, and replay it."""
+    def _widen(self, kind: _Kind, graph: Traced, why: str, args: Any, kwargs: Any) -> None:
+        """Add an example to a graph."""
         with self._lock:
             if kind.graph is graph and kind.examples < _MAX_EXAMPLES:
                 try:
-                    with _refusing_prints():
-                        graph.add_example(*args, **kwargs)
-                    _refuse_changes(graph)
-                    kind.examples += 1
-                    kind.history.append(f"example {kind.examples}: {_first(error)}")
+                    self._add(kind, graph, why, args, kwargs)
                 except TraceGraphError as refusal:
                     if self.fullgraph:
                         raise
                     kind.graph, kind.reason = None, f"{type(refusal).__name__}: {refusal}"
-        return self._once_more(kind, args, kwargs)
+
+    @staticmethod
+    def _add(kind: _Kind, graph: Traced, why: str, args: Any, kwargs: Any) -> None:
+        with _refusing_prints():
+            graph.add_example(*args, **kwargs)
+        _refuse_changes(graph)
+        kind.examples += 1
+        kind.note(f"example {kind.examples}: {why}")
+
+    def _resize(
+        self, kind: _Kind, graph: Traced, error: Exception, family: Family, sizes: Sizes,
+        args: Any, kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Let a graph serve other sizes as well; what it cannot serve gets one for it alone."""
+        with self._lock:
+            fixed = isinstance(error, SignatureError)
+            if fixed and kind.graph is graph and kind.examples < _MAX_EXAMPLES:
+                try:
+                    self._add(kind, graph, f"sizes of {_shown(args, kwargs)}", args, kwargs)
+                except TraceGraphError as refusal:
+                    kind.is_rigid = not kind.is_dynamic
+                    kind.note(f"no sizes of {_shown(args, kwargs)}: {_sentence(refusal)}")
+        if not kind.is_rigid and kind.graph is not None:
+            try:
+                result = kind.graph(*args, **kwargs)
+            except (SignatureError, GuardError):
+                pass
+            else:
+                kind.replays += 1
+                return result
+        return self._once_more(self._apart(kind, family, sizes, args, kwargs), args, kwargs)
 
     def _renew(
         self, kind: _Kind, graph: Traced, error: GuardError, args: Any, kwargs: Any
@@ -153,7 +232,7 @@ class CompiledFunction:
         """Make a graph again, since something that it relied on has changed, and replay it."""
         with self._lock:
             if kind.graph is graph:
-                kind.history.append(f"made again: {_first(error)}")
+                kind.note(f"made again: {_first(error)}")
                 self._make(kind, args, kwargs)
         return self._once_more(kind, args, kwargs)
 
@@ -161,7 +240,7 @@ class CompiledFunction:
         if kind.graph is not None:
             try:
                 result = kind.graph(*args, **kwargs)
-            except GuardError:
+            except (GuardError, SignatureError):
                 if self.fullgraph:
                     raise
             else:
@@ -203,6 +282,10 @@ def _first(error: Exception) -> str:
     return str(error).partition(": ")[0].partition("; ")[0]
 
 
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("; ")[0]
+
+
 def _shown(args: Any, kwargs: Any) -> str:
     def show(x: Any) -> str:
         if isinstance(x, Tensor):
@@ -217,33 +300,38 @@ def _shown(args: Any, kwargs: Any) -> str:
     return f"({', '.join([*map(show, args), *(f'{k}={show(v)}' for k, v in kwargs.items())])})"
 
 
-def _key_of(args: Any, kwargs: Any) -> Key:
-    """Return what arguments must have in common to share a graph.
+def _key_of(args: Any, kwargs: Any) -> tuple[Family, Sizes]:
+    """Return what arguments must have in common to share a graph, and their sizes.
 
     Raises:
         _UnknownArgumentError: one is neither a tensor, a Python value, nor a nest of them.
     """
-    names = tuple(kwargs)
-    leaves = tuple(map(_part, (*args, *kwargs.values())))
-    return (leaves, names, modes.GRAD.get(), modes.INFERENCE.get(), get_default_dtype())
+    sizes: list[Any] = []
+    leaves = tuple([_part(x, sizes) for x in (*args, *kwargs.values())])
+    grad = modes.GRAD.get(), modes.INFERENCE.get()
+    return (leaves, tuple(kwargs), *grad, get_default_dtype()), tuple(sizes)
 
 
-def _part(x: Any) -> Any:
+def _part(x: Any, sizes: list[Any]) -> Any:
+    """Return what stands for an argument; its sizes go to the list."""
     if isinstance(x, Tensor):
         data = x._data
-        return (Tensor, data.dtype, data.shape, x._node is not None, data.__class__)
+        sizes.append(data.shape)
+        return (Tensor, data.dtype, len(data.shape), x._node is not None, data.__class__)
     if isinstance(x, (bool, int, float, str)):
         return (x.__class__, repr(x))
     if x is None:
         return None
     if isinstance(x, (tuple, list)):
-        return (x.__class__, *map(_part, x))
+        return (x.__class__, *[_part(item, sizes) for item in x])
     if isinstance(x, dict):
-        return (dict, tuple(map(_part, x)), tuple(map(_part, x.values())))
+        keys, values = ([_part(item, sizes) for item in part] for part in (x, x.values()))
+        return (dict, *keys, *values)
     if isinstance(x, (np.ndarray, np.generic)):
-        return (np.ndarray, x.dtype, x.shape)
+        sizes.append(x.shape)
+        return (np.ndarray, x.dtype, x.ndim)
     if hasattr(x, "__dataclass_fields__") and not isinstance(x, type):
-        return (x.__class__, *map(_part, vars(x).values()))
+        return (x.__class__, *[_part(item, sizes) for item in vars(x).values()])
     raise _UnknownArgumentError(f"a {type(x).__name__} among the arguments")
 
 

@@ -19,15 +19,15 @@ def compile(
 ) -> Any:  # fmt: skip
     """Return a function (or module) that is traced as it is called, and replays what it traced.
 
-    Each kind of arguments gets a graph: nesting, dtypes, shapes, Python values. What the graph
-    relied on is checked at each call: a path not seen before, or a Python value that changed, makes
-    the graph wider or new. What cannot be traced runs eagerly. `f.explain()` tells what happened
-    and why, `f.reset()` forgets it.
+    Each kind of arguments gets a graph: nesting, dtypes, Python values. Dims that differ from call
+    to call are dynamic from the second size on. What the graph relied on is checked at each call: a
+    path not seen before, or a Python value that changed, makes the graph wider or new. What cannot
+    be traced runs eagerly. `f.explain()` tells what happened and why, `f.reset()` forgets it.
 
     Args:
         model: a function or module; without it a decorator is returned.
         fullgraph: raise the error of what cannot be traced instead of running it eagerly.
-        dynamic: accepted; sizes are part of the kind of arguments.
+        dynamic: False gives each size a graph of its own.
         backend: `"eager"` runs everything as it is; other names are accepted.
         mode: accepted.
         options: accepted.
@@ -51,7 +51,7 @@ def compile(
     from tracegraph.capture.compiled import CompiledFunction
     from tracegraph.nn.modules.optimized import OptimizedModule, is_module
 
-    compiled = CompiledFunction(model, fullgraph, limit)
+    compiled = CompiledFunction(model, fullgraph, limit, dynamic is not False)
     return OptimizedModule(model, compiled) if is_module(model) else as_function(compiled)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tracegraph.capture.examples import Example
 from tracegraph.capture.rows import Row, RowValue
 from tracegraph.capture.trie import Path
+from tracegraph.dims.shapes import is_always_size
 from tracegraph.dtypes import int64
 from tracegraph.ir.graph import CONSTANT
 from tracegraph.replay.signature import Signature, Way
@@ -23,19 +24,25 @@ from tracegraph.tensor_type import TensorType
 
 def aligned(examples: Sequence[Example]) -> tuple[list[Path], Signature]:
     """Return the paths of some examples with the same outputs each, and their signature."""
-    kinds: list[Way] = []
+    # Results of other dtypes and ranks make other ways, if zeros of their shapes can be given.
+    known = all(is_always_size(n) for e in examples for t in _types(e) for n in t.shape)
+
+    def ranks(example: Example) -> list[Any]:
+        return [(t.dtype, t.ndim) for t in _types(example)] if known else []
+
+    kinds: list[tuple[Way, list[Any]]] = []
     numbers = []
     for example in examples:
-        way = Way(example.outputs, example.results)
-        if way not in kinds:
-            kinds.append(way)
-        numbers.append(kinds.index(way))
+        kind = Way(example.outputs, example.results), ranks(example)
+        if kind not in kinds:
+            kinds.append(kind)
+        numbers.append(kinds.index(kind))
     signature = examples[0].signature
     if len(kinds) == 1:
         return [e.path for e in examples], signature
     types = [_types(examples[numbers.index(k)]) for k in range(len(kinds))]
     starts = np.cumsum([1, *map(len, types)]).tolist()
-    ways = [_shifted(way, start) for way, start in zip(kinds, starts, strict=False)]
+    ways = [_shifted(way, start) for (way, _), start in zip(kinds, starts, strict=False)]
     paths = [_padded(e.path, n, types) for e, n in zip(examples, numbers, strict=True)]
     first, *others = ways
     return paths, replace(signature, outputs=first.outputs, results=first.results,

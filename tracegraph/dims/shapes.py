@@ -30,6 +30,12 @@ def most(size: Any) -> float:
     return bounds(expr_of(size))[1]
 
 
+def is_always_size(size: Any) -> bool:
+    """Whether a size follows from those of inputs, and is never negative."""
+    expr = expr_of(size)
+    return bounds(expr)[0] >= 0 and not any(s.data for s in expr.symbols().values())
+
+
 def is_zero(size: Any) -> bool:
     """Whether a size is the literal 0."""
     return size.__class__ is not SymInt and bool(size == 0)
