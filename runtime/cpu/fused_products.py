@@ -1,12 +1,12 @@
-"""Matrix products and convolutions, with the elementwise ops that follow them as epilogues."""
+"""Matrix products, with the elementwise ops that follow them as epilogues."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tracegraph.ir.graph import Node, Value
-from tracegraph.runtime.cpu.fused import Body, body_of, walked
+from tracegraph.runtime.cpu.fused import Body, walked
 from tracegraph.runtime.cpu.launches import Array, Epilogue
 from tracegraph.runtime.cpu.nest_functions import evaluate
 from tracegraph.runtime.cpu.nests import LOAD, NUMBER, Step
@@ -19,10 +19,8 @@ from tracegraph.runtime.cpu.values import Value as Scalar
 if TYPE_CHECKING:
     from tracegraph.runtime.cpu.lowering import Lowering
 
-PRODUCTS: Final = ("linear", "matmul")
 
-
-class _Program(NamedTuple):
+class Program(NamedTuple):
     """What is done to a sum: load 0 is the sum, others are operands under the result's shape."""
 
     steps: tuple[Step, ...]
@@ -49,9 +47,12 @@ class _Program(NamedTuple):
         return "".join(f"+{s.op}" for s in self.steps if s.op not in (LOAD, NUMBER))
 
 
-def _program(low: Lowering, product: Node, body: Body | None) -> _Program:
-    """Return what follows a product: its bias, and the body of its reader."""
-    out = product.out
+def program_of(low: Lowering, out: Value, bias: Value | None, body: Body | None) -> Program:
+    """Return what follows a product that gives `out`: its bias, and the body of its reader.
+
+    Raises:
+        UnsupportedError: the reader wants the product in another order.
+    """
     steps = [Step(LOAD, (0,), out.type.dtype)]
     operands: list[Place] = []
 
@@ -61,47 +62,36 @@ def _program(low: Lowering, product: Node, body: Body | None) -> _Program:
         return len(steps) - 1
 
     total = 0
-    if product.op == "linear" and len(product.inputs) == 3:
-        bias = load(product.inputs[2], (*(None for _ in out.type.shape[1:]), 0))
-        steps.append(Step("add", (0, bias), out.type.dtype))
+    if bias is not None:
+        number = load(bias, (*(None for _ in out.type.shape[1:]), 0))
+        steps.append(Step("add", (0, number), out.type.dtype))
         total = len(steps) - 1
     if body is None:
-        return _Program(tuple(steps), tuple(operands), ((total, out),))
-    number: list[int] = []
+        return Program(tuple(steps), tuple(operands), ((total, out),))
+    numbers: list[int] = []
     for step in body.steps:
         if step.op != LOAD:
-            steps.append(step._replace(inputs=tuple(number[i] for i in step.inputs)))
-            number.append(len(steps) - 1)
+            steps.append(step._replace(inputs=tuple(numbers[i] for i in step.inputs)))
+            numbers.append(len(steps) - 1)
             continue
         value, axes = body.operands[step.inputs[0]]
         if value is not out:
-            number.append(load(value, axes))
+            numbers.append(load(value, axes))
         elif all(i == d or out.type.shape[d] == 1 for d, i in enumerate(axes)):
-            number.append(total)
+            numbers.append(total)
         else:
             raise UnsupportedError("a product that is read in another order")
-    results = tuple((number[r.number], r.value) for r in body.results)
-    return _Program(tuple(steps), tuple(operands), results)
+    results = tuple((numbers[r.number], r.value) for r in body.results)
+    return Program(tuple(steps), tuple(operands), results)
 
 
-def lower_product(low: Lowering, node: Node) -> None:
-    """Lower a product by itself."""
-    _lower(low, node, node, None)
-
-
-def lower_with_product(low: Lowering, node: Node, product: Value) -> None:
-    """Lower an elementwise node with the product that it alone reads."""
-    body = body_of(node)
-    if body.folded or body.shape != product.type.shape:
-        raise UnsupportedError("a fused kernel of another shape than its product")
-    _lower(low, node, product.node, body)
-
-
-def _lower(low: Lowering, node: Node, product: Node, body: Body | None) -> None:
+def lower_product(low: Lowering, node: Node, product: Node, body: Body | None) -> None:
+    """Lower a matrix product and what follows it, which `node` computes."""
     x, y = (low.place(v) for v in product.inputs[:2])
     if product.op == "linear":
         y = y._replace(shape=y.shape[::-1], strides=y.strides[::-1])
-    program = _program(low, product, body)
+    bias = product.inputs[2] if len(product.inputs) == 3 else None
+    program = program_of(low, product.out, bias, body)
     results = [low.new(v) for _, v in program.results]
     if 0 in product.out.type.shape:
         return

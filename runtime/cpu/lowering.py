@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE, VIEW
 from tracegraph.ops.table import OPS
 from tracegraph.runtime.cpu import places
-from tracegraph.runtime.cpu.fused import body_of, is_fold, lower_body
-from tracegraph.runtime.cpu.fused_products import lower_with_product
+from tracegraph.runtime.cpu.fused import Body, body_of, is_fold, lower_body
+from tracegraph.runtime.cpu.fused_convolutions import lower_convolution
+from tracegraph.runtime.cpu.fused_products import lower_product
 from tracegraph.runtime.cpu.kernels import Kernel
 from tracegraph.runtime.cpu.launches import Steps
 from tracegraph.runtime.cpu.llvm import Target
@@ -93,7 +94,7 @@ class Lowering:
         self.steps: list[Launch | HostCall] = []
         self.ahead: dict[Any, tuple[list[Launch], list[Buffer]]] = {}
         self.places: dict[Value, Place] = {}
-        self._dense: dict[Place, Place] = {}
+        self._laid: dict[tuple[Place, tuple[int, ...]], Place] = {}
 
     def run(self, order: Sequence[Node]) -> Plan:
         """Lower the nodes and place the results.
@@ -149,12 +150,12 @@ class Lowering:
 
     def _tried(self, node: Node, template: Template) -> str:
         """Run a template; if it does not serve, return why, and leave no trace of it."""
-        steps, ahead, dense = len(self.steps), len(self.ahead), len(self._dense)
+        steps, ahead, laid = len(self.steps), len(self.ahead), len(self._laid)
         try:
             template(self, node)
         except UnsupportedError as error:
             del self.steps[steps:]
-            for known, count in ((self.ahead, ahead), (self._dense, dense)):
+            for known, count in ((self.ahead, ahead), (self._laid, laid)):
                 while len(known) > count:
                     known.popitem()
             return str(error)
@@ -188,6 +189,12 @@ class Lowering:
         self.places[value] = made
         return made
 
+    def new_as(self, value: Value, strides: tuple[int, ...]) -> Place:
+        """Return a fresh place for a Value with the strides of some order of its dims."""
+        made = self.fresh(value.type)._replace(strides=strides)
+        self.places[value] = made
+        return made
+
     def fresh(self, type: Any) -> Place:
         """Return a fresh place in the arena for a tensor."""
         return places.whole(Buffer("arena", places.byte_size(type)), type)
@@ -205,14 +212,18 @@ class Lowering:
 
     def dense(self, x: Place) -> Place:
         """Return a place with the same elements in row-major order; a copy is made if need be."""
-        if x.is_row_major:
+        return self.laid(x, places.row_major(x.shape))
+
+    def laid(self, x: Place, strides: tuple[int, ...]) -> Place:
+        """Return a place with the same elements and the strides of some order of its dims."""
+        if all(n == 1 or s == t for n, s, t in zip(x.shape, x.strides, strides, strict=True)):
             return x
-        found = self._dense.get(x)
+        found = self._laid.get((x, strides))
         if found is None:
             buffer = Buffer("arena", math.prod(x.shape) * x.dtype.itemsize)
-            found = Place(buffer, x.dtype, x.shape, places.row_major(x.shape))
+            found = Place(buffer, x.dtype, x.shape, strides)
             self.copy(x, found)
-            self._dense[x] = found
+            self._laid[x, strides] = found
         return found
 
     def copy(self, x: Place, y: Place, node: Node | None = None) -> None:
@@ -347,6 +358,27 @@ def _sharing(operands: Sequence[Place], results: Sequence[Place]) -> list[tuple[
             ):
                 found.append((result.buffer, x.buffer))
     return found
+
+
+PRODUCTS: Final[dict[str, Callable[[Lowering, Node, Node, Body | None], None]]] = {
+    "linear": lower_product,
+    "matmul": lower_product,
+    "convolution": lower_convolution,
+    "convolution_input_grad": lower_convolution,
+}
+
+
+def lower_alone(low: Lowering, node: Node) -> None:
+    """Lower a product by itself."""
+    PRODUCTS[node.op](low, node, node, None)
+
+
+def lower_with_product(low: Lowering, node: Node, product: Value) -> None:
+    """Lower an elementwise node with the product that it alone reads."""
+    body = body_of(node)
+    if body.folded or body.shape != product.type.shape:
+        raise UnsupportedError("a fused kernel of another shape than its product")
+    PRODUCTS[product.node.op](low, node, product.node, body)
 
 
 def lower_nest(low: Lowering, node: Node) -> None:

@@ -11,8 +11,8 @@ from tracegraph.ir.graph import KERNEL, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE
 from tracegraph.ops.table import OPS
 from tracegraph.runtime.cpu import places
-from tracegraph.runtime.cpu.fused_products import PRODUCTS, lower_product
-from tracegraph.runtime.cpu.lowering import Lowering, lower_nest
+from tracegraph.runtime.cpu.fused_convolutions import lower_weight_grad
+from tracegraph.runtime.cpu.lowering import PRODUCTS, Lowering, lower_alone, lower_nest
 
 Template = Callable[[Lowering, Node], None]
 
@@ -66,7 +66,8 @@ TEMPLATES: Final[dict[str, Template]] = {
     "full": _full,
     "copy": _copy,
     "overwrite": _copy,
-    **dict.fromkeys(PRODUCTS, lower_product),
+    **dict.fromkeys(PRODUCTS, lower_alone),
+    "convolution_weight_grad": lower_weight_grad,
 }
 
 
