@@ -18,12 +18,15 @@ import numpy as np
 import tracegraph
 path, given, made, calls = sys.argv[1:]
 with np.load(given) as data:
-    inputs = [tracegraph.tensor(data[f"arr_{i}"]) for i in range(len(data.files))]
+    sets = {}
+    for name, array in data.items():
+        sets.setdefault(name.partition(".")[0], []).append(tracegraph.tensor(array))
 program = tracegraph.load(path)
 results = []
-for _ in range(int(calls)):
-    result = program(*inputs)
-    results += result if isinstance(result, (tuple, list)) else [result]
+for inputs in sets.values() or [()]:
+    for _ in range(int(calls)):
+        result = program(*inputs)
+        results += result if isinstance(result, (tuple, list)) else [result]
 np.savez(made, *[t.numpy() for t in results])
 unwanted = {"tracegraph.nn", "tracegraph.optim", "torch", "tests"} & set(sys.modules)
 assert not unwanted, f"loading a file imported {unwanted}"
@@ -40,11 +43,19 @@ def in_fresh_process(
     traced: Any, inputs: Sequence[Any], folder: Path, calls: int = 1
 ) -> list[np.ndarray[Any, Any]]:
     """Save a traced function, load it elsewhere, call it there; returns all results in order."""
+    return all_in_fresh_process(traced, [inputs], folder, calls)
+
+
+def all_in_fresh_process(
+    traced: Any, sets: Sequence[Sequence[Any]], folder: Path, calls: int = 1
+) -> list[np.ndarray[Any, Any]]:
+    """As `in_fresh_process`, for several sets of inputs in turn."""
     import tracegraph
 
     path, given, made = folder / "model.tg", folder / "given.npz", folder / "made.npz"
     tracegraph.save(traced, path)
-    np.savez(given, *[t.numpy() for t in inputs])
+    arrays = {f"{n}.{i}": t.numpy() for n, ts in enumerate(sets) for i, t in enumerate(ts)}
+    np.savez(given, **arrays)
     command = [sys.executable, "-c", _SERVICE, str(path), str(given), str(made), str(calls)]
     settings = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=settings, cwd=folder, capture_output=True, text=True)

@@ -146,6 +146,71 @@ def test_a_trace_follows_other_lengths(lengths: list[int]) -> None:
     np.testing.assert_allclose(traced(x, given_lengths).detach().numpy(), expected, 1e-6, 1e-6)
 
 
+def check_everywhere(model: Any, traced: Any, sets: list[Any], folder: Path) -> None:
+    """Save once; in a fresh process every set of inputs must give what the model gives."""
+    found = replaying.all_in_fresh_process(traced, sets, folder)
+    for inputs, array in zip(sets, found, strict=True):
+        np.testing.assert_allclose(array, model(*inputs).detach().numpy(), 1e-5, 1e-6)
+
+
+def test_the_classifier_is_right_on_every_branch(tmp_path: Path) -> None:
+    """As in its document, where the size is that of a layer; and by the size of the batch."""
+    program = load("dynamic_classifier")
+    batches = [(tracegraph.randn(n, 100),) for n in (2, 1, 7, 0, 40, 41, 64)]
+    model = filled(program, tracegraph)
+    traced = tracegraph.trace(model, batches[0], more_examples=batches[1:2])
+    check_everywhere(model, traced, batches, tmp_path)
+
+    class BySize(program.DynamicClassifier):
+        def forward(self, x: Any) -> Any:
+            x = tracegraph.relu(self.fc1(x))
+            layer = self.fc2 if x.shape[0] > 40 else self.fc3
+            return tracegraph.relu(layer(x))
+
+    model = workloads.fill(tracegraph, BySize())
+    traced = tracegraph.trace(model, batches[0], more_examples=[batches[-1]])
+    check_everywhere(model, traced, batches, tmp_path)
+    bare = workloads.fill(tracegraph, program.DynamicClassifier())
+    layers = [bare.fc2 if len(x) > 40 else bare.fc3 for (x,) in batches]
+    for layer, (x,) in zip(layers, batches, strict=True):
+        right = tracegraph.relu(layer(tracegraph.relu(bare.fc1(x))))
+        np.testing.assert_allclose(model(x).detach().numpy(), right.detach().numpy(), 1e-6)
+
+
+def sequences(*lengths: int) -> tuple[Any, Any]:
+    """Return inputs of the recurrent network."""
+    return tracegraph.randn(len(lengths), max(lengths) + 1, 10), tracegraph.tensor(lengths)
+
+
+def test_the_rnn_is_right_for_other_lengths(tmp_path: Path) -> None:
+    model = filled(load("dynamic_rnn"), tracegraph)
+    examples = [sequences(9, 7, 5), sequences(8, 3), sequences(2)]
+    traced = tracegraph.trace(model, examples[0], more_examples=examples[1:])
+    others = [(3, 11, 5), (1, 4, 2), (5, 6), (2, 2), (7,), (1,)]
+    check_everywhere(model, traced, [sequences(*ls) for ls in others], tmp_path)
+
+
+def test_the_rnn_with_map_takes_any_batch(tmp_path: Path) -> None:
+    """Two examples: where the loop over the lengths is a `map`, it is none of Python's."""
+    program = load("dynamic_rnn")
+
+    class Mapped(program.DynamicRNN):
+        def forward(self, x: Any, seq_lengths: Any) -> Any:
+            order, indices = tracegraph.sort(seq_lengths, descending=True)
+            packing = tracegraph.nn.utils.rnn
+            packed = packing.pack_padded_sequence(x[indices], order, batch_first=True)
+            output, _ = packing.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+            last = tracegraph.map(
+                lambda s: s[0][s[1] - 1], (output[indices.argsort()], seq_lengths)
+            )
+            return self.fc(last)
+
+    model, right = (workloads.fill(tracegraph, c(10, 20, 1)) for c in (Mapped, program.DynamicRNN))
+    traced = tracegraph.trace(model, sequences(9, 7, 5), more_examples=[sequences(8, 3)])
+    others = [(3, 11, 5), (1, 4, 2, 6, 6), (5, 6), (2,) * 9, (7,), (1,)]
+    check_everywhere(right, traced, [sequences(*ls) for ls in others], tmp_path)
+
+
 def test_the_graph_behind_a_loss_can_be_looked_at() -> None:
     program = load("small_networks")
     model = filled(program, tracegraph)["deep"]

@@ -634,3 +634,28 @@ def test_random_programs_are_right_or_refused(steps: list[str], size: int) -> No
                 assert n != size
                 continue
             compare(found, wanted, f"{steps} at {n}, traced at {size}")
+
+
+def test_examples_of_other_sizes_may_have_loops_in_loops() -> None:
+    def f(xs: Any) -> Any:
+        def outer(total: Any, rows: Any) -> Any:
+            inner = tg.map(lambda row: row.cumsum(0) * total, rows)
+            return total + inner.sum(), inner.sum(1)
+
+        return tg.scan(outer, tg.tensor(1.0), xs)
+
+    def wanted(xs: Any) -> Any:
+        total, found = np.float64(1), []
+        for rows in xs.numpy().astype(np.float64):
+            inner = rows.cumsum(1) * total
+            total, found = total + inner.sum(), [*found, inner.sum(1)]
+        return total, np.array(found).reshape(xs.shape[:2])
+
+    examples = [tg.rand(2, 3, 4) / 9, tg.rand(3, 1, 5) / 9]
+    traced = tg.trace(f, (examples[0],), more_examples=[(examples[1],)])
+    loaded = saved(traced)
+    for shape in ((2, 3, 4), (1, 2, 2), (4, 1, 1), (0, 2, 3)):
+        xs = tg.rand(*shape) / 9
+        for replay in (traced, loaded):
+            for result, right in zip(replay(xs), wanted(xs), strict=True):
+                np.testing.assert_allclose(result.numpy(), right, 1e-4, 1e-5)

@@ -14,7 +14,7 @@ from tracegraph.dtypes import int64
 from tracegraph.errors import TraceError
 from tracegraph.ir.control import GUARD
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE
-from tracegraph.ir.text import print_graph
+from tracegraph.ir.text import same_text
 from tracegraph.tensor_type import TensorType
 
 
@@ -80,7 +80,7 @@ def same_row(a: Row, b: Row) -> bool:
         return a.attrs["text"] == b.attrs["text"] and a.loc == b.loc
     if a.op != b.op or a.types != b.types or a.loc != b.loc or not same_attrs(a.attrs, b.attrs):
         return False
-    return all(print_graph(r) == print_graph(b.regions[k]) for k, r in a.regions.items())
+    return all(same_text(r, b.regions[k]) for k, r in a.regions.items())
 
 
 class Trie:

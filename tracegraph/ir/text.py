@@ -21,7 +21,7 @@ from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import DType
 from tracegraph.errors import GraphError
 from tracegraph.ir.collector import collector_paused
-from tracegraph.ir.control import CONTROL
+from tracegraph.ir.control import CONTROL, inner_graphs
 from tracegraph.ir.dims import Symbols, dims_of
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc, Node, Value
 from tracegraph.ir.parsing import parse_graph
@@ -51,6 +51,15 @@ def print_graph(graph: Graph, full: bool = True) -> str:
             appear without their folders, to be read by people only.
     """
     return "\n".join(_Printer(graph, graph.order(), full, dims_of(graph)).lines()) + "\n"
+
+
+def same_text(a: Graph, b: Graph) -> bool:
+    """Whether two graphs of one trace are written alike; its dims have other hints in each run."""
+    texts = []
+    for graph in (a, b):
+        known = {n: s for inner in inner_graphs(graph) for n, s in dims_of(inner).items()}
+        texts.append(_Printer(graph, graph.order(), True, {}, known).lines())
+    return texts[0] == texts[1]
 
 
 def excerpt(graph: Graph, node: Node, context: int = 3) -> str:
