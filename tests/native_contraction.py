@@ -74,6 +74,8 @@ def run_contraction(
     code, address = kernel_code(spec, target)
     launch = schedule(spec, extents)
     pointers = {name: array.ctypes.data for name, array in arrays.items()}
+    pointers["partial"] = pointers["result0"]
+    words |= {f"partial{x[7:]}": far for x, far in words.items() if x.startswith("result0_")}
     filled = launch.words | words | pointers
     block = [filled[name] for name in slots(spec)]
     call, kept = call_of(address, block, launch.chunks, launch.cost_ns)

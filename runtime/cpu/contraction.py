@@ -13,21 +13,22 @@ The caller fills in the words that `launch` does not have: pointers and strides,
 
     a, b, result<i>, operand<i>            pointers
     partial                                pointer: where sums over blocks of k are kept until the
-                                           last one, like result0, if `partial`; else in result0
+                                           last one; may be result0 if that has the dtype of sums
     m, n, k                                extents
     k_block, k_blocks, row_block, row_blocks, panel_block, panel_blocks, units, chunk
                                            how the work is cut, from `schedule`
-    a_stride                               of a row ("rows") or of a step of k ("columns")
+    a_stride                               of a row ("rows"), of a step of k ("columns"), or 0
     b_stride                               of a panel ("panels"), of a step of k ("rows"), or of a
-                                           column ("columns")
+                                           column ("columns"), or 0
     result<i>_stride, operand<i>_stride    of a row; of an operand only where it varies by rows
+    partial_stride                         of a row
     extent<d>, <pointer>_batch<d>          for each batch dim; a stride of 0 repeats an operand
 
 B in "panels" is packed, see `packing`. Results are stored in rows, and alias nothing that is read.
 
 "windows" are those of a convolution over images[image, y, x, channel] (NHWC), read as a matrix
 without writing it: its rows are the places of windows, (image, y, x); its columns the elements
-of one, (tap y, tap x, channel). Such an operand has these words instead of its stride:
+of one, (tap y, tap x, channel). Such an operand has these words and no stride:
 
     out_height, out_width                  places of windows in an image
     y_step, x_step, y_start, x_start       pixels from place to place, and of the first (-padding)
@@ -62,9 +63,10 @@ BLayout = Literal["panels", "rows", "columns", "windows"]
 STAGED_PANELS: Final = 2
 _K_BLOCK_BYTES: Final = 1536
 
-_CUTS: Final = (
-    "k_block", "k_blocks", "row_block", "row_blocks", "panel_block", "panel_blocks", "units",
-    "chunk",
+_SHARED: Final = ("a", "b", "partial")
+_SIZES: Final = (
+    "m", "n", "k", "k_block", "k_blocks", "row_block", "row_blocks", "panel_block",
+    "panel_blocks", "units", "chunk", "a_stride", "b_stride",
 )  # fmt: skip
 _WINDOWS: Final = (
     "out_height", "out_width", "y_step", "x_step", "y_start", "x_start", "y_spread", "x_spread",
@@ -85,7 +87,6 @@ class Contraction(NamedTuple):
     batch: int
     output: Output
     tile: Tile
-    partial: bool = False
 
     @property
     def name(self) -> str:
@@ -95,28 +96,22 @@ class Contraction(NamedTuple):
     @property
     def k_block(self) -> int:
         """The longest run of k that is summed at a time: its rows of A stay in the first cache."""
-        return _K_BLOCK_BYTES // self.dtype.itemsize
-
-    @property
-    def may_block(self) -> bool:
-        """Whether there is a place for sums over blocks of k; else k is at most `k_block`."""
-        return self.partial or self.output.results[0] is self.dtype
+        return k_block(self.dtype)
 
     @property
     def arrays(self) -> dict[str, DType]:
         """The pointers of the argument block, and the dtypes of what they point to."""
         results = {f"result{i}": dtype for i, dtype in enumerate(self.output.results)}
         operands = {f"operand{i}": x.dtype for i, x in enumerate(self.output.operands)}
-        partial = {"partial": self.dtype} if self.partial else {}
-        return {"a": self.dtype, "b": self.dtype, **results, **operands, **partial}
+        own = dict.fromkeys(("a", "b", "partial"), self.dtype)
+        return {**own, **results, **operands}
 
     @property
     def rowwise(self) -> list[str]:
         """The pointers to what has a stride of rows: results, and operands that vary by rows."""
         operands = enumerate(self.output.operands)
         varying = [f"operand{i}" for i, x in operands if x.extent in ("row", "place")]
-        partial = ["partial"] if self.partial else []
-        return [*(f"result{i}" for i in range(len(self.output.results))), *varying, *partial]
+        return [*(f"result{i}" for i in range(len(self.output.results))), *varying]
 
 
 class Extents(NamedTuple):
@@ -128,18 +123,33 @@ class Extents(NamedTuple):
     k: int
 
 
+def k_block(dtype: DType) -> int:
+    """Return the longest run of k that is summed at a time."""
+    return _K_BLOCK_BYTES // dtype.itemsize
+
+
 @lru_cache(1024)
 def slots(spec: Contraction) -> tuple[str, ...]:
     """Return the names of the words of the argument block, in order."""
-    arrays = list(spec.arrays)
-    strided = [x for x, layout in (("a", spec.a), ("b", spec.b)) if layout != "windows"]
+    arrays = [name for name in spec.arrays if name not in _SHARED]
     levels = ("stride", "line", "image") if spec.a == "windows" else ("stride",)
-    strides = [f"{name}_stride" for name in strided]
-    strides += [f"{name}_{level}" for name in spec.rowwise for level in levels]
-    windows = _WINDOWS if len(strided) < 2 else ()
+    strides = [f"{name}_{level}" for name in spec.rowwise for level in levels]
+    batches = [f"{array}_batch{d}" for d in range(spec.batch) for array in arrays]
+    return (*shared_slots(spec.a, spec.b, spec.batch), *arrays, *strides, *batches)
+
+
+def shared_slots(a: ALayout, b: BLayout, batch: int) -> tuple[str, ...]:
+    """Return the first words, which do not depend on the output."""
+    levels = ("stride", "line", "image") if a == "windows" else ("stride",)
     batches = [
         name
-        for d in range(spec.batch)
-        for name in (f"extent{d}", *(f"{array}_batch{d}" for array in arrays))
+        for d in range(batch)
+        for name in (f"extent{d}", *(f"{array}_batch{d}" for array in _SHARED))
     ]
-    return (*arrays, "m", "n", "k", *_CUTS, *strides, *windows, *batches)
+    first = window_slots() if "windows" in (a, b) else (*_SHARED, *_SIZES)
+    return (*first, *(f"partial_{level}" for level in levels), *batches)
+
+
+def window_slots() -> tuple[str, ...]:
+    """Return the first words where one of the operands is windows."""
+    return (*_SHARED, *_SIZES, *_WINDOWS)

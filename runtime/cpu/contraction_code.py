@@ -4,27 +4,32 @@ A unit is a block of rows × a block of panels of one matrix. Its loops, from th
 of k; groups of panels (those of B that are not packed are copied to the stack here); slivers of
 rows (copied to the stack: 2 to 6 % of the time); panels; the tile. So a sliver of A stays in the
 first cache, and a block of B in the second.
+
+Code is cut into functions that kernels share, so that LLVM sees each once (50 us a line): tiles,
+copies, the nest of loops, the adding of sums. What a kernel has alone is the function that stores,
+which its nest calls by a pointer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from tracegraph.runtime.cpu.contraction import STAGED_PANELS, Contraction, slots
-from tracegraph.runtime.cpu.contraction_epilogue import define_epilogue
-from tracegraph.runtime.cpu.contraction_places import Grid, Line
-from tracegraph.runtime.cpu.contraction_results import Area, Form, store_area
-from tracegraph.runtime.cpu.contraction_staging import (
-    Block,
-    Lanes,
-    Part,
-    copy_columns,
-    copy_rows,
-    copy_transposed,
-    copy_windows,
+from tracegraph.dtypes import DType
+from tracegraph.runtime.cpu.contraction import (
+    STAGED_PANELS,
+    ALayout,
+    BLayout,
+    Contraction,
+    k_block,
+    shared_slots,
+    slots,
 )
-from tracegraph.runtime.cpu.contraction_tiles import TileCode, tile_text
+from tracegraph.runtime.cpu.contraction_copies import Copies
+from tracegraph.runtime.cpu.contraction_epilogue import define_epilogue
+from tracegraph.runtime.cpu.contraction_places import Grid, Line, Words
+from tracegraph.runtime.cpu.contraction_results import Area, Form, add_area, store_area
+from tracegraph.runtime.cpu.contraction_tiles import Tile, TileCode, tile_text
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.scalar_language import new_library
 from tracegraph.runtime.cpu.scalars import Abilities
@@ -32,7 +37,12 @@ from tracegraph.runtime.cpu.storage import stored_dtype
 from tracegraph.runtime.cpu.values import element_type
 from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function
 
-_PARAMETERS = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
+_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
+_STORED: Final = (
+    "ptr noalias %arguments", "i64 %matrix", "i64 %row", "i64 %height", "i64 %column",
+    "ptr noalias %sums", "i1 %is_first",
+)  # fmt: skip
+_SHARED: Final = "linkonce_odr hidden"
 
 
 def contraction_text(spec: Contraction, target: Target) -> str:
@@ -43,18 +53,140 @@ def contraction_text(spec: Contraction, target: Target) -> str:
     """
     library = new_library(target)
     define_epilogue(library, spec.output, spec.dtype, spec.tile.width)
-    kernel = _Kernel(spec, target)
-    kernel.write()
-    tiles = [tile_text(kernel.tile_code(height)) for height in spec.tile.heights]
-    zeros = f"@zeros = private constant {kernel.vector} zeroinitializer"
-    text = function(spec.name, _PARAMETERS, kernel.w, "nounwind")
-    return "\n".join((zeros, library.text(), *tiles, text, METADATA))
+    nest = _Nest.of(spec, target)
+    store = f"store.{spec.name}"
+    w = Writer()
+    given = f"ptr %arguments, i64 %begin, i64 %end, ptr @{store}, ptr @{_adder(spec)}"
+    w.do(f"call void @{nest.name}({given})")
+    zeros = f"@zeros = private constant <{spec.tile.width} x {element_type(spec.dtype)}> "
+    return "\n".join(
+        (
+            f"{zeros}zeroinitializer",
+            library.text(),
+            *_nest_texts(nest),
+            _adding_text(spec, target),
+            _storing_text(spec, target, store),
+            function(spec.name, _PARAMETERS, w, "nounwind"),
+            METADATA,
+        )
+    )
+
+
+# What is done with sums.
+
+
+def _storing_text(spec: Contraction, target: Target, name: str) -> str:
+    """Return the function that stores what the epilogue makes of the sums of a tile."""
+    w = Writer()
+    words = Words(w, slots(spec), spec.arrays)
+    kinds = {x: element_type(stored_dtype(d)) for x, d in spec.arrays.items()}
+    _over_masks(w, words, spec, target, kinds, store_area)
+    return function(name, _STORED, w, "nounwind", "private")
+
+
+def _adding_text(spec: Contraction, target: Target) -> str:
+    """Return the function that adds the sums of a tile to those of earlier blocks of k."""
+    w, kinds = Writer(), dict.fromkeys(("a", "partial"), element_type(spec.dtype))
+    words = Words(w, shared_slots(spec.a, spec.b, spec.batch), ("partial",))
+    _over_masks(w, words, spec, target, kinds, add_area)
+    return function(_adder(spec), _STORED, w, "nounwind noinline", _SHARED)
+
+
+def _adder(spec: Contraction) -> str:
+    rows = "windows" if spec.a == "windows" else "rows"
+    shape = f"{spec.dtype.code}x{spec.tile.width}x{spec.tile.vectors}"
+    return f"add_{rows}_{_has_windows(spec)}_{spec.batch}_{shape}"
+
+
+def _has_windows(spec: Contraction) -> int:
+    return int("windows" in (spec.a, spec.b))
+
+
+def _over_masks(
+    w: Writer, words: Words, spec: Contraction, target: Target, kinds: dict[str, str],
+    write: Callable[[Writer, Form, Area], None],
+) -> None:  # fmt: skip
+    """Write what is done with the area that the parameters of a function tell."""
+    tile = spec.tile
+    index: Word = "%matrix"
+    pointers = {name: words[name] for name in kinds if name not in ("a", "b")}
+    for d in reversed(range(spec.batch)):
+        index, digit = w.divmod(index, words[f"extent{d}"])
+        for name, pointer in pointers.items():
+            far = w.mul(digit, words[f"{name}_batch{d}"])
+            pointers[name] = w.at(pointer, far, kinds[name])
+    rows = (Grid if spec.a == "windows" else Line)(w, words)
+    form, first = Form(spec.output, tile.width, tile.vectors, kinds), rows.start("%row")
+
+    def part(masks: list[str | None]) -> None:
+        area = (pointers, rows, first, "%height", "%column", masks, "%sums", "%is_first")
+        write(w, form, Area(*area))
+
+    count, has_masks = w.sub(words["n"], "%column"), target.vector_bytes == 64
+    w.in_lanes(count, tile.width, tile.vectors, has_masks, part)
+
+
+# The nest of loops.
+
+
+class _Nest(NamedTuple):
+    """What the code of a nest of loops depends on."""
+
+    dtype: DType
+    a: ALayout
+    b: BLayout
+    batch: int
+    tile: Tile
+    has_fma: bool
+    has_masks: bool
+
+    @classmethod
+    def of(cls, spec: Contraction, target: Target) -> _Nest:
+        """Return that of a contraction."""
+        has_fma, has_masks = Abilities.of(target).fma, target.vector_bytes == 64
+        return cls(spec.dtype, spec.a, spec.b, spec.batch, spec.tile, has_fma, has_masks)
+
+    @property
+    def name(self) -> str:
+        """A name that tells it from others of a target."""
+        shape = f"{self.dtype.code}x{self.tile.width}x{self.tile.vectors}"
+        return f"nest_{self.a}_{self.b}_{self.batch}_{shape}"
+
+    @property
+    def a_strides(self) -> tuple[int, int]:
+        """The strides of copied slivers, of a row and of a step of k.
+
+        No power of two: see `contraction_staging`.
+        """
+        tall, width = self.tile.heights[0], self.tile.width
+        if self.a == "columns":
+            return 1, -(-tall // width) * width
+        return k_block(self.dtype) + width, 1
+
+    def tile_code(self, height: int) -> TileCode:
+        """Return what the code of a tile depends on."""
+        shape = (height, self.tile.vectors, self.tile.width)
+        return TileCode(*shape, self.dtype, *self.a_strides, self.has_fma)
+
+
+def _nest_texts(nest: _Nest) -> list[str]:
+    """Return the nest, and the functions that it calls."""
+    loops = _Loops(nest)
+    loops.write()
+    parameters = (
+        "ptr noalias %arguments", "i64 %begin", "i64 %end", "ptr %store", "ptr %add",
+    )  # fmt: skip
+    text = function(nest.name, parameters, loops.w, "nounwind noinline", _SHARED)
+    tiles = [tile_text(nest.tile_code(height)) for height in nest.tile.heights]
+    return [*tiles, *loops.copies.texts(), text]
 
 
 class _Unit(NamedTuple):
     """What the loops inside of a block of k are about."""
 
-    pointers: dict[str, str]  # of one matrix of the batch
+    matrix: Word
+    a: str
+    b: str
     row: Word
     row_end: Word
     panel: Word
@@ -65,60 +197,46 @@ class _Unit(NamedTuple):
     is_last: str
 
 
-class _Kernel:
+class _Loops:
     """Writes the loops."""
 
-    def __init__(self, spec: Contraction, target: Target) -> None:
-        self.spec, self.tile, self.w = spec, spec.tile, Writer()
-        self.lanes = Lanes(element_type(spec.dtype), spec.tile.width)
-        self.vector = f"<{spec.tile.width} x {self.lanes.kind}>"
-        self.kinds = {x: element_type(stored_dtype(d)) for x, d in spec.arrays.items()}
-        self.has_fma = Abilities.of(target).fma
-        self.has_masks = target.vector_bytes == 64
-        self.panel_size = spec.k_block * spec.tile.columns
-        tall, width = spec.tile.heights[0], spec.tile.width
-        # The strides of copied slivers, of a row and of a step of k. No power of two: see
-        # `contraction_staging`.
-        if spec.a == "columns":
-            self.a_strides = (1, -(-tall // width) * width)
-        else:
-            self.a_strides = (spec.k_block + width, 1)
-
-    def tile_code(self, height: int) -> TileCode:
-        """Return what the code of a tile depends on."""
-        shape = (height, self.tile.vectors, self.tile.width)
-        return TileCode(*shape, self.spec.dtype, *self.a_strides, self.has_fma)
+    def __init__(self, nest: _Nest) -> None:
+        self.nest, self.tile, self.w = nest, nest.tile, Writer()
+        self.kind = element_type(nest.dtype)
+        block = k_block(nest.dtype)
+        self.panel_size = block * nest.tile.columns
+        self.words = Words(self.w, shared_slots(nest.a, nest.b, nest.batch), ("a", "b"))
+        self.copies = Copies(
+            self.w, nest.a, nest.b, self.kind, nest.tile, nest.a_strides, self.panel_size,
+            nest.has_masks,
+        )  # fmt: skip
 
     def write(self) -> None:
         """Write the whole body."""
-        w, spec, tile = self.w, self.spec, self.tile
-        a_row, a_step = self.a_strides
-        self.sliver = self._memory(max(a_row * tile.heights[0], a_step * spec.k_block))
+        w, nest, tile = self.w, self.nest, self.tile
+        a_row, a_step = nest.a_strides
+        k = k_block(nest.dtype)
+        self.sliver = self._memory(max(a_row * tile.heights[0], a_step * k))
         self.sums = self._memory(tile.heights[0] * tile.columns)
-        if spec.b != "panels":
+        if nest.b != "panels":
             self.staged = self._memory(STAGED_PANELS * self.panel_size + tile.width)
-        self.words = {
-            name: w.load("ptr" if name in self.kinds else "i64", w.at("%arguments", i, "i64"), 8)
-            for i, name in enumerate(slots(spec))
-        }
-        self.rows = (Grid if spec.a == "windows" else Line)(w, self.words)
         chunk, units = self.words["chunk"], self.words["units"]
         w.loop(w.least(w.mul("%end", chunk), units), self._unit, start=w.mul("%begin", chunk))
 
     def _memory(self, elements: int) -> str:
-        return self.w.let(f"alloca [{elements} x {self.lanes.kind}], align 64")
+        return self.w.let(f"alloca [{elements} x {self.kind}], align 64")
 
     def _at(self, pointer: str, *offsets: Word) -> str:
         """Return the place of an element of A or B."""
         for offset in offsets:
-            pointer = self.w.at(pointer, offset, self.lanes.kind)
+            pointer = self.w.at(pointer, offset, self.kind)
         return pointer
 
     def _unit(self, unit: str) -> None:
         w, words = self.w, self.words
         rest, panel_block = w.divmod(unit, words["panel_blocks"])
         matrix, row_block = w.divmod(rest, words["row_blocks"])
-        pointers = self._matrix(matrix)
+        a, b = self._matrix(matrix)
         row = w.mul(row_block, words["row_block"])
         row_end = w.least(w.add(row, words["row_block"]), words["m"])
         panels = w.div(w.add(words["n"], self.tile.columns - 1), self.tile.columns)
@@ -130,32 +248,30 @@ class _Kernel:
             count = w.least(w.sub(words["k"], k), words["k_block"])
             is_first = w.compare("eq", number, 0)
             is_last = w.compare("eq", w.add(number, 1), words["k_blocks"])
-            u = _Unit(pointers, row, row_end, panel, panel_end, k, count, is_first, is_last)
-            if self.spec.b == "panels":
+            span = (row, row_end, panel, panel_end, k, count)
+            u = _Unit(matrix, a, b, *span, is_first, is_last)
+            if self.nest.b == "panels":
                 self._packed(u)
             else:
                 self._staged(u)
 
         w.loop(words["k_blocks"], block)
 
-    def _matrix(self, index: Word) -> dict[str, str]:
-        """Return the pointers to one matrix of the batch."""
+    def _matrix(self, index: Word) -> tuple[str, str]:
+        """Return the pointers to one matrix of the batch, of A and of B."""
         w, words = self.w, self.words
-        found = {name: words[name] for name in self.kinds}
-        for d in reversed(range(self.spec.batch)):
+        found = {name: words[name] for name in ("a", "b")}
+        for d in reversed(range(self.nest.batch)):
             index, digit = w.divmod(index, words[f"extent{d}"])
             for name, pointer in found.items():
-                offset = w.mul(digit, words[f"{name}_batch{d}"])
-                found[name] = w.at(pointer, offset, self.kinds[name])
-        return found
-
-    # B.
+                found[name] = self._at(pointer, w.mul(digit, words[f"{name}_batch{d}"]))
+        return found["a"], found["b"]
 
     def _packed(self, u: _Unit) -> None:
         """Do a block of k with panels as they are in memory."""
         w, stride = self.w, self.words["b_stride"]
-        b = self._at(u.pointers["b"], w.mul(u.k, self.tile.columns))
-        self._slivers(u, lambda panel: self._at(b, w.mul(panel, stride)))
+        b = self._at(u.b, w.mul(u.k, self.tile.columns))
+        self._slivers(u, b, stride, 0)
 
     def _staged(self, u: _Unit) -> None:
         """Do a block of k with groups of panels that are copied to the stack."""
@@ -163,78 +279,20 @@ class _Kernel:
 
         def group(first: str) -> None:
             end = w.least(w.add(first, STAGED_PANELS), u.panel_end)
+            column = w.mul(first, self.tile.columns)
+            column_end = w.least(self.words["n"], w.mul(end, self.tile.columns))
+            columns = w.sub(column_end, column)
+            stride = self.words["b_stride"]
+            self.copies.panels(u.b, stride, (u.k, u.k_count, column, columns), self.staged)
             one = u._replace(panel=first, panel_end=end)
-            self._stage_panels(one)
-
-            def place(panel: str) -> str:
-                return self._at(self.staged, w.mul(w.sub(panel, first), self.panel_size))
-
-            self._slivers(one, place)
+            self._slivers(one, self.staged, self.panel_size, first)
 
         w.loop(u.panel_end, group, start=u.panel, step=STAGED_PANELS)
 
-    def _stage_panels(self, u: _Unit) -> None:
-        w, tile, b = self.w, self.tile, u.pointers["b"]
-        column = w.mul(u.panel, tile.columns)
-        end = w.least(self.words["n"], w.mul(u.panel_end, tile.columns))
-        count = w.sub(end, column)
-        if self.spec.b == "windows":
-            return self._stage_windows(u, column, end)
-        stride = self.words["b_stride"]
-        if self.spec.b == "columns":
-            block = Block(self._at(b, w.mul(column, stride), u.k), stride, count, u.k_count)
-
-            def place(vector: str) -> Word:
-                panel, part = w.divmod(vector, tile.vectors)
-                return w.add(w.mul(panel, self.panel_size), w.mul(part, tile.width))
-
-            return copy_transposed(w, self.lanes, block, self.staged, tile.columns, place)
-        block = Block(self._at(b, w.mul(u.k, stride), column), stride, u.k_count, count)
-        places = [
-            panel * self.panel_size + vector * tile.width
-            for panel in range(STAGED_PANELS)
-            for vector in range(tile.vectors)
-        ]
-
-        def copy(masks: list[str | None]) -> None:
-            copy_columns(w, self.lanes, block, self.staged, tile.columns, places, masks)
-
-        return self._in_lanes(count, len(places), copy)
-
-    def _stage_windows(self, u: _Unit, column: Word, end: Word) -> None:
-        w, tile = self.w, self.tile
-
-        def panel(start: str) -> None:
-            part = Part(u.k, u.k_count, start, w.least(w.sub(end, start), tile.columns))
-            number = w.div(w.sub(start, column), tile.columns)
-            to = self._at(self.staged, w.mul(number, self.panel_size))
-            grid = Grid(w, self.words)
-            copy_windows(w, self.lanes, grid, u.pointers["b"], part, to, tile.columns)
-
-        w.loop(end, panel, start=column, step=tile.columns)
-
-    def _in_lanes(
-        self, count: Word, vectors: int, body: Callable[[list[str | None]], None]
-    ) -> None:
-        """Write code for some vectors of columns, of which `count` columns are there.
-
-        Where masks are dear there is a way without them, for when all are there.
-        """
-        w, width = self.w, self.tile.width
-
-        def partial() -> None:
-            body(w.masks(count, width, vectors))
-
-        if self.has_masks:
-            return partial()
-        is_whole = w.compare("sge", count, vectors * width)
-        return w.either(is_whole, lambda: body([None] * vectors), partial)
-
-    # A and C.
-
-    def _slivers(self, u: _Unit, place: Callable[[str], str]) -> None:
-        """Do some panels, the tallest slivers first; place(panel) is where its block is."""
+    def _slivers(self, u: _Unit, b: str, stride: Word, base: Word) -> None:
+        """Do some panels, the tallest slivers first; panel `base` is at b."""
         w = self.w
+        target = w.let(f"select i1 {u.is_last}, ptr %store, ptr %add")
 
         def sliver(values: list[str]) -> list[Word]:
             (row,) = values
@@ -242,46 +300,24 @@ class _Kernel:
             height: Word = 1
             for tall in reversed(self.tile.heights[:-1]):
                 height = w.choose(w.compare("sge", left, tall), tall, height)
-            self._stage_sliver(u, row, height)
-            first = self.rows.start(row)
+            part = (row, height, u.k, u.k_count)
+            self.copies.sliver(u.a, self.words["a_stride"], part, self.sliver)
 
             def panel(number: str) -> None:
-                b = place(number)
-                w.switch(height, self.tile.heights, lambda tall: self._tile(u, tall, b))
-                self._store(u, first, height, w.mul(number, self.tile.columns))
+                place = self._at(b, w.mul(w.sub(number, base), stride))
+                w.switch(height, self.tile.heights, lambda tall: self._tile(u, tall, place))
+                column = w.mul(number, self.tile.columns)
+                given = (
+                    f"ptr %arguments, i64 {u.matrix}, i64 {row}, i64 {height}, i64 {column}, "
+                    f"ptr {self.sums}, i1 {u.is_first}"
+                )
+                w.do(f"call void {target}({given})")
 
             w.loop(u.panel_end, panel, start=u.panel)
             return [w.add(row, height)]
 
         w.repeat([("i64", u.row)], lambda v: w.compare("slt", v[0], u.row_end), sliver)
 
-    def _stage_sliver(self, u: _Unit, row: Word, height: Word) -> None:
-        w, width, a = self.w, self.tile.width, u.pointers["a"]
-        if self.spec.a == "windows":
-            part = Part(row, height, u.k, u.k_count)
-            grid = Grid(w, self.words)
-            return copy_windows(w, self.lanes, grid, a, part, self.sliver, self.a_strides[0])
-        stride = self.words["a_stride"]
-        if self.spec.a == "rows":
-            block = Block(self._at(a, w.mul(row, stride), u.k), stride, height, u.k_count)
-            return copy_rows(w, self.lanes, block, self.sliver, self.a_strides[0])
-        block = Block(self._at(a, w.mul(u.k, stride), row), stride, u.k_count, height)
-        places = list(range(0, self.a_strides[1], width))
-        masks = w.masks(height, width, len(places))
-        return copy_columns(w, self.lanes, block, self.sliver, self.a_strides[1], places, masks)
-
     def _tile(self, u: _Unit, height: int, b: str) -> None:
         given = f"ptr {self.sliver}, ptr {b}, ptr {self.sums}, i64 {u.k_count}"
-        self.w.do(f"call void @{self.tile_code(height).name}({given})")
-
-    def _store(self, u: _Unit, first: list[Word], height: Word, column: Word) -> None:
-        w = self.w
-
-        def store(masks: list[str | None]) -> None:
-            is_first, is_last = (u.is_first, u.is_last) if self.spec.may_block else (None, None)
-            area = Area(u.pointers, self.rows, first, height, column, masks, self.sums, is_first)
-            sums_to = "partial" if self.spec.partial else "result0"
-            form = Form(self.spec.output, self.tile.width, self.tile.vectors, self.kinds, sums_to)
-            store_area(w, form, area, is_last)
-
-        self._in_lanes(w.sub(self.words["n"], column), self.tile.vectors, store)
+        self.w.do(f"call void @{self.nest.tile_code(height).name}({given})")

@@ -47,8 +47,10 @@ def schedule(spec: Contraction, extents: Extents) -> Launch:
         "row_block": cut.slivers * tile.heights[0], "row_blocks": row_blocks,
         "panel_block": cut.panels, "panel_blocks": panel_blocks, "units": units, "chunk": chunk,
     }  # fmt: skip
-    if spec.b == "panels":
-        words["b_stride"] = k * tile.columns
+    if spec.a == "windows":
+        words["a_stride"] = 0
+    if spec.b in ("panels", "windows"):
+        words["b_stride"] = k * tile.columns if spec.b == "panels" else 0
     words |= {f"extent{d}": size for d, size in enumerate(batch)}
     return Launch(words, -(-units // chunk), int(cut.total_ns))
 

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from tracegraph.runtime.cpu.writer import Word, Writer
+
+
+class Words(Mapping[str, str]):
+    """The words of the argument block, each loaded where it is used: it costs no register.
+
+    `pointers` are those that are pointers.
+    """
+
+    def __init__(self, w: Writer, names: Sequence[str], pointers: Collection[str]) -> None:
+        self.w, self.pointers = w, pointers
+        self.places = {name: i for i, name in enumerate(names)}
+        self._known: dict[tuple[str, str], str] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, name: str) -> str:
+        key = self.w.label, name
+        if key not in self._known:
+            kind = "ptr" if name in self.pointers else "i64"
+            place = self.w.at("%arguments", self.places[name], "i64")
+            self._known[key] = self.w.load(kind, place, 8)
+        return self._known[key]
 
 
 class Line:

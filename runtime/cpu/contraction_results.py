@@ -17,15 +17,13 @@ from tracegraph.runtime.cpu.writer import Word, Writer, element_bytes
 class Form(NamedTuple):
     """What the code depends on: vectors of `width` elements, `vectors` of them in a row of sums.
 
-    `kinds` has the element types of the arrays, by their names; `sums_to` is the one that keeps
-    sums until they are complete.
+    `kinds` has the element types of the arrays, by their names; "a" is that of sums.
     """
 
     output: Output
     width: int
     vectors: int
     kinds: dict[str, str]
-    sums_to: str = "result0"
 
 
 class Area(NamedTuple):
@@ -38,15 +36,18 @@ class Area(NamedTuple):
     column: Word
     masks: list[str | None]  # of the vectors of a row
     sums: str
-    is_first: str | None = None  # whether there are no earlier sums; None: there never are
+    # Whether there are no earlier sums in the array "partial"; None: there never are.
+    is_first: str | None = None
 
 
-def store_area(w: Writer, form: Form, area: Area, is_last: str | None = None) -> None:
-    """Add the sums of a tile to earlier ones, or store what the epilogue makes of them."""
-    store = _Store(w, form, area)
-    if is_last is None:
-        return store.results()
-    return w.either(is_last, store.results, store.partial)
+def store_area(w: Writer, form: Form, area: Area) -> None:
+    """Store what the epilogue makes of the sums of a tile, and of earlier ones."""
+    _Store(w, form, area).results()
+
+
+def add_area(w: Writer, form: Form, area: Area) -> None:
+    """Add the sums of a tile to those of earlier blocks of k."""
+    _Store(w, form, area).partial()
 
 
 class _Store:
@@ -61,8 +62,7 @@ class _Store:
         """Add the sums to those of earlier blocks."""
 
         def row(i: str, place: list[str]) -> None:
-            earlier = self._places(self.form.sums_to, place)
-            self._write(self.form.sums_to, earlier, self._totals(i, earlier))
+            self._write("partial", self._places("partial", place), self._totals(i, place))
 
         self._rows(row)
 
@@ -82,9 +82,7 @@ class _Store:
                 name: fixed.get(name) or self._varying(name, extent, place)
                 for name, extent in arrays.items()
             }
-            summed = self.form.sums_to
-            earlier = places[0] if summed == "result0" else self._places(summed, place)
-            made = self._apply(self._totals(i, earlier), operands, names)
+            made = self._apply(self._totals(i, place), operands, names)
             for name, found, values in zip(names, places, made, strict=True):
                 self._write(name, found, values)
 
@@ -122,20 +120,21 @@ class _Store:
                 values.append(one)
         return results
 
-    def _totals(self, i: str, earlier: list[str]) -> list[str]:
+    def _totals(self, i: str, place: list[str]) -> list[str]:
         """Return the sums of a row: of this block of k, and of those before."""
         w, area, kind = self.w, self.area, self.kinds["a"]
         columns = self.form.vectors * self.width
         totals = []
-        for v, (place, mask) in enumerate(zip(earlier, area.masks, strict=True)):
+        for v in range(self.form.vectors):
             found = w.at(area.sums, w.add(w.mul(i, columns), v * self.width), kind)
-            total = w.load(self.vector, found, self.width * element_bytes(kind))
-            if area.is_first is None:
-                totals.append(total)
-                continue
-            before = w.let(f"select i1 {area.is_first}, ptr @zeros, ptr {place}")
+            totals.append(w.load(self.vector, found, self.width * element_bytes(kind)))
+        if area.is_first is None:
+            return totals
+        earlier = self._places("partial", place)
+        for v, (far, mask) in enumerate(zip(earlier, area.masks, strict=True)):
+            before = w.let(f"select i1 {area.is_first}, ptr @zeros, ptr {far}")
             known = w.load_lanes(kind, self.width, before, mask)
-            totals.append(w.let(f"fadd {self.vector} {total}, {known}"))
+            totals[v] = w.let(f"fadd {self.vector} {totals[v]}, {known}")
         return totals
 
     def _write(self, name: str, places: list[str], values: list[str]) -> None:

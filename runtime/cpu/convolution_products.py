@@ -99,7 +99,8 @@ def transposition(dtype: DType, *, target: Target) -> TransposedCopy:
 class Convolution(NamedTuple):
     """The kernels of a convolution, or of the gradient of its input.
 
-    `may_be_plain`: pixels may be taken for rows of a matrix, as far as the epilogue is concerned.
+    `may_be_plain`: pixels may be taken for rows of a matrix, as far as the epilogue is concerned;
+    `has_partial`: sums need a place of their own.
     """
 
     spec: Contraction | Depthwise
@@ -108,6 +109,7 @@ class Convolution(NamedTuple):
     may_be_plain: bool
     target: Target
     ahead: bool
+    has_partial: bool = False
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -127,7 +129,8 @@ class Convolution(NamedTuple):
         rows = _rows(spec.output, g, self.is_gradient, operands)
         products = _products(g, self.is_gradient, spec.tile.columns, self.may_be_plain)
         scratch: list[int] = []
-        if spec.partial:
+        rows["partial"] = rows["result0"]
+        if self.has_partial:
             images, size, channels = _shape(g, self.is_gradient)
             scratch.append(images * math.prod(size) * channels * spec.dtype.itemsize)
             rows["partial"] = _Row(Buffer("scratch", 0), dense(size, channels), 1, spec.dtype)
@@ -143,7 +146,7 @@ class Convolution(NamedTuple):
             words, buffers = _placed(product, rows)
             buffers |= {"a": Buffer("operand", 0), "b": panels}
             launches.append(product_launch(spec, product.extents, words, buffers))
-        may_alias = spec.partial or all(p.extents.k <= spec.k_block for p in products)
+        may_alias = self.has_partial or all(p.extents.k <= spec.k_block for p in products)
         return self._made(before, launches, sizes, scratch, may_alias)
 
     def _depthwise(self, spec: Depthwise, g: Geometry, operands: Sequence[Array]) -> Steps:
@@ -215,14 +218,13 @@ def _convolution(
     batch = len(products[0].extents.batch)
     made = Contraction(dtype, products[0].a, "panels", batch, output, tile)
     is_long = any(product.extents.k > made.k_block for product in products)
-    if output.results[0] is not dtype and is_long:
-        made = made._replace(partial=True)
+    has_partial = output.results[0] is not dtype and is_long
     packings = tuple(
         Packing(dtype, tile.columns, tile.width, source_of(product.panels.words, tile.width))
         for product in products
         if product.panels is not None
     )
-    return Convolution(made, packings, is_gradient, may_be_plain, target, ahead)
+    return Convolution(made, packings, is_gradient, may_be_plain, target, ahead, has_partial)
 
 
 class WeightGradient(NamedTuple):
@@ -372,10 +374,11 @@ def _depthwise_launch(
 def _weight_launch(spec: Contraction, g: Geometry, made: Buffer) -> Launch:
     product = weight_grad(g)
     extents = product.extents
-    words = {
-        **product.words, "result0_stride": extents.n, "result0_batch0": extents.m * extents.n
-    }  # fmt: skip
-    buffers = {"a": Buffer("operand", 1), "b": Buffer("operand", 0), "result0": made}
+    words = dict(product.words)
+    for name in ("partial", "result0"):
+        words |= {f"{name}_stride": extents.n, f"{name}_batch0": extents.m * extents.n}
+    sources = {"a": Buffer("operand", 1), "b": Buffer("operand", 0)}
+    buffers = {**sources, "result0": made, "partial": made}
     return product_launch(spec, extents, words, buffers)
 
 

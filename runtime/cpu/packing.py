@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracegraph.dtypes import DType
-from tracegraph.runtime.cpu.contraction_staging import Lanes, transposed
+from tracegraph.runtime.cpu.contraction_staging import Block, Lanes, copy_columns, transposed
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.values import element_type
 from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function
@@ -25,7 +25,7 @@ PACKING_SLOTS = (
     "n_stride", "matrices", "matrix_stride",
 )  # fmt: skip
 _LINE_BYTES = 64
-Source = Literal["runs", "any"]
+Source = Literal["columns", "runs", "any"]
 
 
 def packed_shape(shape: tuple[int, ...], columns: int) -> tuple[int, ...]:
@@ -55,8 +55,8 @@ def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 class Packing(NamedTuple):
     """What the code of a packing kernel depends on; `width`: elements of a vector.
 
-    `source`: whether all of k is contiguous in it for each n, the order being (k0, k2, k1), and at
-    least a vector ("runs").
+    `source`: what is contiguous in it: "columns" (n), "runs" (all of k for each n, in the order
+    k0, k2, k1, and at least a vector), or "any".
     """
 
     dtype: DType
@@ -73,18 +73,20 @@ class Packing(NamedTuple):
 def source_of(words: dict[str, int], width: int) -> Source:
     """Return what is contiguous in a source, by the words of its packing."""
     taps = words["k2"] * words["k1"]
+    if words["n_stride"] == 1 and taps == 1:
+        return "columns"
     steps = (("k0", taps), ("k2", words["k1"]), ("k1", 1))
     is_run = all(words[k] == 1 or words[f"{k}_stride"] == step for k, step in steps)
     return "runs" if is_run and taps * words["k0"] >= width else "any"
 
 
-def packing_text(spec: Packing, _target: Target) -> str:
-    """Return the kernel, the same for all targets; a chunk is a panel of a matrix.
+def packing_text(spec: Packing, target: Target) -> str:
+    """Return the kernel; a chunk is a panel of a matrix.
 
     Element (matrix, k2, k1, k0, n) is taken from the sum of index · stride; strides may be
     negative. Rows of a panel are in the order of (k2, k1, k0).
     """
-    packing = _Packing(spec)
+    packing = _Packing(spec, target)
     packing.write()
     parameters = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
     return "\n".join((function(spec.name, parameters, packing.w, "nounwind"), METADATA))
@@ -101,9 +103,10 @@ class _Panel(NamedTuple):
 class _Packing:
     """Writes the loops."""
 
-    def __init__(self, spec: Packing) -> None:
+    def __init__(self, spec: Packing, target: Target) -> None:
         self.spec, self.w, self.kind = spec, Writer(), element_type(spec.dtype)
         self.lanes = Lanes(self.kind, spec.width)
+        self.has_masks = target.vector_bytes == 64
 
     def write(self) -> None:
         """Write the whole body."""
@@ -114,7 +117,7 @@ class _Packing:
         }
         self.taps = w.mul(words["k2"], words["k1"])
         self.k = w.mul(self.taps, words["k0"])
-        pack = self._runs if spec.source == "runs" else self._any
+        pack = {"columns": self._columns, "runs": self._runs, "any": self._any}[spec.source]
 
         def chunk(number: str) -> None:
             matrix, panel = w.divmod(number, words["panel_count"])
@@ -125,6 +128,17 @@ class _Packing:
             pack(_Panel(source, to, w.least(w.sub(words["n"], column), spec.columns)))
 
         w.loop("%end", chunk, start="%begin")
+
+    def _columns(self, panel: _Panel) -> None:
+        """Copy rows of columns that follow each other."""
+        w, spec = self.w, self.spec
+        places = list(range(0, spec.columns, spec.width))
+        block = Block(panel.source, self.words["k0_stride"], self.k, panel.present)
+
+        def copy(masks: list[str | None]) -> None:
+            copy_columns(w, self.lanes, block, panel.to, spec.columns, places, masks)
+
+        w.in_lanes(panel.present, spec.width, len(places), self.has_masks, copy)
 
     def _runs(self, panel: _Panel) -> None:
         """Transpose squares in registers; columns that are not there repeat the last one."""
@@ -157,7 +171,7 @@ class _Packing:
         w.loop(self.spec.columns, group, step=width)
 
     def _any(self, panel: _Panel) -> None:
-        """Copy element by element; LLVM makes it vectors where n is contiguous."""
+        """Copy element by element."""
         w, words, size = self.w, self.words, self.spec.dtype.itemsize
 
         def row(place: Word, k: Word) -> None:

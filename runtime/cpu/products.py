@@ -38,7 +38,11 @@ _PACKING_NS: Final = 0.3
 
 
 class MatrixProduct(NamedTuple):
-    """The kernels of a matrix product. `varies`: for all extents; `fold`: as one asked for."""
+    """The kernels of a matrix product.
+
+    Attributes: `packing` (of b), `ahead`, `varies`, `fold` (as one asked for), `is_turned` (the
+    transposed product is computed), `has_partial` (sums need a place of their own).
+    """
 
     spec: Contraction
     packing: Packing | None
@@ -47,6 +51,7 @@ class MatrixProduct(NamedTuple):
     varies: bool
     fold: bool | None
     is_turned: bool
+    has_partial: bool
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -104,13 +109,13 @@ def matrix_product(
         dtype, _layout((m, k), matrices.strides["a"]), "panels" if packs else b_layout,
         len(matrices.batch), output, tile,
     )  # fmt: skip
-    if results[0].dtype is not dtype and (varies or k > spec.k_block):
-        spec = spec._replace(partial=True)
+    has_partial = results[0].dtype is not dtype and (varies or k > spec.k_block)
     packing = None
     if packs:
         source = source_of(_packing_words(matrices, tile.columns), tile.width)
-        packing = Packing(dtype, tile.columns, tile.width, "any" if varies else source)
-    return MatrixProduct(spec, packing, target, ahead, varies, fold, is_turned)
+        source = "any" if varies and source == "runs" else source
+        packing = Packing(dtype, tile.columns, tile.width, source)
+    return MatrixProduct(spec, packing, target, ahead, varies, fold, is_turned, has_partial)
 
 
 def packing_kernel(spec: Packing, target: Target) -> Kernel:
@@ -313,11 +318,13 @@ def _steps(product: MatrixProduct, x: _Matrices, buffers: dict[str, Buffer]) -> 
         each = words["panel_count"] * x.k * packing.columns
         far = [each if own else 0 for own in strides["b"][:-2]]
         strides["b"], buffers["b"] = (*far, 0, 0), panels
-    if spec.partial:
+    if product.has_partial:
         buffers["partial"] = Buffer("scratch", len(scratch))
         inner = [math.prod(x.batch[d + 1 :]) * x.m * x.n for d in range(len(x.batch))]
         strides["partial"] = (*inner, x.n, 1)
         scratch.append(math.prod(x.batch) * x.m * x.n * spec.dtype.itemsize)
+    else:
+        buffers["partial"], strides["partial"] = buffers["result0"], strides["result0"]
     words = {f"{name}_stride": s[-2] for name, s in strides.items()}
     words |= {
         f"{name}_stride": strides[name][-1]
@@ -329,7 +336,7 @@ def _steps(product: MatrixProduct, x: _Matrices, buffers: dict[str, Buffer]) -> 
     if spec.b == "panels":
         del words["b_stride"]
     launch = product_launch(spec, Extents(x.batch, x.m, x.n, x.k), words, buffers)
-    may_alias = spec.partial or (not product.varies and x.k <= spec.k_block)
+    may_alias = product.has_partial or (not product.varies and x.k <= spec.k_block)
     if product.ahead:
         return Steps((launch,), tuple(before), tuple(packed), tuple(scratch), may_alias)
     return Steps((*before, launch), (), (), tuple(scratch), may_alias)

@@ -133,6 +133,23 @@ class Writer:
             found.append(self.let(f"icmp slt <{width} x i32> <{lanes}>, {limit}"))
         return found
 
+    def in_lanes(
+        self, count: Word, width: int, vectors: int, has_masks: bool,
+        body: Callable[[list[str | None]], None],
+    ) -> None:  # fmt: skip
+        """Run the body with the masks of some vectors, of which `count` lanes are there.
+
+        Where masks are dear there is a way without them, for when all lanes are there.
+        """
+
+        def partial() -> None:
+            body(self.masks(count, width, vectors))
+
+        if has_masks:
+            return partial()
+        is_whole = self.compare("sge", count, vectors * width)
+        return self.either(is_whole, lambda: body([None] * vectors), partial)
+
     def splat(self, value: str, kind: str, width: int) -> str:
         """Return a vector with a value in every lane."""
         vector, zeros = f"<{width} x {kind}>", f"<{width} x i32> zeroinitializer"

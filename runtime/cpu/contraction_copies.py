@@ -1,0 +1,161 @@
+"""Functions that copy parts of the operands, which the nests of contractions share.
+
+A copy is a function of its own: nests with the same layout of an operand have it in common.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tracegraph.runtime.cpu.contraction import STAGED_PANELS, ALayout, BLayout, window_slots
+from tracegraph.runtime.cpu.contraction_places import Grid, Words
+from tracegraph.runtime.cpu.contraction_staging import (
+    Block,
+    Lanes,
+    Part,
+    copy_columns,
+    copy_rows,
+    copy_transposed,
+    copy_windows,
+)
+from tracegraph.runtime.cpu.contraction_tiles import Tile
+from tracegraph.runtime.cpu.writer import Word, Writer, function
+
+# A block of rows × columns of a matrix, and where it goes.
+_BLOCK: Final = (
+    "ptr noalias %place", "i64 %stride", "i64 %rows", "i64 %columns", "ptr noalias %to",
+)  # fmt: skip
+# A part of the windows over images.
+_PART: Final = (
+    "ptr noalias %arguments", "ptr noalias %images", "i64 %row", "i64 %rows", "i64 %column",
+    "i64 %columns", "ptr noalias %to",
+)  # fmt: skip
+# Where a part begins in its first dim, how much of it; the same in the second.
+Span = tuple[Word, Word, Word, Word]
+
+
+class Copies:
+    """Writes calls of the copies of a nest, and the functions."""
+
+    def __init__(
+        self, w: Writer, a: ALayout, b: BLayout, kind: str, tile: Tile,
+        a_strides: tuple[int, int], panel_size: int, has_masks: bool,
+    ) -> None:  # fmt: skip
+        self.w, self.a, self.b, self.tile = w, a, b, tile
+        self.lanes = Lanes(kind, tile.width)
+        self.a_strides, self.panel_size, self.has_masks = a_strides, panel_size, has_masks
+
+    def sliver(self, a: str, stride: Word, part: Span, to: str) -> None:
+        """Copy rows of A: (row, rows, k, count)."""
+        row, rows, k, count = part
+        if self.a == "windows":
+            return self._windows(self._sliver_name, a, part, to)
+        if self.a == "rows":
+            place = self._at(a, self.w.mul(row, stride), k)
+            return self._block(self._sliver_name, place, stride, rows, count, to)
+        place = self._at(a, self.w.mul(k, stride), row)
+        return self._block(self._sliver_name, place, stride, count, rows, to)
+
+    def panels(self, b: str, stride: Word, part: Span, to: str) -> None:
+        """Copy a group of panels of B: (k, count, column, columns)."""
+        k, count, column, columns = part
+        if self.b == "windows":
+            return self._windows(self._panels_name, b, part, to)
+        if self.b == "columns":
+            place = self._at(b, self.w.mul(column, stride), k)
+            return self._block(self._panels_name, place, stride, columns, count, to)
+        place = self._at(b, self.w.mul(k, stride), column)
+        return self._block(self._panels_name, place, stride, count, columns, to)
+
+    def texts(self) -> list[str]:
+        """Return the functions."""
+        found = [self._sliver_text()]
+        return found if self.b == "panels" else [*found, self._panels_text()]
+
+    # Calls.
+
+    @property
+    def _shape(self) -> str:
+        return f"{self.lanes.kind}x{self.lanes.width}x{self.tile.vectors}"
+
+    @property
+    def _sliver_name(self) -> str:
+        return f"copy_sliver_{self.a}_{self._shape}"
+
+    @property
+    def _panels_name(self) -> str:
+        return f"copy_panels_{self.b}_{self._shape}"
+
+    def _at(self, pointer: str, *offsets: Word) -> str:
+        for offset in offsets:
+            pointer = self.w.at(pointer, offset, self.lanes.kind)
+        return pointer
+
+    def _block(
+        self, name: str, place: str, stride: Word, rows: Word, columns: Word, to: str
+    ) -> None:
+        given = f"ptr {place}, i64 {stride}, i64 {rows}, i64 {columns}, ptr {to}"
+        self.w.do(f"call void @{name}({given})")
+
+    def _windows(self, name: str, images: str, part: Span, to: str) -> None:
+        span = ", ".join(f"i64 {x}" for x in part)
+        self.w.do(f"call void @{name}(ptr %arguments, ptr {images}, {span}, ptr {to})")
+
+    # Functions.
+
+    def _sliver_text(self) -> str:
+        w, (row, step) = Writer(), self.a_strides
+        block = Block("%place", "%stride", "%rows", "%columns")
+        if self.a == "windows":
+            grid = Grid(w, Words(w, window_slots(), ()))
+            part = Part("%row", "%rows", "%column", "%columns")
+            copy_windows(w, self.lanes, grid, "%images", part, "%to", row)
+        elif self.a == "rows":
+            copy_rows(w, self.lanes, block, "%to", row)
+        else:
+            places = list(range(0, step, self.lanes.width))
+            masks = w.masks("%columns", self.lanes.width, len(places))
+            copy_columns(w, self.lanes, block, "%to", step, places, masks)
+        return self._text(self._sliver_name, w, self.a == "windows")
+
+    def _panels_text(self) -> str:
+        w, tile = Writer(), self.tile
+        block = Block("%place", "%stride", "%rows", "%columns")
+        if self.b == "windows":
+            self._windows_as_panels(w)
+        elif self.b == "columns":
+
+            def place(vector: str) -> Word:
+                panel, part = w.divmod(vector, tile.vectors)
+                return w.add(w.mul(panel, self.panel_size), w.mul(part, tile.width))
+
+            copy_transposed(w, self.lanes, block, "%to", tile.columns, place)
+        else:
+            places = [
+                panel * self.panel_size + vector * tile.width
+                for panel in range(STAGED_PANELS)
+                for vector in range(tile.vectors)
+            ]
+
+            def copy(masks: list[str | None]) -> None:
+                copy_columns(w, self.lanes, block, "%to", tile.columns, places, masks)
+
+            w.in_lanes("%columns", tile.width, len(places), self.has_masks, copy)
+        return self._text(self._panels_name, w, self.b == "windows")
+
+    def _windows_as_panels(self, w: Writer) -> None:
+        columns = self.tile.columns
+        grid = Grid(w, Words(w, window_slots(), ()))
+
+        def panel(start: str) -> None:
+            count = w.least(w.sub("%columns", start), columns)
+            part = Part("%row", "%rows", w.add("%column", start), count)
+            far = w.mul(w.div(start, columns), self.panel_size)
+            to = w.at("%to", far, self.lanes.kind)
+            copy_windows(w, self.lanes, grid, "%images", part, to, columns)
+
+        w.loop("%columns", panel, step=columns)
+
+    def _text(self, name: str, w: Writer, is_part: bool) -> str:
+        parameters = _PART if is_part else _BLOCK
+        return function(name, parameters, w, "nounwind noinline", "linkonce_odr hidden")
