@@ -12,7 +12,7 @@ import numpy as np
 from tests.fuzz.check import Checker, Mismatch
 from tests.fuzz.choices import seeded
 from tests.fuzz.writer import write
-from tracegraph.capture import filling
+from tracegraph.capture import filling, merging
 from tracegraph.capture.attempt import Attempt
 from tracegraph.capture.recording import Recorder
 from tracegraph.eager import dispatch, tape
@@ -22,6 +22,8 @@ from tracegraph.runtime.interpreter import InterpreterProgram
 
 Plant = Callable[[], Any]
 _write = Recorder.write
+_scalar = Recorder._scalar
+_cond = merging._cond
 _inputs = Recorder._inputs
 _graph_of = filling.graph_of
 _commit = EntryPoint.commit
@@ -62,6 +64,21 @@ def _is_scalar(x: Any) -> bool:
     return isinstance(x, Tensor) and not x.shape and isinstance(x._data, np.ndarray)
 
 
+def _one_constant(self: Recorder, x: Any, args: Any) -> Any:
+    key = (type(x), "any", None)
+    if key not in self._scalars:
+        self._scalars[key] = _scalar(self, x, args)
+    return self._scalars[key]
+
+
+def _no_guard(self: Recorder, t: Tensor, outcome: Any, text: Any = None) -> None:
+    """Python goes on, and the graph knows nothing of it."""
+
+
+def _other_way(scope: Any, branch: Any, ways: Any, depth: int) -> Any:
+    return _cond(scope, branch, [ways[0], *ways[:-1]] if depth == 0 else ways, depth)
+
+
 def _no_undo(self: Attempt, grads: Any) -> None:
     self.recorder.snapshots.clear()
 
@@ -76,6 +93,9 @@ BUGS: dict[str, Plant] = {
     "a write of State is lost": _patch(filling, "graph_of", _lost_write),
     "replays draw the same random numbers": _patch(EntryPoint, "commit", _same_tick),
     "0-d operands are frozen": _patch(Recorder, "_inputs", _baked),
+    "numbers of one type are one constant": _patch(Recorder, "_scalar", _one_constant),
+    "a guard is dropped": _patch(Recorder, "decide", _no_guard),
+    "another way of a branch is taken": _patch(merging, "_cond", _other_way),
     "State is not put back after the trace": _patch(Attempt, "undo", _no_undo),
     "overwritten saved tensors go unnoticed": _patch(tape, "overwritten", lambda *a: None),
     "results share memory": _patch(
