@@ -485,6 +485,6 @@ def test_old_memory_is_let_go(model: Model) -> None:
 
 def test_a_graph_without_such_a_part_has_no_prologue() -> None:
     net = nn.Linear(3, 2)
-    program = tg.trace(net, (tg.ones(1, 3),)).program()._program
+    program = tg.trace(net, (tg.ones(1, 3),)).program(level=1)._program
     assert program._sources == program._made == ()
     assert isinstance(program._main, InterpreterProgram)

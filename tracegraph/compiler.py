@@ -79,6 +79,8 @@ class CompiledGraph:
         # Stamps of the sources and what was computed from them; replaced as one, never changed,
         # so that threads need no lock: two that find it stale both compute.
         self._kept: tuple[Any, dict[str, Any]] = (None, {})
+        # Likewise the arrays of State that were found to fit, and what they are on this device.
+        self._seen: tuple[list[tuple[str, Any]], dict[str, Any]] = ([], {})
 
     def run(
         self, inputs: Sequence[Any], state: Mapping[str, Tensor]
@@ -89,11 +91,11 @@ class CompiledGraph:
             OpError: an op failed; the sentence names op, operands and the user's line.
             GuardError: State has another type than it had when it was traced.
         """
-        arrays = {name: self._array(name, state[name]) for name in self._names}
+        arrays = self._arrays(state)
         early: Any = ()
         if self._made:
             early, made = self._prologue(state)
-            arrays.update(made)
+            arrays = {**arrays, **made}
         stamp = None
         if self._main.keeps and early is not None:
             stamps = _stamps([state[name] for name in self._main.keeps if name in state])
@@ -118,6 +120,20 @@ class CompiledGraph:
         unchanged = stamps is not None and stamps == _stamps(tensors)
         self._kept = (stamps, arrays) if unchanged else (None, {})
         return stamps if unchanged else None, arrays
+
+    def _arrays(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return the arrays of State that the main graph reads, on this device."""
+        seen, arrays = self._seen
+        for name, data in seen:
+            if state[name]._data is not data:
+                break
+        else:
+            if len(seen) == len(self._names):
+                return arrays
+        arrays = {name: self._array(name, state[name]) for name in self._names}
+        if self._device.type == "cpu":  # a copy on another device would miss what is written
+            self._seen = ([(name, state[name]._data) for name in self._names], arrays)
+        return arrays
 
     def _array(self, name: str, t: Tensor) -> Any:
         data, known = t._data, self._types[name]
@@ -153,7 +169,8 @@ def make_program(
     wanted: Device = parse_device(device)
     if runtime not in (None, *RUNTIMES):
         raise DeviceError(f"no runtime {runtime!r}; there are: {', '.join(RUNTIMES)}")
-    runtime = runtime or "interpreter"
+    if runtime is None:
+        runtime = "native" if level is None and wanted.type == "cpu" else "interpreter"
     if runtime == "native" and wanted.type != "cpu":
         raise DeviceError(f"the native runtime is for the CPU, not for {wanted}; leave runtime out")
     if level is None:

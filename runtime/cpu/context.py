@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracegraph.errors import GraphError
+from tracegraph.runtime.cpu.addresses import address_of
 from tracegraph.runtime.cpu.lowering import HostCall, Launch, Pointer
 from tracegraph.runtime.cpu.places import LINE_BYTES, Buffer, Place
 from tracegraph.runtime.cpu.pool import Call
@@ -53,6 +54,8 @@ class Blocks:
 
 class Arrays:
     """The arrays of one call by their buffers."""
+
+    __slots__ = ("held", "inputs", "states")
 
     def __init__(self, inputs: Sequence[Any], states: Mapping[str, Any]) -> None:
         self.inputs, self.states = inputs, states
@@ -109,20 +112,28 @@ class Context:
         self.arena = lines(compiled.arena.bytes)
         self.words = blocks.words.copy()
         self._fast = memoryview(self.words.data)
-        self._pointed: dict[Buffer, Any] = {}  # arrays whose addresses are in the words
         self._kept: Kept | None = None
         self._views: dict[Place, Any] = {}
         base = int(self.arena.ctypes.data)
-        self._found: dict[str, list[tuple[Buffer, Found]]] = {
-            "input": [], "state": [], "output": [], "kept": []
-        }  # fmt: skip
+        self._inputs: list[tuple[Buffer, Found]] = []
+        self._states: list[tuple[str, Buffer, Found]] = []
+        self._kept_words: list[tuple[Buffer, Found]] = []
         for buffer, found in blocks.pointers.items():
             if buffer.origin == "arena":
-                self._write(found, base + buffer.offset)
+                self._write_address(found, base + buffer.offset)
             elif buffer.origin == "constant":
-                self._write(found, int(buffer.array.ctypes.data))
-            else:
-                self._found[buffer.origin].append((buffer, found))
+                self._write(found, buffer.array)
+            elif buffer.origin == "input":
+                self._inputs.append((buffer, found))
+            elif buffer.origin == "state":
+                self._states.append((buffer.key, buffer, found))
+            elif buffer.origin == "kept":
+                self._kept_words.append((buffer, found))
+        self._pointed: list[Any] = [None] * len(self._states)  # their addresses are in the words
+        self._outputs = [
+            (p.buffer, p.shape, p.dtype.np, blocks.pointers.get(p.buffer, []))
+            for p in compiled.plan.results
+        ]
         records = blocks.records(self.words)
         frame = np.zeros(1, np.int64)
         self._parts: list[Call | HostCall] = [
@@ -131,24 +142,26 @@ class Context:
 
     def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any) -> list[Any]:
         """Return the results of one call."""
-        compiled, arrays = self.compiled, Arrays(inputs, states)
-        results = [np.empty(p.shape, p.dtype.np) for p in compiled.plan.results]
-        for place, array in zip(compiled.plan.results, results, strict=True):
-            arrays.held[place.buffer] = array
-        for buffer, found in self._found["output"]:
-            self._write(found, arrays.held[buffer].ctypes.data)
-        for buffer, found in self._found["input"]:
-            self._write(found, arrays.of(buffer).ctypes.data)
-        for buffer, found in self._found["state"]:
-            array = arrays.of(buffer)
-            if self._pointed.get(buffer) is not array:
-                self._pointed[buffer] = array
-                self._write(found, array.ctypes.data)
-        kept = compiled.kept(stamp, arrays)
-        if kept is not None and kept is not self._kept:
-            self._kept = kept
-            for buffer, found in self._found["kept"]:
-                self._write(found, kept.address(buffer))
+        arrays = Arrays(inputs, states)
+        results = []
+        for buffer, shape, dtype, found in self._outputs:
+            array = np.empty(shape, dtype)
+            arrays.held[buffer] = array
+            results.append(array)
+            self._write(found, array)
+        for buffer, found in self._inputs:
+            self._write(found, arrays.of(buffer))
+        pointed = self._pointed
+        for number, (name, buffer, found) in enumerate(self._states):
+            if states[name] is not pointed[number]:
+                array = pointed[number] = arrays.of(buffer)
+                self._write(found, array)
+        if self._kept_words:
+            kept = self.compiled.kept(stamp, arrays)
+            if kept is not self._kept:
+                self._kept = kept
+                for buffer, found in self._kept_words:
+                    self._write_address(found, kept.address(buffer))
         for part in self._parts:
             if isinstance(part, HostCall):
                 self._host(part, arrays)
@@ -156,7 +169,10 @@ class Context:
                 raise GraphError("a native kernel reports a fault that none can have")
         return results
 
-    def _write(self, found: Found, address: int) -> None:
+    def _write(self, found: Found, array: Any) -> None:
+        self._write_address(found, address_of(array))
+
+    def _write_address(self, found: Found, address: int) -> None:
         for word, more in found:
             self._fast[word] = address + more
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tracegraph.runtime.cpu import WORKER
 from tracegraph.runtime.cpu.driver import Driver, host_driver
 from tracegraph.runtime.cpu.driver_layout import CALL_WORDS, CORES_BYTES, RECORD_WORDS, Control
 
@@ -60,7 +61,7 @@ class Pool:
         self._driver.prepare(self.address)
         for slot in range(1, workers + 1):
             arguments = (self._driver, self._memory, slot, steered)
-            name = f"tracegraph-worker-{slot}"
+            name = f"{WORKER}-{slot}"
             thread = threading.Thread(target=_work, args=arguments, name=name, daemon=True)
             try:
                 thread.start()

@@ -164,10 +164,8 @@ class Compiled:
             if len(self._free) < _MAX_CONTEXTS:
                 self._free.append(context)
 
-    def kept(self, stamp: Any, arrays: Arrays) -> Kept | None:
+    def kept(self, stamp: Any, arrays: Arrays) -> Kept:
         """Return what is made of lasting State, made anew if it may have changed."""
-        if not self.kept_buffers:
-            return None
         known, kept = self._kept
         if kept is None or stamp is None or known != stamp:
             kept = Kept(self, arrays)

@@ -27,7 +27,7 @@ from tracegraph.errors import GuardError
 from tracegraph.ir.graph import Graph
 from tracegraph.replay.held_state import Trainable, check_type, load_state, moved
 from tracegraph.replay.on_tensors import graded_sources, replay_on_tensors, tracing, wants_tensors
-from tracegraph.replay.signature import Hyper, Signature, bind, checked, is_leaf
+from tracegraph.replay.signature import Hyper, Signature, bind, checked, is_leaf, plainly
 
 
 def _result(described: dict[str, Any], given: list[Tensor]) -> Any:
@@ -44,7 +44,9 @@ class Program:
     It computes values without gradients, whatever requires one.
     """
 
-    def __init__(self, entry: EntryPoint, device: Any, runtime: str | None, level: int) -> None:
+    def __init__(
+        self, entry: EntryPoint, device: Any, runtime: str | None, level: int | None
+    ) -> None:
         self.entry = entry
         self.device = parse_device(device)
         self._how = (runtime, level)
@@ -53,6 +55,10 @@ class Program:
     def _make(self) -> None:
         self._graph = self.entry.graph
         self._program = make_program(self._graph, self.device, *self._how)
+
+    def explain(self) -> str:
+        """Return what runs: kernels with what was fused in them, and what the host computes."""
+        return self._program.explain()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Replay: check inputs, run, commit State, return outputs on this device.
@@ -172,14 +178,25 @@ class EntryPoint:
             check_type(name, state[name], node.types[0])
         return state
 
-    def program(self, device: Any = "cpu", runtime: str | None = None, level: int = 1) -> Program:
-        """Return this entry as a Program on a device and runtime ("interpreter")."""
+    def program(
+        self, device: Any = "cpu", runtime: str | None = None, level: int | None = None
+    ) -> Program:
+        """Return this entry compiled for a device.
+
+        Args:
+            device: where it runs.
+            runtime: "native" (machine code for this CPU) or "interpreter" (op by op over NumPy or
+                CuPy, with `level` 0 and 1 bit for bit what eager calls give). By default native on
+                a CPU if no level is given.
+            level: of optimisation, 0 to 2.
+        """
         return Program(self, device, runtime, level)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Replay on the best runtime at hand, on the device where State (or the first input) is.
+        """Replay on the interpreter, on the device where State (or the first input) is.
 
-        Where an input or State requires a gradient, the outputs can be differentiated.
+        `program()` compiles. Where an input or State requires a gradient, the outputs can be
+        differentiated.
         """
         device = self._home(args)
         if wants_tensors(self, args, kwargs):
@@ -188,7 +205,7 @@ class EntryPoint:
         program = self._programs.get(key)
         if program is None:
             with self.lock:
-                program = self._programs.setdefault(key, self.program(device))
+                program = self._programs.setdefault(key, self.program(device, "interpreter"))
         return program(*args, **kwargs)
 
     def _home(self, args: Sequence[Any]) -> Any:
@@ -216,8 +233,10 @@ class EntryPoint:
         """Check a call against the signature; returns arrays, given leaves by name, hypers."""
         given, values, variant = self.match(args, kwargs)
         arrays = [_array_of(leaf, device) for leaf in given.values()]
-        numbers = ((h.value() if values[h.name] is None else values[h.name]) for h in self.hypers)
-        hypers = [np.asarray(number, np.float64) for number in numbers]
+        hypers = []
+        for h in self.hypers:
+            number = h.value() if values[h.name] is None else values[h.name]
+            hypers.append(np.asarray(number, np.float64))
         if len(self.variants) > 1:
             hypers.append(np.asarray(variant, np.int64))
         if device.type != "cpu":
@@ -235,6 +254,9 @@ class EntryPoint:
         if self.watch is not None:
             self.watch.check()
         values = {h.name: kwargs.pop(h.name, None) for h in self.hypers}
+        plain = None if kwargs else plainly(self.signature, args)
+        if plain is not None:
+            return plain, values, choose(self.variants, {}, self.mode)
         leaves = pytree.match(
             self.signature.inputs,
             bind(self.graph.name, self.signature, self.hypers, args, kwargs), is_leaf, "input",
@@ -369,4 +391,6 @@ class EntryPoint:
 def _array_of(leaf: Any, device: Any) -> Any:
     """Return the array of an input leaf on a device."""
     array = leaf._data if isinstance(leaf, Tensor) else leaf
+    if array.__class__ is np.ndarray and device.type == "cpu":
+        return array
     return array if device_of(array) == device else device.place(array)

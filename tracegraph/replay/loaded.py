@@ -63,8 +63,10 @@ class Loaded:
         """Of the main entry point."""
         return self._main().graph
 
-    def program(self, device: Any = "cpu", runtime: str | None = None, level: int = 1) -> Any:
-        """Return the main entry point as a Program on a device and runtime."""
+    def program(
+        self, device: Any = "cpu", runtime: str | None = None, level: int | None = None
+    ) -> Any:
+        """Return the main entry point compiled for a device; see `EntryPoint.program`."""
         return self._main().program(device, runtime, level)
 
     def subgraph(self, to: Any, from_: Any = None) -> EntryPoint:

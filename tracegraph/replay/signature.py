@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,10 +63,21 @@ class Signature:
     results: tuple[dict[str, Any], ...]
     others: tuple[Way, ...] = ()
 
-    @property
+    @cached_property
     def ways(self) -> tuple[Way, ...]:
         """What can come back."""
         return (Way(self.outputs, self.results), *self.others)
+
+    @cached_property
+    def plain(self) -> tuple[tuple[str, Any, Any], ...] | None:
+        """Name, shape and NumPy dtype of each argument, where all are tensors of a fixed type."""
+        leaves = self.inputs.get("tuple")
+        if leaves is None or any(tree != {"leaf": i} for i, tree in enumerate(leaves)):
+            return None
+        types = [spec.type for spec in self.specs]
+        if any(t is None or any(n.__class__ is not int for n in t.shape) for t in types):
+            return None
+        return tuple((s.name, s.type.shape, s.type.dtype.np) for s in self.specs if s.type)
 
     def __str__(self) -> str:
         return f"({', '.join(f'{s.name}: {s.type or repr(s.value)}' for s in self.specs)})"
@@ -102,6 +114,18 @@ def bind(
     if missing:
         raise SignatureError(f"{label} misses argument {missing[0]!r} of {signature}")
     return tuple(bound[n] for n in names)
+
+
+def plainly(signature: Signature, args: Sequence[Any]) -> dict[str, Any] | None:
+    """Return the tensors of a call by name, if they are what a plain signature wants."""
+    plain = signature.plain
+    if plain is None or len(plain) != len(args):
+        return None
+    for (_, shape, dtype), x in zip(plain, args, strict=True):
+        data = x._data if x.__class__ is Tensor else None
+        if data.__class__ is not np.ndarray or data.shape != shape or data.dtype != dtype:
+            return None
+    return {name: x for (name, _, _), x in zip(plain, args, strict=True)}
 
 
 def checked(leaf: Any, spec: LeafSpec, sizes: dict[str, tuple[Any, str]]) -> Any:
