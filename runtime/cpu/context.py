@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tracegraph.errors import GraphError
 from tracegraph.runtime.cpu.addresses import address_of
-from tracegraph.runtime.cpu.lowering import HostCall, Launch, Pointer
 from tracegraph.runtime.cpu.places import LINE_BYTES, Buffer, Place
 from tracegraph.runtime.cpu.pool import Call
+from tracegraph.runtime.cpu.steps import HostCall, Launch, Pointer
 from tracegraph.runtime.interpreter import explained
 
 if TYPE_CHECKING:
@@ -165,8 +165,9 @@ class Context:
         for part in self._parts:
             if isinstance(part, HostCall):
                 self._host(part, arrays)
-            elif part.run():
-                raise GraphError("a native kernel reports a fault that none can have")
+            elif code := part.run():
+                self._host(self.compiled.plan.checks[code], arrays)  # raises
+                raise GraphError("a native kernel refused what the interpreter takes")
         return results
 
     def _write(self, found: Found, array: Any) -> None:
@@ -202,7 +203,7 @@ class Context:
         except Exception as error:
             raise explained(error, step.node) from error
         several = made if isinstance(made, tuple) else (made,)
-        for place, array in zip(step.results, several, strict=True):
+        for place, array in zip(step.results, several, strict=bool(step.results)):
             if array.shape != place.shape:
                 raise GraphError(f"{step.node.op} gave {array.shape}, not {place.shape}")
             np.copyto(self._view(place, arrays), array)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tracegraph.runtime.cpu.lowering import HostCall
+from tracegraph.runtime.cpu.steps import HostCall
 
 if TYPE_CHECKING:
     from tracegraph.runtime.cpu.program import Compiled

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
+from tracegraph.dtypes import DType
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE, VIEW
 from tracegraph.ops.table import OPS
@@ -27,55 +28,10 @@ from tracegraph.runtime.cpu.memory import Use
 from tracegraph.runtime.cpu.nest_kernel import NestKernel
 from tracegraph.runtime.cpu.nests import LOAD, Step, Walk, make_nest
 from tracegraph.runtime.cpu.places import Buffer, Place
+from tracegraph.runtime.cpu.steps import HostCall, Launch, Plan, Pointer, moved_step, pointer
 from tracegraph.runtime.cpu.values import UnsupportedError
 
-
-class Pointer(NamedTuple):
-    """A word that is the address of a place in a buffer."""
-
-    buffer: Buffer
-    offset_bytes: int = 0
-
-
-class Launch(NamedTuple):
-    """A kernel to run."""
-
-    kernel: Kernel
-    words: tuple[int | Pointer, ...]
-    chunks: int
-    cost_ns: int
-    use: Use
-    node: Node | None
-    what: str
-
-
-class HostCall(NamedTuple):
-    """A node that the host computes: operands and results are arrays over the program's memory."""
-
-    node: Node
-    operands: tuple[Place, ...]
-    results: tuple[Place, ...]
-    use: Use
-    why: str
-
-
 Template = Callable[..., None]  # adds what a node takes to a lowering
-
-
-class Plan(NamedTuple):
-    """What runs, in order, and where the results lie.
-
-    `ahead`: launches that fill kept buffers from what lasts, by key.
-    """
-
-    steps: list[Launch | HostCall]
-    results: list[Place]
-    ahead: dict[Any, tuple[list[Launch], list[Buffer]]]
-
-
-def pointer(place: Place) -> Pointer:
-    """Return the address of a place's first element."""
-    return Pointer(place.buffer, place.offset * place.dtype.itemsize)
 
 
 class Lowering:
@@ -93,6 +49,7 @@ class Lowering:
         self.lasting = set(lasting)
         self.steps: list[Launch | HostCall] = []
         self.ahead: dict[Any, tuple[list[Launch], list[Buffer]]] = {}
+        self.checks: dict[int, HostCall] = {}
         self.places: dict[Value, Place] = {}
         self._laid: dict[tuple[Place, tuple[int, ...]], Place] = {}
 
@@ -106,7 +63,8 @@ class Lowering:
                 self._source(node)
             elif not any(v in self.delayed for v in node.outs):
                 self._lower(node)
-        return Plan(self.steps, self._results(), self.ahead)
+        results = self._results()
+        return Plan(self.steps, results, self.ahead, self.checks)
 
     def _source(self, node: Node) -> None:
         value = node.out
@@ -123,8 +81,16 @@ class Lowering:
     def constant(self, array: Any, value: Value) -> Place:
         """Return the place of a constant."""
         held = np.ascontiguousarray(array, value.type.dtype.np).reshape(value.type.shape)
-        buffer = Buffer("constant", held.nbytes, None, held)
-        return places.whole(buffer, value.type)
+        return self.held(held, value.type.dtype)
+
+    def held(self, array: Any, dtype: DType) -> Place:
+        """Return the place of a row-major array of some dtype that the plan holds."""
+        buffer = Buffer("constant", array.nbytes, None, array)
+        return Place(buffer, dtype, array.shape, places.row_major(array.shape))
+
+    def number(self, value: Any, dtype: DType) -> Place:
+        """Return the place of one number."""
+        return self.held(np.full((), value, dtype.np), dtype)
 
     def _lower(self, node: Node) -> None:
         if node.op in OPS and VIEW in node.row.traits:
@@ -291,6 +257,16 @@ class Lowering:
         use = Use([p.buffer for p in operands], [p.buffer for p in results])
         self.steps.append(HostCall(node, operands, results, use, why))
 
+    def check(self, node: Node) -> int:
+        """Return the code by which the kernel of the next step says that the host is to refuse.
+
+        It does so if the operands are wrong: the interpreter's kernel then raises its error.
+        """
+        code = len(self.steps) + 1
+        operands = tuple(self.place(v) for v in node.inputs)
+        self.checks[code] = HostCall(node, operands, (), Use([], []), "a native kernel refused")
+        return code
+
     # Results.
 
     def _results(self) -> list[Place]:
@@ -307,40 +283,10 @@ class Lowering:
             y = places.whole(own, value.type)
             self.copy(x, y)
             made.append(y)
-        self._move(moved)
+        if moved:
+            self.steps = [moved_step(step, moved) for step in self.steps]
+            self.checks = {code: moved_step(step, moved) for code, step in self.checks.items()}
         return [p._replace(buffer=moved.get(p.buffer, p.buffer)) for p in made]
-
-    def _move(self, moved: Mapping[Buffer, Buffer]) -> None:
-        """Put other buffers in the place of some in all steps."""
-        if not moved:
-            return
-
-        def uses(use: Use) -> Use:
-            return Use(
-                [moved.get(b, b) for b in use.reads], [moved.get(b, b) for b in use.writes],
-                [(moved.get(x, x), moved.get(y, y)) for x, y in use.may_share],
-            )  # fmt: skip
-
-        def word(x: int | Pointer) -> int | Pointer:
-            if isinstance(x, Pointer) and x.buffer in moved:
-                return Pointer(moved[x.buffer], x.offset_bytes)
-            return x
-
-        def place(p: Place) -> Place:
-            return p._replace(buffer=moved.get(p.buffer, p.buffer))
-
-        for number, step in enumerate(self.steps):
-            if not any(b in moved for b in (*step.use.reads, *step.use.writes)):
-                continue
-            if isinstance(step, Launch):
-                self.steps[number] = step._replace(
-                    words=tuple(map(word, step.words)), use=uses(step.use)
-                )
-            else:
-                self.steps[number] = step._replace(
-                    operands=tuple(map(place, step.operands)),
-                    results=tuple(map(place, step.results)), use=uses(step.use),
-                )  # fmt: skip
 
 
 def _sharing(operands: Sequence[Place], results: Sequence[Place]) -> list[tuple[Buffer, Buffer]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from tracegraph.runtime.cpu.lane_access import gather, scatter, steps_of
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.nest_functions import Function, Functions, vector_of
 from tracegraph.runtime.cpu.nest_stages import folds_of
@@ -13,7 +14,7 @@ from tracegraph.runtime.cpu.scalar_language import new_library
 from tracegraph.runtime.cpu.scalars import Library
 from tracegraph.runtime.cpu.storage import stored_dtype
 from tracegraph.runtime.cpu.values import element_type
-from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function, suffix
+from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function
 
 # Vectors that are computed side by side where something is folded.
 _UNROLLED: Final = 4
@@ -365,18 +366,10 @@ class _Code:
                 return w.load(kind, start, _size(kind))
             w.store(kind, value, start, _size(kind))
             return ""
-        numbers = ", ".join(f"i64 {i}" for i in range(width))
-        steps = w.splat(stride, "i64", width)
-        offsets = w.let(f"mul <{width} x i64> <{numbers}>, {steps}")
-        pointers = w.let(f"getelementptr {kind}, ptr {start}, <{width} x i64> {offsets}")
-        ones = "splat (i1 true)"
-        mask = f"<{width} x i1> {ones if lane.mask is None else lane.mask}"
-        vector, tail = f"<{width} x {kind}>", f"{suffix(kind, width)}.v{width}p0"
-        place = f"<{width} x ptr> align {_size(kind)} {pointers}"
+        offsets = steps_of(w, width, stride)
         if value is None:
-            name = f"@llvm.masked.gather.{tail}"
-            return w.let(f"call {vector} {name}({place}, {mask}, {vector} zeroinitializer)")
-        w.do(f"call void @llvm.masked.scatter.{tail}({vector} {value}, {place}, {mask})")
+            return gather(w, kind, width, start, offsets, lane.mask)
+        scatter(w, kind, width, value, start, offsets, lane.mask)
         return ""
 
 

@@ -154,17 +154,17 @@ class Functions:
         """Return the name of the function that folds two vectors of what the fold v folds."""
         op, dtype = self.nest.steps[v].op, self.compute(v)
         symbol = f"fold.{op}.{dtype.code}x{width}"
-        self._define(symbol, width, lambda m, x, y: (_fold(m, op, x, y),), [dtype, dtype])
+        self._define(symbol, width, lambda m, x, y: (combined(m, op, x, y),), [dtype, dtype])
         return symbol
 
     def identity(self, v: int) -> str:
         """Return the vector that the fold v starts with."""
         step, dtype = self.nest.steps[v], self.compute(v)
-        text = constant_text(_neutral(step.op, dtype), dtype)
+        text = constant_text(neutral(step.op, dtype), dtype)
         return text if self.width == 1 else f"splat ({element_type(dtype)} {text})"
 
 
-def _fold(m: Emitter, op: str, x: Value, y: Value) -> Value:
+def combined(m: Emitter, op: str, x: Value, y: Value) -> Value:
     """Return two values folded."""
     if op == "sum":
         return x + y
@@ -178,7 +178,7 @@ def _fold(m: Emitter, op: str, x: Value, y: Value) -> Value:
     return found
 
 
-def _neutral(op: str, dtype: DType) -> float:
+def neutral(op: str, dtype: DType) -> float:
     """Return the number that a fold starts with."""
     if op in ("sum", "prod"):
         return int(op == "prod")

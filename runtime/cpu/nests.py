@@ -112,7 +112,9 @@ def slots(nest: Nest) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Dim(NamedTuple):
+class Dim(NamedTuple):
+    """A dim of a space, and how each array walks along it."""
+
     extent: int
     strides: tuple[int, ...]  # of each array
     is_folded: bool
@@ -129,15 +131,15 @@ def make_nest(
     """
     walks = [*operands, *(walk for _, walk in results)]
     dims = [
-        _Dim(n, tuple(w.strides[d] for w in walks), d in folded)
+        Dim(n, tuple(w.strides[d] for w in walks), d in folded)
         for d, n in enumerate(shape)
         if n != 1
     ]
     first = len(operands)
-    kept = _merged(_ordered([d for d in dims if not d.is_folded], first))
-    over = _merged(_ordered([d for d in dims if d.is_folded], 0))
+    kept = merged(ordered([d for d in dims if not d.is_folded], first))
+    over = merged(ordered([d for d in dims if d.is_folded], 0))
     lanes = _lanes(kept, over, first)
-    along = (kept if lanes == "kept" else over) or [_Dim(1, (0,) * len(walks), False)]
+    along = (kept if lanes == "kept" else over) or [Dim(1, (0,) * len(walks), False)]
     lane, outer = along[-1], along[:-1]
     kept, over = (outer, over) if lanes == "kept" else (kept, outer)
     is_row = [all(d.strides[i] == 0 for d in (*over, *([lane] if lanes == "folded" else [])))
@@ -145,7 +147,7 @@ def make_nest(
     numbers = [-1] * first + [number for number, _ in results]
     has_folds = any(s.op in FOLDS for s in steps)
     arrays = [
-        Array(w.dtype, _lane(lane.strides[i]), is_row[i] and has_folds, numbers[i])
+        Array(w.dtype, lane_of(lane.strides[i]), is_row[i] and has_folds, numbers[i])
         for i, w in enumerate(walks)
     ]
     saves = lanes == "folded" and not over and bool(costly)
@@ -157,33 +159,33 @@ def make_nest(
     return _cut(nest, lane, kept, over, len(costly), vector_bytes)
 
 
-def _ordered(dims: list[_Dim], leading: int) -> list[_Dim]:
+def ordered(dims: list[Dim], leading: int) -> list[Dim]:
     """Return dims from the outermost to the innermost, by the strides of the arrays from `leading`.
 
     Arrays that do not move along a dim say nothing.
     """
 
-    def key(dim: _Dim) -> int:
+    def key(dim: Dim) -> int:
         strides = [s for s in (*dim.strides[leading:], *dim.strides[:leading]) if s]
         return -strides[0] if strides else 0
 
     return sorted(dims, key=key)
 
 
-def _merged(dims: list[_Dim]) -> list[_Dim]:
+def merged(dims: list[Dim]) -> list[Dim]:
     """Return dims with those put together that all arrays walk as one."""
-    made: list[_Dim] = []
+    made: list[Dim] = []
     for dim in dims:
         if made and all(
             s == t * dim.extent for s, t in zip(made[-1].strides, dim.strides, strict=True)
         ):
-            made[-1] = _Dim(made[-1].extent * dim.extent, dim.strides, dim.is_folded)
+            made[-1] = Dim(made[-1].extent * dim.extent, dim.strides, dim.is_folded)
         else:
             made.append(dim)
     return made
 
 
-def _lanes(kept: list[_Dim], over: list[_Dim], first: int) -> Literal["kept", "folded"]:
+def _lanes(kept: list[Dim], over: list[Dim], first: int) -> Literal["kept", "folded"]:
     if not over or not kept:
         return "folded" if over else "kept"
     inner, outer = over[-1].strides, kept[-1].strides
@@ -192,12 +194,13 @@ def _lanes(kept: list[_Dim], over: list[_Dim], first: int) -> Literal["kept", "f
     return "folded" if along_row >= max(along_kept, 1) else "kept"
 
 
-def _lane(stride: int) -> Lane:
+def lane_of(stride: int) -> Lane:
+    """Return how an array of some stride is walked along the lanes."""
     return "one" if stride == 0 else "vector" if stride == 1 else "strided"
 
 
 def _cut(
-    nest: Nest, lane: _Dim, kept: list[_Dim], over: list[_Dim], costly: int, vector_bytes: int
+    nest: Nest, lane: Dim, kept: list[Dim], over: list[Dim], costly: int, vector_bytes: int
 ) -> Cut:
     """Return the nest cut into units and chunks: by extents alone, so that results are too."""
     outer = math.prod(d.extent for d in kept)

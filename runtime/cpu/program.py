@@ -23,8 +23,9 @@ from tracegraph.runtime.control import HANDLERS
 from tracegraph.runtime.cpu.context import Arrays, Blocks, Context, Kept
 from tracegraph.runtime.cpu.kernels import addresses
 from tracegraph.runtime.cpu.llvm import host_target
-from tracegraph.runtime.cpu.lowering import HostCall, Launch, Lowering, Plan
+from tracegraph.runtime.cpu.lowering import Lowering
 from tracegraph.runtime.cpu.memory import plan_memory
+from tracegraph.runtime.cpu.steps import HostCall, Launch, Plan
 from tracegraph.runtime.cpu.templates import TEMPLATES, delays
 from tracegraph.runtime.interpreter import InterpreterProgram
 
@@ -147,7 +148,8 @@ class Compiled:
         self.kept_buffers = [b for _, buffers in self.plan.ahead.values() for b in buffers]
         self.keeps = [b.key for s in ahead for b in s.use.reads if b.origin == "state"]
         self.parts = _parts(steps)
-        self.calls = {id(s): _caller(s.node) for s in steps if isinstance(s, HostCall)}
+        hosts = [s for s in (*steps, *self.plan.checks.values()) if isinstance(s, HostCall)]
+        self.calls = {id(s): _caller(s.node) for s in hosts}
         self._free: list[Context] = []
         # What is kept and the stamp it is of; replaced as one, so that threads need no lock.
         self._kept: tuple[Any, Kept | None] = (None, None)

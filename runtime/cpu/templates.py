@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from tracegraph.ir.graph import KERNEL, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE
 from tracegraph.ops.table import OPS
 from tracegraph.runtime.cpu import places
 from tracegraph.runtime.cpu.fused_convolutions import lower_weight_grad
+from tracegraph.runtime.cpu.indexed import (
+    lower_gather,
+    lower_index,
+    lower_index_put,
+    lower_scatter,
+)
 from tracegraph.runtime.cpu.lowering import PRODUCTS, Lowering, lower_alone, lower_nest
 
 Template = Callable[[Lowering, Node], None]
@@ -42,15 +46,11 @@ def _pad(low: Lowering, node: Node) -> None:
 
 def _fill(low: Lowering, node: Node, number: Any, made: places.Place) -> None:
     """Write a number everywhere."""
-    held = np.full((), number, made.dtype.np)
-    one = places.Place(places.Buffer("constant", held.nbytes, None, held), made.dtype, (), ())
-    low.copy(places.expand(one, made.shape), made, node)
+    low.copy(places.expand(low.number(number, made.dtype), made.shape), made, node)
 
 
 def _full(low: Lowering, node: Node) -> None:
-    held = np.full((), node.attrs["value"], node.out.type.dtype.np)
-    buffer = places.Buffer("constant", held.nbytes, None, held)
-    one = places.Place(buffer, node.out.type.dtype, (), ())
+    one = low.number(node.attrs["value"], node.out.type.dtype)
     low.places[node.out] = places.expand(one, node.out.type.shape)
 
 
@@ -66,6 +66,10 @@ TEMPLATES: Final[dict[str, Template]] = {
     "full": _full,
     "copy": _copy,
     "overwrite": _copy,
+    "index": lower_index,
+    "index_put": lower_index_put,
+    "gather": lower_gather,
+    **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), lower_scatter),
     **dict.fromkeys(PRODUCTS, lower_alone),
     "convolution_weight_grad": lower_weight_grad,
 }

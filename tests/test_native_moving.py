@@ -1,0 +1,179 @@
+"""Data movement and windows of the native runtime: no host calls, and the interpreter's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracegraph.dtypes import DType, bfloat16, bool_, float16, float32, float64, int64, uint8
+from tracegraph.ir.graph import Graph, Value
+from tracegraph.runtime.cpu.pool import get_num_threads, set_num_threads
+from tracegraph.runtime.cpu.program import NativeProgram
+from tracegraph.runtime.cpu.steps import HostCall
+from tracegraph.runtime.interpreter import InterpreterProgram
+from tracegraph.tensor_type import TensorType
+
+DTYPES = (float32, float32, float64, float16, bfloat16, int64, uint8, bool_)
+TOLERANCE = {float16: 1e-2, bfloat16: 6e-2, float32: 1e-5}
+EXTENTS = st.sampled_from((1, 2, 3, 5, 8, 17, 33, 70))
+# Operands that are indices, or that lie in memory in another order of the dims.
+Operand = np.ndarray[Any, Any]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads() -> Iterator[None]:
+    before = get_num_threads()
+    yield
+    set_num_threads(before)
+
+
+def built(
+    op: str, arrays: Sequence[Operand], dtypes: Sequence[DType], orders: dict[int, Any],
+    **attrs: Any,
+) -> tuple[Graph, list[Operand]]:  # fmt: skip
+    """Return a graph of one node, and its inputs; `orders`: how an operand's dims lie in memory."""
+    graph, values, given = Graph("moving"), [], []
+    for number, (array, dtype) in enumerate(zip(arrays, dtypes, strict=True)):
+        order = orders.get(number, tuple(range(array.ndim)))
+        laid = np.ascontiguousarray(array.transpose(order))
+        value: Value = graph.add_input(f"x{number}", TensorType(dtype, laid.shape)).out
+        back = tuple(order.index(d) for d in range(array.ndim))
+        if back != tuple(range(array.ndim)):
+            value = graph.add("permute", (value,), {"dims": back}).out
+        values.append(value)
+        given.append(laid)
+    graph.outputs += graph.add(op, values, attrs).outs
+    return graph, given
+
+
+def check(
+    op: str, arrays: Sequence[Operand], dtypes: Sequence[DType],
+    orders: dict[int, Any] | None = None,
+    host: bool = False, **attrs: Any,
+) -> None:  # fmt: skip
+    """Compare a node's results with the interpreter's, and those of one thread with two's."""
+    graph, given = built(op, arrays, dtypes, orders or {}, **attrs)
+    program = NativeProgram(graph)
+    calls = [s for s in program.plan().plan.steps if isinstance(s, HostCall)]
+    assert host or not calls, calls[0].why
+    with np.errstate(all="ignore"):
+        wanted = InterpreterProgram(graph).run(given, {})[0]
+    found = []
+    for threads in (1, 2):
+        set_num_threads(threads)
+        found.append(program.run(given, {})[0])
+    for one, two, right, value in zip(*found, wanted, graph.outputs, strict=True):
+        assert (one.dtype, one.shape) == (right.dtype, right.shape)
+        assert one.tobytes() == two.tobytes()
+        tolerance = TOLERANCE.get(value.type.dtype, 1e-12)
+        np.testing.assert_allclose(
+            one.astype(np.float64), right.astype(np.float64), tolerance, tolerance
+        )
+
+
+def filled(seed: int, shape: tuple[int, ...], dtype: DType) -> Operand:
+    """Return small numbers, so that sums in any order differ little."""
+    random = np.random.default_rng(seed)
+    if dtype.is_floating_point:
+        return random.normal(size=shape).astype(dtype.np)
+    return random.integers(0, 2 if dtype is bool_ else 7, shape).astype(dtype.np)
+
+
+@st.composite
+def moves(draw: Any, wraps: bool) -> tuple[Any, ...]:
+    """Return shape, dims to index, shapes of indices, an order of dims, dtype and seed."""
+    shape = tuple(draw(st.lists(EXTENTS, min_size=1, max_size=3)))
+    order = tuple(draw(st.permutations(range(len(shape)))))
+    dtype, seed = draw(st.sampled_from(DTYPES)), draw(st.integers(0, 1000))
+    random = np.random.default_rng(seed)
+    if not wraps:
+        dim = draw(st.integers(0, len(shape) - 1))
+        along = draw(st.sampled_from((0, 1, 4, 19, 64)))
+        sizes = tuple(along if d == dim else draw(st.integers(1, n)) for d, n in enumerate(shape))
+        return shape, order, dtype, seed, dim, random.integers(0, shape[dim], sizes)
+    dims = tuple(sorted(draw(st.sets(st.integers(0, len(shape) - 1), min_size=1))))
+    lead = tuple(draw(st.lists(st.sampled_from((0, 1, 3, 20)), max_size=2)))
+    indices = []
+    for dim in dims:
+        own = lead if draw(st.booleans()) else tuple(draw(st.sampled_from((n, 1))) for n in lead)
+        indices.append(random.integers(-shape[dim], shape[dim], own))
+    return shape, order, dtype, seed, dims, indices
+
+
+@settings(max_examples=60)
+@given(case=moves(wraps=True), op=st.sampled_from(("index", "put", "add")), narrow=st.booleans())
+def test_index_arrays(case: Any, op: str, narrow: bool) -> None:
+    shape, order, dtype, seed, dims, indices = case
+    x, wide = filled(seed, shape, dtype), (int64,) * len(indices)
+    if op == "index":
+        check("index", (x, *indices), (dtype, *wide), {0: order}, dims=dims)
+        return
+    places: list[Any] = [slice(None)] * len(shape)
+    for dim, index in zip(dims, indices, strict=True):
+        places[dim] = index
+    target = x[tuple(places)].shape
+    y = filled(seed + 1, tuple(1 for _ in target) if narrow else target, dtype)
+    orders = {0: order, 1: tuple(reversed(range(y.ndim)))}
+    check("index_put", (x, y, *indices), (dtype, dtype, *wide), orders, dims=dims,
+          accumulate=op == "add")  # fmt: skip
+
+
+@settings(max_examples=80)
+@given(
+    case=moves(wraps=False),
+    op=st.sampled_from(("gather", "scatter", "scatter_add", "prod", "amax", "amin")),
+    include=st.booleans(),
+)
+def test_places_along_a_dim(case: Any, op: str, include: bool) -> None:
+    shape, order, dtype, seed, dim, index = case
+    x, y = filled(seed, shape, dtype), filled(seed + 1, index.shape, dtype)
+    orders = {0: order, 1: order, 2: tuple(reversed(order))}
+    if op == "gather":
+        check(op, (x, index), (dtype, int64), orders, dim=dim)
+    elif op.startswith("scatter"):
+        check(op, (x, index, y), (dtype, int64, dtype), orders, dim=dim)
+    else:
+        check("scatter_reduce", (x, index, y), (dtype, int64, dtype), orders, dim=dim, reduce=op,
+              include_self=include)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "wrong"),
+    [
+        ("index", {"dims": (0,)}, 4), ("index", {"dims": (0,)}, -5), ("index", {"dims": (1,)}, 300),
+        ("index_put", {"dims": (0,), "accumulate": True}, 1 << 40),
+        ("index_put", {"dims": (1,), "accumulate": False}, -301),
+        ("gather", {"dim": 0}, 4), ("gather", {"dim": 1}, -1),
+        ("scatter", {"dim": 1}, 300), ("scatter_add", {"dim": 0}, -1),
+    ],
+)  # fmt: skip
+def test_an_index_out_of_range_raises_what_the_interpreter_raises(
+    op: str, attrs: dict[str, Any], wrong: int
+) -> None:
+    x, random = filled(0, (4, 300), float32), np.random.default_rng(1)
+    along = "dim" in attrs
+    index = random.integers(0, 4, (4, 300) if along else (50,))
+    y = filled(1, (1, 1) if not along else index.shape, float32)
+    arrays, dtypes = (x, index), (float32, int64)
+    if op not in ("index", "gather"):
+        arrays = (x, index, y) if along else (x, y, index)
+        dtypes = tuple(int64 if a is index else float32 for a in arrays)
+    graph, given = built(op, arrays, dtypes, {}, **attrs)
+    program, interpreter = NativeProgram(graph), InterpreterProgram(graph)
+    (right,), _ = program.run(given, {})
+    place = next(i for i, a in enumerate(given) if a.dtype == np.int64)
+    spoilt = [a.copy() for a in given]
+    spoilt[place].reshape(-1)[-1] = wrong
+    for threads in (1, 2):
+        set_num_threads(threads)
+        with pytest.raises(IndexError) as wanted:
+            interpreter.run(spoilt, {})
+        with pytest.raises(IndexError) as got:
+            program.run(spoilt, {})
+        assert (type(got.value), str(got.value)) == (type(wanted.value), str(wanted.value))
+        np.testing.assert_array_equal(program.run(given, {})[0][0], right)
