@@ -17,6 +17,7 @@ from tracegraph.runtime.cpu.indexed import (
     lower_scatter,
 )
 from tracegraph.runtime.cpu.lowering import PRODUCTS, Lowering, lower_alone, lower_nest
+from tracegraph.runtime.cpu.recurrent import RECURRENT, lower_recurrent
 
 Template = Callable[[Lowering, Node], None]
 
@@ -71,6 +72,7 @@ TEMPLATES: Final[dict[str, Template]] = {
     "gather": lower_gather,
     **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), lower_scatter),
     **dict.fromkeys(PRODUCTS, lower_alone),
+    **dict.fromkeys(RECURRENT, lower_recurrent),
     "convolution_weight_grad": lower_weight_grad,
 }
 
