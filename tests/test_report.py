@@ -392,3 +392,31 @@ def test_functions_that_did_not_run_are_not_listed() -> None:
     assert {b.expression for b in traced.report().suspicious} == {"rate"}
     other = 4.0
     assert traced(tg.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_what_only_the_caller_of_trace_reads_is_not_watched() -> None:
+    script = """
+import tracegraph as torch
+from tracegraph import nn
+
+def make():
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    def step():
+        optimizer.zero_grad()
+        loss = net(torch.ones(1, 2)).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+    return step
+
+losses = []
+for rounds in range(3):
+    traced = torch.trace(make(), ())
+    traced()
+    rounds = rounds + 10
+    losses.append(traced().item())
+assert len(losses) == 3
+"""
+    namespace: dict[str, Any] = {"__name__": "script"}
+    exec(compile(script, "script.py", "exec"), namespace)

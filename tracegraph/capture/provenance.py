@@ -211,6 +211,7 @@ class Provenance:
         self.kept: dict[int, list[Any]] | None = {} if self.permit.keep else None
         self._given = deque(self.permit.given)
         self._locs: dict[tuple[int, int], Loc] = {}
+        self._inside: set[tuple[int, int]] = set()  # those that the traced function ran
         self._forced: list[Any] = []
         self._root: types.FrameType | None = None
 
@@ -232,20 +233,26 @@ class Provenance:
         return loc
 
     def _note(self, frame: types.FrameType) -> Loc:
-        """Keep a site that is new, and those that called it."""
+        """Keep a site that is new, and those that called it, if the traced function did."""
         first: Loc | None = None
+        found: dict[tuple[int, int], Site] = {}
+        is_inside = False
         at: types.FrameType | None = frame
-        while at is not None and at is not self._root:
+        while at is not None:
             code, key = at.f_code, (id(at.f_code), at.f_lasti)
-            if key in self._locs:
+            if at is self._root or key in self._locs:
+                is_inside = at is self._root or key in self._inside
                 break
             if not code.co_filename.startswith(_OURS):
                 loc = self._locs[key] = Loc(code.co_filename, at.f_lineno, code.co_name)
                 first = first or loc
                 if self._root is None:  # the function does not run yet
                     break
-                self.sites.append(_site(at, loc))
+                found[key] = _site(at, loc)
             at = at.f_back
+        if is_inside:
+            self._inside.update(found)
+            self.sites += found.values()
         assert first is not None
         return first
 
