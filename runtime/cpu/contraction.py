@@ -59,8 +59,11 @@ from tracegraph.runtime.cpu.contraction_tiles import Tile
 ALayout = Literal["rows", "columns", "windows"]
 BLayout = Literal["panels", "rows", "columns", "windows"]
 
-# Panels of B that are copied to the stack at a time, where they are not packed: 96 KiB.
-STAGED_PANELS: Final = 2
+# Panels of B that are copied to the stack at a time, where they are not packed: 48 KiB each. More of
+# windows, so that finding a place of them serves a longer run.
+STAGED_PANELS: Final = {"panels": 1, "rows": 2, "columns": 2, "windows": 4}
+# Rows of A that are copied to the stack at a time where B is not packed: 260 KiB. Else a sliver.
+STAGED_ROWS: Final = 168
 _K_BLOCK_BYTES: Final = 1536
 
 _SHARED: Final = ("a", "b", "partial")

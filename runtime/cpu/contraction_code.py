@@ -1,9 +1,9 @@
 """The LLVM IR of a contraction kernel; `contraction` tells what its arguments are.
 
 A unit is a block of rows × a block of panels of one matrix. Its loops, from the outside in: blocks
-of k; groups of panels (those of B that are not packed are copied to the stack here); slivers of
-rows (copied to the stack: 2 to 6 % of the time); panels; the tile. So a sliver of A stays in the
-first cache, and a block of B in the second.
+of k; groups of panels; slivers of rows; panels; the tile. So a sliver of A stays in the first
+cache, and a block of B in the second. Slivers are copied to the stack one by one (2 to 6 % of the
+time); where B is not packed, all rows of the unit at once, and then its panels, group by group.
 
 Code is cut into functions that kernels share, so that LLVM sees each once (50 us a line): tiles,
 copies, the nest of loops, the adding of sums. What a kernel has alone is the function that stores,
@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.contraction import (
     STAGED_PANELS,
+    STAGED_ROWS,
     ALayout,
     BLayout,
     Contraction,
@@ -43,6 +44,7 @@ _STORED: Final = (
     "ptr noalias %sums", "i1 %is_first",
 )  # fmt: skip
 _SHARED: Final = "linkonce_odr hidden"
+_WIDEST: Final = 16  # elements of the widest vector
 
 
 def contraction_text(spec: Contraction, target: Target) -> str:
@@ -154,13 +156,14 @@ class _Nest(NamedTuple):
 
     @property
     def a_strides(self) -> tuple[int, int]:
-        """The strides of copied slivers, of a row and of a step of k.
+        """The strides of copied rows, of a row and of a step of k.
 
-        No power of two: see `contraction_staging`.
+        No power of two where that matters: see `contraction_staging`.
         """
-        tall, width = self.tile.heights[0], self.tile.width
+        width = self.tile.width
         if self.a == "columns":
-            return 1, -(-tall // width) * width
+            rows = self.tile.heights[0] if self.b == "panels" else STAGED_ROWS
+            return 1, -(-rows // _WIDEST) * _WIDEST
         return k_block(self.dtype) + width, 1
 
     def tile_code(self, height: int) -> TileCode:
@@ -216,10 +219,11 @@ class _Loops:
         w, nest, tile = self.w, self.nest, self.tile
         a_row, a_step = nest.a_strides
         k = k_block(nest.dtype)
-        self.sliver = self._memory(max(a_row * tile.heights[0], a_step * k))
+        rows = tile.heights[0] if nest.b == "panels" else STAGED_ROWS
+        self.rows = self._memory(max(a_row * rows, a_step * k) + tile.width)
         self.sums = self._memory(tile.heights[0] * tile.columns)
         if nest.b != "panels":
-            self.staged = self._memory(STAGED_PANELS * self.panel_size + tile.width)
+            self.staged = self._memory(STAGED_PANELS[nest.b] * self.panel_size + tile.width)
         chunk, units = self.words["chunk"], self.words["units"]
         w.loop(w.least(w.mul("%end", chunk), units), self._unit, start=w.mul("%begin", chunk))
 
@@ -271,27 +275,45 @@ class _Loops:
         """Do a block of k with panels as they are in memory."""
         w, stride = self.w, self.words["b_stride"]
         b = self._at(u.b, w.mul(u.k, self.tile.columns))
-        self._slivers(u, b, stride, 0)
+
+        def copied(row: Word, height: Word) -> str:
+            self._copy_rows(u, row, height)
+            return self.rows
+
+        self._slivers(u, b, (stride, 0), copied)
 
     def _staged(self, u: _Unit) -> None:
         """Do a block of k with groups of panels that are copied to the stack."""
-        w = self.w
+        w, count = self.w, STAGED_PANELS[self.nest.b]
+        self._copy_rows(u, u.row, w.sub(u.row_end, u.row))
+
+        def place(row: Word, _height: Word) -> str:
+            return self._at(self.rows, w.mul(w.sub(row, u.row), self.nest.a_strides[0]))
 
         def group(first: str) -> None:
-            end = w.least(w.add(first, STAGED_PANELS), u.panel_end)
+            end = w.least(w.add(first, count), u.panel_end)
             column = w.mul(first, self.tile.columns)
             column_end = w.least(self.words["n"], w.mul(end, self.tile.columns))
             columns = w.sub(column_end, column)
             stride = self.words["b_stride"]
             self.copies.panels(u.b, stride, (u.k, u.k_count, column, columns), self.staged)
             one = u._replace(panel=first, panel_end=end)
-            self._slivers(one, self.staged, self.panel_size, first)
+            self._slivers(one, self.staged, (self.panel_size, first), place)
 
-        w.loop(u.panel_end, group, start=u.panel, step=STAGED_PANELS)
+        w.loop(u.panel_end, group, start=u.panel, step=count)
 
-    def _slivers(self, u: _Unit, b: str, stride: Word, base: Word) -> None:
-        """Do some panels, the tallest slivers first; panel `base` is at b."""
-        w = self.w
+    def _copy_rows(self, u: _Unit, row: Word, count: Word) -> None:
+        self.copies.rows(u.a, self.words["a_stride"], (row, count, u.k, u.k_count), self.rows)
+
+    def _slivers(
+        self, u: _Unit, b: str, panels: tuple[Word, Word], place: Callable[[Word, Word], str]
+    ) -> None:
+        """Do some panels, the tallest slivers first.
+
+        `panels`: how far they are apart, and which one is at b; `place(row, height)` is that of
+        the copied rows.
+        """
+        w, (stride, base) = self.w, panels
         target = w.let(f"select i1 {u.is_last}, ptr %store, ptr %add")
 
         def sliver(values: list[str]) -> list[Word]:
@@ -300,12 +322,11 @@ class _Loops:
             height: Word = 1
             for tall in reversed(self.tile.heights[:-1]):
                 height = w.choose(w.compare("sge", left, tall), tall, height)
-            part = (row, height, u.k, u.k_count)
-            self.copies.sliver(u.a, self.words["a_stride"], part, self.sliver)
+            a = place(row, height)
 
             def panel(number: str) -> None:
-                place = self._at(b, w.mul(w.sub(number, base), stride))
-                w.switch(height, self.tile.heights, lambda tall: self._tile(u, tall, place))
+                here = self._at(b, w.mul(w.sub(number, base), stride))
+                w.switch(height, self.tile.heights, lambda tall: self._tile(u, tall, a, here))
                 column = w.mul(number, self.tile.columns)
                 given = (
                     f"ptr %arguments, i64 {u.matrix}, i64 {row}, i64 {height}, i64 {column}, "
@@ -318,6 +339,6 @@ class _Loops:
 
         w.repeat([("i64", u.row)], lambda v: w.compare("slt", v[0], u.row_end), sliver)
 
-    def _tile(self, u: _Unit, height: int, b: str) -> None:
-        given = f"ptr {self.sliver}, ptr {b}, ptr {self.sums}, i64 {u.k_count}"
+    def _tile(self, u: _Unit, height: int, a: str, b: str) -> None:
+        given = f"ptr {a}, ptr {b}, ptr {self.sums}, i64 {u.k_count}"
         self.w.do(f"call void @{self.nest.tile_code(height).name}({given})")

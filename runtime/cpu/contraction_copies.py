@@ -12,6 +12,7 @@ from tracegraph.runtime.cpu.contraction_places import Grid, Words
 from tracegraph.runtime.cpu.contraction_staging import (
     Block,
     Lanes,
+    Panels,
     Part,
     copy_columns,
     copy_rows,
@@ -45,16 +46,16 @@ class Copies:
         self.lanes = Lanes(kind, tile.width)
         self.a_strides, self.panel_size, self.has_masks = a_strides, panel_size, has_masks
 
-    def sliver(self, a: str, stride: Word, part: Span, to: str) -> None:
+    def rows(self, a: str, stride: Word, part: Span, to: str) -> None:
         """Copy rows of A: (row, rows, k, count)."""
         row, rows, k, count = part
         if self.a == "windows":
-            return self._windows(self._sliver_name, a, part, to)
+            return self._windows(self._rows_name, a, part, to)
         if self.a == "rows":
             place = self._at(a, self.w.mul(row, stride), k)
-            return self._block(self._sliver_name, place, stride, rows, count, to)
+            return self._block(self._rows_name, place, stride, rows, count, to)
         place = self._at(a, self.w.mul(k, stride), row)
-        return self._block(self._sliver_name, place, stride, count, rows, to)
+        return self._block(self._rows_name, place, stride, count, rows, to)
 
     def panels(self, b: str, stride: Word, part: Span, to: str) -> None:
         """Copy a group of panels of B: (k, count, column, columns)."""
@@ -69,7 +70,7 @@ class Copies:
 
     def texts(self) -> list[str]:
         """Return the functions."""
-        found = [self._sliver_text()]
+        found = [self._rows_text()]
         return found if self.b == "panels" else [*found, self._panels_text()]
 
     # Calls.
@@ -79,8 +80,8 @@ class Copies:
         return f"{self.lanes.kind}x{self.lanes.width}x{self.tile.vectors}"
 
     @property
-    def _sliver_name(self) -> str:
-        return f"copy_sliver_{self.a}_{self._shape}"
+    def _rows_name(self) -> str:
+        return f"copy_rows_{self.a}_{self.a_strides[1]}_{self._shape}"
 
     @property
     def _panels_name(self) -> str:
@@ -103,7 +104,7 @@ class Copies:
 
     # Functions.
 
-    def _sliver_text(self) -> str:
+    def _rows_text(self) -> str:
         w, (row, step) = Writer(), self.a_strides
         block = Block("%place", "%stride", "%rows", "%columns")
         if self.a == "windows":
@@ -112,17 +113,22 @@ class Copies:
             copy_windows(w, self.lanes, grid, "%images", part, "%to", row)
         elif self.a == "rows":
             copy_rows(w, self.lanes, block, "%to", row)
-        else:
+        elif self.b == "panels":
             places = list(range(0, step, self.lanes.width))
             masks = w.masks("%columns", self.lanes.width, len(places))
             copy_columns(w, self.lanes, block, "%to", step, places, masks)
-        return self._text(self._sliver_name, w, self.a == "windows")
+        else:
+            copy_rows(w, self.lanes, block, "%to", step)
+        return self._text(self._rows_name, w, self.a == "windows")
 
     def _panels_text(self) -> str:
         w, tile = Writer(), self.tile
         block = Block("%place", "%stride", "%rows", "%columns")
         if self.b == "windows":
-            self._windows_as_panels(w)
+            grid = Grid(w, Words(w, window_slots(), ()))
+            part = Part("%row", "%rows", "%column", "%columns")
+            panels = Panels(tile.columns, self.panel_size)
+            copy_windows(w, self.lanes, grid, "%images", part, "%to", tile.columns, panels)
         elif self.b == "columns":
 
             def place(vector: str) -> Word:
@@ -133,7 +139,7 @@ class Copies:
         else:
             places = [
                 panel * self.panel_size + vector * tile.width
-                for panel in range(STAGED_PANELS)
+                for panel in range(STAGED_PANELS["rows"])
                 for vector in range(tile.vectors)
             ]
 
@@ -142,19 +148,6 @@ class Copies:
 
             w.in_lanes("%columns", tile.width, len(places), self.has_masks, copy)
         return self._text(self._panels_name, w, self.b == "windows")
-
-    def _windows_as_panels(self, w: Writer) -> None:
-        columns = self.tile.columns
-        grid = Grid(w, Words(w, window_slots(), ()))
-
-        def panel(start: str) -> None:
-            count = w.least(w.sub("%columns", start), columns)
-            part = Part("%row", "%rows", w.add("%column", start), count)
-            far = w.mul(w.div(start, columns), self.panel_size)
-            to = w.at("%to", far, self.lanes.kind)
-            copy_windows(w, self.lanes, grid, "%images", part, to, columns)
-
-        w.loop("%columns", panel, step=columns)
 
     def _text(self, name: str, w: Writer, is_part: bool) -> str:
         parameters = _PART if is_part else _BLOCK

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from tracegraph.runtime.cpu.contraction import STAGED_PANELS, Contraction, Extents
+from tracegraph.runtime.cpu.contraction import STAGED_PANELS, STAGED_ROWS, Contraction, Extents
 
 # What a block of B may take of the second cache, in bytes.
 _BLOCK_BYTES: Final = 1 << 19
@@ -73,10 +73,12 @@ def _cut(spec: Contraction, extents: Extents, k_block: int) -> _Cut:
     row_ns = max(rows / (_LANE_RATE * tile.width), size / _STREAM_RATE)
     tile_ns = max(1, k) * tile.columns * row_ns
     count = max(1, math.prod(batch)) * slivers * panels
-    group = 1 if spec.b == "panels" else STAGED_PANELS
+    group, tallest = STAGED_PANELS[spec.b], slivers
+    if spec.b != "panels":
+        tallest = min(slivers, STAGED_ROWS // tile.heights[0])
     held = max(group, _BLOCK_BYTES // (k_block * tile.columns * size))
     cuts = []
-    for s in _steps(slivers):
+    for s in _steps(tallest):
         for p in _steps(min(panels, held)):
             if p % group and p != panels:
                 continue

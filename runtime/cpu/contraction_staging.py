@@ -31,7 +31,7 @@ class Block(NamedTuple):
 
 
 def copy_run(w: Writer, lanes: Lanes, source: str, to: str, count: Word, ahead: Word = 0) -> None:
-    """Copy elements; up to a vector of zeros follows them.
+    """Copy elements; zeros follow them up to a whole vector.
 
     What is `ahead` of the source is fetched to the second cache.
     """
@@ -45,9 +45,13 @@ def copy_run(w: Writer, lanes: Lanes, source: str, to: str, count: Word, ahead: 
         value = w.load_lanes(kind, width, w.at(source, j, kind), mask)
         w.store_lanes(kind, width, value, w.at(to, j, kind), None)
 
+    def rest() -> None:
+        (mask,) = w.masks(w.sub(count, whole), width, 1)
+        piece(whole, mask)
+
     w.loop(whole, lambda j: piece(j, None), step=width)
-    (mask,) = w.masks(w.sub(count, whole), width, 1)
-    piece(whole, mask)
+    # A masked load of nothing from a page that is not there takes 100 ns.
+    w.when(w.compare("slt", whole, count), rest)
 
 
 def copy_rows(w: Writer, lanes: Lanes, block: Block, to: str, to_stride: int) -> None:
@@ -133,11 +137,19 @@ class Part(NamedTuple):
     columns: Word
 
 
+class Panels(NamedTuple):
+    """A row that is cut into pieces of some columns, `size` elements apart."""
+
+    columns: int
+    size: int
+
+
 def copy_windows(
-    w: Writer, lanes: Lanes, grid: Grid, images: str, part: Part, to: str, to_stride: int
-) -> None:
+    w: Writer, lanes: Lanes, grid: Grid, images: str, part: Part, to: str, to_stride: int,
+    panels: Panels | None = None,
+) -> None:  # fmt: skip
     """Copy a part of the windows over images, row i to to[i · to_stride]."""
-    windows = _Windows(w, lanes, grid.words, images, part)
+    windows = _Windows(w, lanes, grid.words, images, part, panels)
 
     def row(values: list[str]) -> list[Word]:
         i, *place = values
@@ -162,8 +174,10 @@ class _Windows:
     """Writes the copying of windows: of one run after the other."""
 
     def __init__(
-        self, w: Writer, lanes: Lanes, words: Mapping[str, str], images: str, part: Part
-    ) -> None:
+        self, w: Writer, lanes: Lanes, words: Mapping[str, str], images: str, part: Part,
+        panels: Panels | None,
+    ) -> None:  # fmt: skip
+        self.panels = panels
         self.w, self.lanes, self.words, self.images = w, lanes, words, images
         self.columns = part.columns
         run, self.column = w.divmod(part.column, words["run"])
@@ -198,26 +212,47 @@ class _Windows:
         )
 
     def _copy_run(self, window: _Window, turn: list[str]) -> list[Word]:
-        """Copy what is left of a run; return where the next one begins."""
+        """Copy what is left of a run, or fits into a panel; return where the next one begins."""
         w, words, (done, tap_y, tap_x, column) = self.w, self.words, turn
         y = w.add(window.y, w.mul(tap_y, words["y_spread"]))
         x = w.add(w.add(window.x, w.mul(tap_x, self.x_far)), column)
         count = w.least(w.sub(words["run"], column), w.sub(self.columns, done))
+        far: Word = done
+        if self.panels is not None:
+            number, here = w.divmod(done, self.panels.columns)
+            count = w.least(count, w.sub(self.panels.columns, here))
+            far = w.add(w.mul(number, self.panels.size), here)
         source = w.at(window.image, w.add(w.mul(y, words["line"]), x), self.lanes.kind)
-        to = w.at(window.to, done, self.lanes.kind)
+        to = w.at(window.to, far, self.lanes.kind)
         w.either(
             window.is_inside,
-            lambda: copy_run(w, self.lanes, source, to, count),
+            lambda: self._copy_inside(source, to, count),
             lambda: self._copy_clipped(source, y, x, to, count),
         )
-        next_x = w.add(tap_x, 1)
-        wraps = w.compare("eq", next_x, words["runs"])
+        end = w.add(column, count)
+        ends, next_x = w.compare("eq", end, words["run"]), w.add(tap_x, 1)
+        wraps = w.let(f"and i1 {ends}, {w.compare('eq', next_x, words['runs'])}")
         return [
             w.add(done, count),
             w.choose(wraps, w.add(tap_y, 1), tap_y),
-            w.choose(wraps, 0, next_x),
-            0,
+            w.choose(wraps, 0, w.choose(ends, next_x, tap_x)),
+            w.choose(ends, 0, end),
         ]
+
+    def _copy_inside(self, source: str, to: str, count: Word) -> None:
+        """Copy a run; the whole row of a panel at once."""
+        w, (kind, width) = self.w, self.lanes
+        if self.panels is None:
+            return copy_run(w, self.lanes, source, to, count)
+
+        def whole() -> None:
+            for place in range(0, columns, width):
+                value = w.load_lanes(kind, width, w.at(source, place, kind), None)
+                w.store_lanes(kind, width, value, w.at(to, place, kind), None)
+
+        columns = self.panels.columns
+        is_whole = w.compare("eq", count, columns)
+        return w.either(is_whole, whole, lambda: copy_run(w, self.lanes, source, to, count))
 
     def _copy_clipped(self, source: str, y: Word, x: Word, to: str, count: Word) -> None:
         """Copy a run of which a part may lie outside of the image, for which there are zeros."""
@@ -227,8 +262,14 @@ class _Windows:
         high = w.most(w.least(w.sub(self.words["width"], x), count), low)
         high = w.choose(is_line, high, low)
 
+        present = w.sub(high, low)
+
         def clear(j: str) -> None:
             w.store_lanes(kind, width, "zeroinitializer", w.at(to, j, kind), None)
 
-        w.loop(count, clear, step=width)
-        copy_run(w, self.lanes, w.at(source, low, kind), w.at(to, low, kind), w.sub(high, low))
+        def partial() -> None:
+            w.loop(count, clear, step=width)
+            copy_run(w, self.lanes, w.at(source, low, kind), w.at(to, low, kind), present)
+
+        is_whole = w.compare("eq", present, count)
+        w.either(is_whole, lambda: self._copy_inside(source, to, count), partial)
