@@ -389,6 +389,35 @@ def test_too_many_branches_within_one_another_are_refused_with_a_remedy() -> Non
         tg.trace(f, many[0], more_examples=many[1:])
 
 
+def test_places_that_come_to_share_memory_are_refused() -> None:
+    """What is written through one of them later would change both, but not after a replay."""
+
+    class Box:
+        first, second = tg.ones(2), tg.zeros(2)
+
+    box = Box()
+    box.first, box.second = tg.ones(2), tg.zeros(2)
+
+    def alias(x: Any) -> Any:
+        box.first = box.second.detach()
+        return x
+
+    def both(x: Any) -> Any:
+        box.first = box.second = x * 2
+        return x
+
+    for function in (alias, both):
+        with pytest.raises(TraceError, match="share memory after the traced call"):
+            tg.trace(function, (tg.ones(2),))
+
+    def shifted(x: Any) -> Any:  # no two places hold one tensor
+        box.first, box.second = box.second, x * 2
+        return box.first.sum()
+
+    traced = tg.trace(shifted, (tg.ones(2),))
+    assert [traced(tg.ones(2)).item() for _ in range(3)] == [0.0, 4.0, 4.0]
+
+
 def test_state_that_is_a_view_and_was_rebound_is_refused() -> None:
     held = {"v": tg.ones(2, 3)[0]}
     traced = tg.trace(lambda x: x * held["v"], (tg.ones(3),))

@@ -628,3 +628,37 @@ def test_gradients_of_random_programs() -> None:
     """A slice of what `tests/fuzz/gradients.py` checks; 6000 programs found no difference."""
     seen = Counter(check_gradients(write(seeded(seed), 20)) for seed in range(150))
     assert seen["equal"] >= 40, seen
+
+
+def _twice_unseen(x: Any) -> Any:
+    alias = x.detach()
+    alias[None, :] += alias.clone()
+    return x.sum() * 0
+
+
+def _unseen_on_both_ways(x: Any) -> Any:
+    y = x * 1.0
+    with torch.no_grad():
+        x[:] = 0.25
+    return y.relu() if y.sum() > 1 else y.tanh()
+
+
+@pytest.mark.parametrize("function", [_twice_unseen, _unseen_on_both_ways])
+def test_a_leaf_may_be_written_where_autograd_does_not_look(function: Any) -> None:
+    traced = torch.trace(function, (torch.ones(3),), more_examples=[(-torch.ones(3),)])
+    for sign in (1.0, -1.0):
+        mine, theirs = ((sign * torch.ones(3)).requires_grad_() for _ in range(2))
+        for run, x in ((traced, mine), (function, theirs)):
+            run(x).sum().backward()
+        assert mine.tolist() == theirs.tolist() and mine.grad.tolist() == theirs.grad.tolist()
+    with pytest.raises(AutogradError, match="a leaf Variable"):
+        torch.trace(lambda x: x.mul_(2).sum(), (torch.ones(3),))(torch.ones(3).requires_grad_())
+
+
+def test_nothing_is_written_to_nothing() -> None:
+    def f(x: Any) -> Any:
+        wide = x.expand(2, 2)
+        wide[:0] += 1.0
+        return wide
+
+    assert torch.trace(f, (torch.arange(2.0),))(torch.ones(2)).tolist() == [[1, 1], [1, 1]]

@@ -398,10 +398,22 @@ def fresh(w: Writer) -> Var:
     return w.new(f"{v.name} * 1.0", v.shape)
 
 
+def overwritten(w: Writer) -> None:
+    """A result that its gradient needs is overwritten before that is asked for: an error."""
+    if w.depth or w.no_grad or not w.params or not w.c.chance(12):
+        return write(w)
+    p = w.c.pick(w.params)
+    v = w.new(f"T.exp({p.name}.clamp(max=2.0))", p.shape)
+    loss = w.new(f"({v.name} * 2.0).sum()", ())
+    w.line(f"{v.name}.add_(1.0)")
+    w.new(f"grad({loss.name}, [{p.name}])[0]", p.shape)
+
+
 STATEMENTS: list[tuple[int, Statement]] = [
     (6, unary), (9, binary), (5, reduction), (3, contraction), (2, comparison), (1, conversion),
     (4, creation), (3, joining), (3, random), (8, index_view), (9, shape_view), (2, expansion),
     (3, splitting), (4, detached), (2, gathered), (10, write), (10, write_index), (4, write_mask),
     (2, write_gathered), (2, loop), (4, rebind), (4, update), (6, backward), (3, gradient),
     (3, no_grad), (1, hook), (2, gradient_read), (5, fresh), (6, branch),
+    (1, overwritten),
 ]  # fmt: skip

@@ -242,11 +242,10 @@ class Attempt:
                     f"they shared memory; {remedy}"
                 )
             other, origin = origins.setdefault(after, (path, before))
-            entries = map(self.recorder.states.get, (before, origin))
-            if origin is not before and any(e is not None and e.written for e in entries):
+            if origin is not before:
                 raise TraceError(
                     f"{path} and {other} share memory after the traced call, which they did not "
-                    f"before it, and it is written in place; {remedy}"
+                    f"before it: a write to one of them would change both; {remedy}"
                 )
 
     def example(self) -> Example:

@@ -297,6 +297,8 @@ class Recorder(GradientMarks, Provenance):
 
         Through a detached view, or under no_grad, gradients of the whole go on to what it held.
         """
+        if t._chain and t._data.__class__ is np.ndarray and not t._data.size:
+            return
         entry = self.entry_of(t)
         value = self.value_of(new)
         entry.written = True

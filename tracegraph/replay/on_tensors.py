@@ -27,7 +27,7 @@ from tracegraph.eager.engine import clone
 from tracegraph.eager.leaves import requires_grad
 from tracegraph.eager.tensors import Tensor, wrap
 from tracegraph.ir.control import COND, GUARD, SCAN, WHILE_LOOP
-from tracegraph.ir.graph import INPUT, STATE, Graph, Node
+from tracegraph.ir.graph import INPUT, STATE, Graph, Node, Value
 from tracegraph.ops.table import OPS
 from tracegraph.runtime.interpreter import InterpreterProgram
 
@@ -309,5 +309,26 @@ def _commit(entry: EntryPoint, writes: Mapping[str, Tensor], given: Mapping[str,
 
 def _keeps_history(graph: Graph, name: str) -> bool:
     """Whether an input was only written under no_grad, which leaves its history as it is."""
-    node = graph.writes[name].node
-    return node.op == "pass_gradient" and node.inputs[1].node in graph.inputs
+    origin = _origin(graph, graph.writes[name])
+    return origin is not None and origin.node.attrs["name"] == name
+
+
+def _origin(graph: Graph, value: Value) -> Value | None:
+    """Return the input whose gradient history a Value has; None if it has another."""
+    while True:
+        node = value.node
+        if node in graph.inputs:
+            return value
+        if node.op == "pass_gradient":
+            value = node.inputs[1]
+        elif node.op == COND:
+            found = set()
+            for arm in node.regions.values():
+                inner = _origin(arm, arm.outputs[value.index])
+                found.add(inner and node.inputs[1 + arm.inputs.index(inner.node)])
+            outer = found.pop()
+            if found or outer is None:
+                return None
+            value = outer
+        else:
+            return None
