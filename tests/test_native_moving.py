@@ -177,3 +177,64 @@ def test_an_index_out_of_range_raises_what_the_interpreter_raises(
             program.run(spoilt, {})
         assert (type(got.value), str(got.value)) == (type(wanted.value), str(wanted.value))
         np.testing.assert_array_equal(program.run(given, {})[0][0], right)
+
+
+@st.composite
+def pools(draw: Any) -> tuple[Any, ...]:
+    """Return shape, order of dims, dtype, seed and attributes of pooling."""
+    pooled = draw(st.integers(1, 3))
+    lead = draw(st.lists(st.sampled_from((1, 2, 3, 20)), max_size=2))
+    largest = 40 if pooled == 1 else 12 if pooled == 2 else 7
+    sizes = draw(st.lists(st.integers(1, largest), min_size=pooled, max_size=pooled))
+    window = tuple(draw(st.integers(1, min(4, n))) for n in sizes)
+    stride = tuple(draw(st.integers(1, 6)) for _ in sizes)
+    padding = tuple(draw(st.integers(0, n // 2)) for n in window)
+    shape = (*lead, *sizes)
+    order = tuple(draw(st.permutations(range(len(shape)))))
+    if draw(st.booleans()) and lead:  # channels side by side
+        c = len(lead) - 1
+        order = (*(d for d in range(len(shape)) if d != c), c)
+    attrs = {"window": window, "stride": stride, "padding": padding,
+             "ceil_mode": draw(st.booleans())}  # fmt: skip
+    return shape, order, draw(st.sampled_from(DTYPES[:5])), draw(st.integers(0, 999)), attrs
+
+
+@settings(max_examples=80)
+@given(
+    case=pools(),
+    dilation=st.sampled_from((1, 1, 2)),
+    op=st.sampled_from(("", "_indices", "_grad")),
+    special=st.booleans(),
+)
+def test_maxima_of_windows(case: Any, dilation: int, op: str, special: bool) -> None:
+    shape, order, dtype, seed, attrs = case
+    attrs["dilation"] = tuple(
+        dilation if dilation * (w - 1) < n else 1
+        for w, n in zip(attrs["window"], shape[-len(attrs["window"]) :], strict=True)
+    )
+    x = filled(seed, shape, dtype)
+    if special:
+        x.reshape(-1)[:: max(1, x.size // 3)] = np.nan
+        x.reshape(-1)[1::5] = -np.inf
+    x = np.round(x.astype(np.float32) * 2).astype(x.dtype)  # several are the largest
+    if op != "_grad":
+        check("max_pool" + op, (x,), (dtype,), {0: order}, **attrs)
+        return
+    graph, given = built("max_pool_indices", (x,), (dtype,), {}, **attrs)
+    (index,), _ = InterpreterProgram(graph).run(given, {})
+    if index.min() < 0:
+        return
+    check("max_pool_grad", (filled(seed, index.shape, dtype), index), (dtype, int64),
+          {0: order, 1: order}, size=shape[-len(attrs["window"]) :])  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(case=pools(), include=st.booleans(), divisor=st.sampled_from((None, None, 3)))
+def test_means_of_windows(case: Any, include: bool, divisor: int | None) -> None:
+    shape, order, dtype, seed, attrs = case
+    attrs |= {"count_include_pad": include, "divisor": divisor}
+    x, size = filled(seed, shape, dtype), shape[-len(attrs["window"]) :]
+    check("avg_pool", (x,), (dtype,), {0: order}, **attrs)
+    graph, given = built("avg_pool", (x,), (dtype,), {}, **attrs)
+    g = InterpreterProgram(graph).run(given, {})[0][0]
+    check("avg_pool_grad", (g,), (dtype,), {0: order}, size=size, **attrs)

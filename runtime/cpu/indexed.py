@@ -23,7 +23,7 @@ from tracegraph.tensor_type import Shape, broadcast_shapes
 _BITS: Final[dict[int, DType]] = {1: uint8, 2: uint16, 4: uint32, 8: uint64}
 
 
-class _Space(NamedTuple):
+class Space(NamedTuple):
     """A space, the dims where places may meet, and the index arrays under it.
 
     `rest`: for each dim of the space, the dim of the indexed array that runs along it, or None.
@@ -36,7 +36,7 @@ class _Space(NamedTuple):
     wraps: bool
 
 
-def _indexed_space(x: Place, indices: Sequence[Place], dims: Shape) -> _Space:
+def _indexed_space(x: Place, indices: Sequence[Place], dims: Shape) -> Space:
     """Return the space of `x[...]` with index arrays at some dims."""
     lead = broadcast_shapes([i.shape for i in indices])
     others: list[int | None] = [d for d in range(len(x.shape)) if d not in dims]
@@ -50,18 +50,18 @@ def _indexed_space(x: Place, indices: Sequence[Place], dims: Shape) -> _Space:
         for i in indices
     ]
     serial = tuple(range(first, first + len(lead)))
-    return _Space(shape, serial, rest, list(zip(laid, dims, strict=True)), wraps=True)
+    return Space(shape, serial, rest, list(zip(laid, dims, strict=True)), wraps=True)
 
 
-def _along(index: Place, dim: int) -> _Space:
+def _along(index: Place, dim: int) -> Space:
     """Return the space of an index array that names places along a dim."""
     if not index.shape:
         raise UnsupportedError("an index without dims")
     rest = tuple(None if d == dim else d for d in range(len(index.shape)))
-    return _Space(index.shape, (dim,), rest, [(index, dim)], wraps=False)
+    return Space(index.shape, (dim,), rest, [(index, dim)], wraps=False)
 
 
-def _move(low: Lowering, node: Node, kind: Kind, space: _Space, near: Place, far: Place) -> None:
+def add_move(low: Lowering, node: Node, kind: Kind, space: Space, near: Place, far: Place) -> None:
     """Add a move; `near` lies under the space, `far` is the indexed array."""
     if 0 in space.shape:
         if space.wraps and all(space.shape[d] for d in space.serial):
@@ -92,13 +92,13 @@ def lower_index(low: Lowering, node: Node) -> None:
     """Lower `x[...]` with index arrays."""
     x, *indices = (low.place(v) for v in node.inputs)
     made = low.new(node.out)
-    _move(low, node, "read", _indexed_space(x, indices, node.attrs["dims"]), made, x)
+    add_move(low, node, "read", _indexed_space(x, indices, node.attrs["dims"]), made, x)
 
 
 def lower_gather(low: Lowering, node: Node) -> None:
     """Lower y[i][j] = x[index[i][j]][j]."""
     x, index = (low.place(v) for v in node.inputs)
-    _move(low, node, "read", _along(index, node.attrs["dim"]), low.new(node.out), x)
+    add_move(low, node, "read", _along(index, node.attrs["dim"]), low.new(node.out), x)
 
 
 def lower_index_put(low: Lowering, node: Node) -> None:
@@ -107,7 +107,7 @@ def lower_index_put(low: Lowering, node: Node) -> None:
     made = _copied(low, node, x)
     space = _indexed_space(made, indices, node.attrs["dims"])
     kind: Kind = "sum" if node.attrs["accumulate"] else "write"
-    _move(low, node, kind, space, places.expand(y, space.shape), made)
+    add_move(low, node, kind, space, places.expand(y, space.shape), made)
 
 
 def lower_scatter(low: Lowering, node: Node) -> None:
@@ -117,8 +117,8 @@ def lower_scatter(low: Lowering, node: Node) -> None:
     kind: Kind = node.attrs.get("reduce", "write" if node.op == "scatter" else "sum")
     if not node.attrs.get("include_self", True):
         start = low.number(neutral(kind, x.dtype), x.dtype)
-        _move(low, node, "write", space, places.expand(start, space.shape), made)
-    _move(low, node, kind, space, y, made)
+        add_move(low, node, "write", space, places.expand(start, space.shape), made)
+    add_move(low, node, kind, space, y, made)
 
 
 def _copied(low: Lowering, node: Node, x: Place) -> Place:

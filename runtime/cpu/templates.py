@@ -17,6 +17,12 @@ from tracegraph.runtime.cpu.indexed import (
     lower_scatter,
 )
 from tracegraph.runtime.cpu.lowering import PRODUCTS, Lowering, lower_alone, lower_nest
+from tracegraph.runtime.cpu.pooling import (
+    lower_avg_pool,
+    lower_avg_pool_grad,
+    lower_max_pool,
+    lower_max_pool_grad,
+)
 from tracegraph.runtime.cpu.recurrent import RECURRENT, lower_recurrent
 
 Template = Callable[[Lowering, Node], None]
@@ -70,6 +76,10 @@ TEMPLATES: Final[dict[str, Template]] = {
     "index": lower_index,
     "index_put": lower_index_put,
     "gather": lower_gather,
+    **dict.fromkeys(("max_pool", "max_pool_indices"), lower_max_pool),
+    "max_pool_grad": lower_max_pool_grad,
+    "avg_pool": lower_avg_pool,
+    "avg_pool_grad": lower_avg_pool_grad,
     **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), lower_scatter),
     **dict.fromkeys(PRODUCTS, lower_alone),
     **dict.fromkeys(RECURRENT, lower_recurrent),

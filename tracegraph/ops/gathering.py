@@ -121,7 +121,8 @@ scatter = define(
 )  # fmt: skip
 
 
-def _scatter_add(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
+def added_along(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
+    """Return x with y added along a dim at the places of an index."""
     _check_along(x, index, dim)
     out = x.copy()
     if xp.__name__ == "numpy" and x.ndim:
@@ -132,7 +133,7 @@ def _scatter_add(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
 
 
 scatter_add = define(
-    "scatter_add(x, index, y) -> z", type=_scatter_type, kernel=_scatter_add,
+    "scatter_add(x, index, y) -> z", type=_scatter_type, kernel=added_along,
     vjp=(lambda g: g, None, lambda m, g, index, dim: m.gather(g, index, dim=dim)),
     sample=(case((3, 4), Spec((3, 6), 0, 4, _I), (3, 6), dim=1),
             case((3,), Spec((0,), 0, 3, _I), (0,), dim=0)),

@@ -1,7 +1,7 @@
-"""Pooling over the last dims.
+"""Pooling over the last dims: sizes, and maxima.
 
 `window`, `stride`, `padding` and `dilation` have one item per pooled dim; all dims before are
-batch. Maxima and sums of a box are taken dim by dim, with one shifted pass per tap.
+batch. Maxima of a box are taken dim by dim, with one shifted pass per tap.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from tracegraph.dtypes import FLOATS, NUMBERS, int64
+from tracegraph.dtypes import NUMBERS, int64
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import NOT_DIFFERENTIABLE, case, define, in_float32
+from tracegraph.ops.core import NOT_DIFFERENTIABLE, Spec, case, define, in_float32
+from tracegraph.ops.gathering import added_along
 from tracegraph.ops.windows import tap_range
 from tracegraph.tensor_type import Shape, TensorType
 
@@ -48,10 +49,11 @@ def _check(x: TensorType, window: Shape) -> None:
         raise OpError(f"cannot pool {len(window)} dims of {x}")
 
 
-def _max_type(
+def max_type(
     x: TensorType, *,
     window: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool,
 ) -> TensorType:  # fmt: skip
+    """Return what pooling x gives."""
     _check(x, window)
     ceil = (ceil_mode,) * len(window)
     sizes = x.shape[-len(window) :]
@@ -59,7 +61,8 @@ def _max_type(
     return x.with_shape((*x.shape[: -len(window)], *count))
 
 
-def _at(ndim: int, axis: int, item: slice) -> tuple[slice, ...]:
+def along(ndim: int, axis: int, item: slice) -> tuple[slice, ...]:
+    """Return what cuts a slice out of one dim."""
     return tuple(item if i == axis else slice(None) for i in range(ndim))
 
 
@@ -77,14 +80,14 @@ def _max_along(
     out = None
     for tap in range(window):
         into, source = tap_range(size, count, stride, tap * dilation - padding)
-        part = x[_at(x.ndim, axis, source)]
+        part = x[along(x.ndim, axis, source)]
         if out is None and part.shape[axis] == count:
             out = part if window == 1 else part.copy()
             continue
         if out is None:
             shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
             out = xp.full(shape, _lowest(xp, x.dtype), dtype=x.dtype)
-        target = out[_at(x.ndim, axis, into)]
+        target = out[along(x.ndim, axis, into)]
         xp.maximum(target, part, out=target)
     return out
 
@@ -101,7 +104,7 @@ def _max_pool(
 
 
 def _indices_type(x: TensorType, **attrs: Any) -> TensorType:
-    return _max_type(x, **attrs).with_dtype(int64)
+    return max_type(x, **attrs).with_dtype(int64)
 
 
 def _max_indices(
@@ -160,12 +163,34 @@ def _max_vjp(
     places = m.max_pool_indices(
         x, window=window, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
     )
-    n = len(x.shape) - len(window)
-    rows = _product(x.shape[:n])
-    zeros = m.full(shape=(rows, _product(x.shape[n:])), value=0, dtype=x.dtype)
-    flat = (rows, _product(places.shape[n:]))
-    places, g = m.reshape(places, shape=flat), m.reshape(g, shape=flat)
-    return m.reshape(m.scatter_add(zeros, places, g, dim=1), shape=tuple(x.shape))
+    return m.max_pool_grad(g, places, size=tuple(x.shape[len(x.shape) - len(window) :]))
+
+
+def _rows(x: Any, size: Shape) -> Shape:
+    """The shape of x with its last dims as one, and those before as one."""
+    n = len(x.shape) - len(size)
+    return (_product(x.shape[:n]), _product(x.shape[n:]))
+
+
+def _max_grad_type(g: TensorType, places: TensorType, *, size: Shape) -> TensorType:
+    if places.dtype is not int64 or places.shape != g.shape or g.ndim < len(size):
+        raise OpError(f"{places} are not the places of {g} in the last dims, of sizes {size}")
+    return g.with_shape((*g.shape[: g.ndim - len(size)], *size))
+
+
+def _max_grad(xp: Any, g: Any, places: Any, *, size: Shape) -> Any:
+    rows, parts = _rows(g, size)
+    zeros = xp.zeros((rows, _product(size)), dtype=g.dtype)
+    places, g_rows = places.reshape(rows, parts), g.reshape(rows, parts)
+    added = added_along(xp, zeros, places, g_rows, dim=1)
+    return added.reshape((*g.shape[: g.ndim - len(size)], *size))
+
+
+def _max_grad_vjp(m: Any, g: Any, places: Any, size: Shape) -> Any:
+    found = m.gather(
+        m.reshape(g, shape=_rows(g, size)), m.reshape(places, shape=_rows(places, size)), dim=1
+    )
+    return m.reshape(found, shape=tuple(places.shape))
 
 
 _LINE = {"window": (2,), "stride": (2,), "padding": (0,), "dilation": (1,), "ceil_mode": False}
@@ -174,7 +199,7 @@ _PLANE = {
 }  # fmt: skip
 
 max_pool = define(
-    "max_pool(x) -> y", type=_max_type, kernel=in_float32(_max_pool), vjp=(_max_vjp,),
+    "max_pool(x) -> y", type=max_type, kernel=in_float32(_max_pool), vjp=(_max_vjp,),
     sample=(case((2, 3, 6), **_LINE), case((2, 5, 6), **_PLANE), case((0, 4), **_LINE)),
     doc="The largest element of each window; NaN wins, padding never does.",
 )  # fmt: skip
@@ -186,6 +211,14 @@ max_pool_indices = define(
     kernel=in_float32(_max_indices), vjp=NOT_DIFFERENTIABLE,
     sample=(case((2, 3, 6), **_LINE), case((2, 5, 6), **_PLANE)),
     doc="Row-major position, in the pooled dims, of the first largest element of each window.",
+)  # fmt: skip
+
+max_pool_grad = define(
+    "max_pool_grad(g, places) -> x", type=_max_grad_type, kernel=_max_grad,
+    vjp=(_max_grad_vjp, None),
+    sample=(case((2, 3), Spec((2, 3), 0, 6, "i"), size=(6,)),
+            case((2, 2, 3), Spec((2, 2, 3), 0, 20, "i"), size=(4, 5))),
+    doc="Zeros with g added at row-major positions in the last dims: the adjoint of max_pool.",
 )  # fmt: skip
 
 
@@ -227,165 +260,4 @@ adaptive_max_indices = define(
     kernel=in_float32(_adaptive_max_indices), vjp=NOT_DIFFERENTIABLE,
     sample=(case((2, 5, 7), size=(3, 2)), case((2, 4), size=(3,))),
     doc="Row-major position of the largest element of each of `size` even, overlapping windows.",
-)  # fmt: skip
-
-
-def _adaptive_avg_type(x: TensorType, *, size: Shape) -> TensorType:
-    if x.dtype not in FLOATS:
-        raise DTypeError(f"not implemented for dtype {x.dtype}")
-    return _adaptive_type(x, size=size)
-
-
-def _last(kind: TensorType, items: Shape) -> Shape:
-    return kind.shape[kind.ndim - len(items) :]
-
-
-def _avg_type(
-    x: TensorType, *,
-    window: Shape, stride: Shape, padding: Shape, ceil_mode: bool, count_include_pad: bool,
-    divisor: int | None,
-) -> TensorType:  # fmt: skip
-    if x.dtype not in FLOATS:
-        raise DTypeError(f"not implemented for dtype {x.dtype}")
-    if divisor == 0:
-        raise OpError("divisor must be not zero")
-    return _max_type(
-        x, window=window, stride=stride, padding=padding, dilation=(1,) * len(window),
-        ceil_mode=ceil_mode,
-    )  # fmt: skip
-
-
-def _divisors(
-    xp: Any, size: int, count: int, window: int, stride: int, padding: int, include_pad: bool
-) -> Any:
-    """How many elements each window along a dim counts, or one int if all are alike."""
-    first = xp.arange(count) * stride - padding
-    last = xp.minimum(first + window, size + padding)
-    if not include_pad:
-        first, last = xp.maximum(first, 0), xp.minimum(last, size)
-    whole = padding == 0 or include_pad
-    if whole and (count - 1) * stride + window <= size + 2 * padding:
-        return window
-    return last - first
-
-
-def _divide(
-    xp: Any, x: Any, sizes: Shape, count: Shape, *,
-    window: Shape, stride: Shape, padding: Shape, ceil_mode: bool, count_include_pad: bool,
-    divisor: int | None,
-) -> Any:  # fmt: skip
-    """Divide window sums by the elements counted, which is a product over dims."""
-    if divisor is not None:
-        return x / divisor
-    total: Any = 1
-    for i, items in enumerate(zip(sizes, count, window, stride, padding, strict=True)):
-        part = _divisors(xp, *items, count_include_pad)
-        if not isinstance(part, int):
-            part = part.astype(x.dtype).reshape((-1,) + (1,) * (len(sizes) - 1 - i))
-        total = total * part
-    return x / total
-
-
-def _sum_along(
-    xp: Any, x: Any, axis: int, count: int, window: int, stride: int, padding: int
-) -> Any:
-    size = x.shape[axis]
-    if count == 1 and padding == 0 and window <= size:
-        return x[_at(x.ndim, axis, slice(0, window))].sum(axis=axis, keepdims=True)
-    if window == 1 and stride == 1:
-        return x
-    out = xp.zeros((*x.shape[:axis], count, *x.shape[axis + 1 :]), dtype=x.dtype)
-    for tap in range(window):
-        into, source = tap_range(size, count, stride, tap - padding)
-        out[_at(x.ndim, axis, into)] += x[_at(x.ndim, axis, source)]
-    return out
-
-
-def _avg_pool(xp: Any, x: Any, **attrs: Any) -> Any:
-    window, stride, padding = attrs["window"], attrs["stride"], attrs["padding"]
-    lead, ceil = x.ndim - len(window), (attrs["ceil_mode"],) * len(window)
-    sizes, ones = x.shape[lead:], (1,) * len(window)
-    count = tuple(map(pooled_size, sizes, window, stride, padding, ones, ceil))
-    for i, items in enumerate(zip(count, window, stride, padding, strict=True)):
-        x = _sum_along(xp, x, lead + i, *items)
-    return _divide(xp, x, sizes, count, **attrs)
-
-
-def _spread_along(
-    xp: Any, g: Any, axis: int, size: int, window: int, stride: int, padding: int
-) -> Any:
-    if window == 1 and stride == 1:
-        return g
-    out = xp.zeros((*g.shape[:axis], size, *g.shape[axis + 1 :]), dtype=g.dtype)
-    for tap in range(window):
-        source, into = tap_range(size, g.shape[axis], stride, tap - padding)
-        out[_at(g.ndim, axis, into)] += g[_at(g.ndim, axis, source)]
-    return out
-
-
-def _avg_grad(xp: Any, g: Any, *, size: Shape, **attrs: Any) -> Any:
-    window, lead = attrs["window"], g.ndim - len(size)
-    g = _divide(xp, g, size, g.shape[lead:], **attrs)
-    items = zip(size, window, attrs["stride"], attrs["padding"], strict=True)
-    for i, (n, *rest) in enumerate(items):
-        g = _spread_along(xp, g, lead + i, n, *rest)
-    return g
-
-
-def _avg_grad_type(
-    g: TensorType, *,
-    size: Shape, window: Shape, stride: Shape, padding: Shape, ceil_mode: bool,
-    count_include_pad: bool, divisor: int | None,
-) -> TensorType:  # fmt: skip
-    x = g.with_shape((*g.shape[: -len(size)], *size))
-    pooled = _avg_type(
-        x, window=window, stride=stride, padding=padding, ceil_mode=ceil_mode,
-        count_include_pad=count_include_pad, divisor=divisor,
-    )  # fmt: skip
-    if pooled != g:
-        raise OpError(f"pooling {x} gives {pooled}, not {g}")
-    return x
-
-
-_AVG = {
-    "window": (3, 2), "stride": (2, 1), "padding": (1, 0), "ceil_mode": True,
-    "count_include_pad": False, "divisor": None,
-}  # fmt: skip
-_AVG_PADDED = {**_AVG, "ceil_mode": False, "count_include_pad": True}
-
-
-def _avg_vjp(
-    m: Any, g: Any, x_type: TensorType,
-    window: Shape, stride: Shape, padding: Shape, ceil_mode: bool, count_include_pad: bool,
-    divisor: int | None,
-) -> Any:  # fmt: skip
-    return m.avg_pool_grad(
-        g, size=_last(x_type, window), window=window, stride=stride, padding=padding,
-        ceil_mode=ceil_mode, count_include_pad=count_include_pad, divisor=divisor,
-    )  # fmt: skip
-
-
-def _avg_grad_vjp(
-    m: Any, g: Any,
-    window: Shape, stride: Shape, padding: Shape, ceil_mode: bool, count_include_pad: bool,
-    divisor: int | None,
-) -> Any:  # fmt: skip
-    return m.avg_pool(
-        g, window=window, stride=stride, padding=padding, ceil_mode=ceil_mode,
-        count_include_pad=count_include_pad, divisor=divisor,
-    )  # fmt: skip
-
-
-avg_pool = define(
-    "avg_pool(x) -> y", type=_avg_type, kernel=in_float32(_avg_pool), vjp=(_avg_vjp,),
-    sample=(case((2, 5, 6), **_AVG), case((5, 6), **_AVG_PADDED),
-            case((5, 6), **{**_AVG, "divisor": 3}), case((0, 5, 6), **_AVG)),
-    doc="Sum of each window over how many elements it counts, or over `divisor`.",
-)  # fmt: skip
-
-avg_pool_grad = define(
-    "avg_pool_grad(g) -> x", type=_avg_grad_type, kernel=in_float32(_avg_grad),
-    vjp=(_avg_grad_vjp,),
-    sample=(case((2, 3, 5), size=(5, 6), **_AVG), case((3, 5), size=(5, 6), **_AVG_PADDED)),
-    doc="The adjoint of avg_pool.",
 )  # fmt: skip

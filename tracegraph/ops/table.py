@@ -10,6 +10,7 @@ from typing import Any, Final
 from tracegraph.dtypes import BY_NUMPY
 from tracegraph.ops import (
     activation,
+    average_pooling,
     contraction,
     convolution,
     creation,
@@ -63,6 +64,7 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     dense,
     convolution,
     pooling,
+    average_pooling,
     windows,
     resampling,
     norm_layers,
