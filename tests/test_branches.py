@@ -389,6 +389,24 @@ def test_too_many_branches_within_one_another_are_refused_with_a_remedy() -> Non
         tg.trace(f, many[0], more_examples=many[1:])
 
 
+def test_a_gradient_that_one_branch_leaves_none_is_refused() -> None:
+    w, v = (tg.ones(2, requires_grad=True) for _ in range(2))
+
+    def f(x: Any) -> Any:
+        y = x * w if x.sum() > 0 else x * v
+        y.sum().backward()
+        return y.detach()
+
+    examples = [(tg.ones(2),), (-tg.ones(2),)]
+    with pytest.raises(TraceError, match=r"[wv]\.grad is None before .*set_to_none=False"):
+        tg.trace(f, examples[0], more_examples=examples[1:])
+    w.grad, v.grad = tg.zeros(2), tg.zeros(2)
+    traced = tg.trace(f, examples[0], more_examples=examples[1:])
+    for inputs in (*examples, *examples):
+        traced(*inputs)
+    assert w.grad.tolist() == [2, 2] and v.grad.tolist() == [-2, -2]
+
+
 def test_places_that_come_to_share_memory_are_refused() -> None:
     """What is written through one of them later would change both, but not after a replay."""
 

@@ -383,7 +383,7 @@ def branch(w: Writer) -> None:
     if w.depth or w.no_grad:
         return write(w)
     v = w.floats()
-    with w.block(f"if {v.name}.sum() > {w.c.pick(('0.0', '0.6', '-1.0'))}:"):
+    with w.block(f"if {v.name}.sum() > {w.c.pick(('0.3', '0.6', '-1.0'))}:"):
         _arm(w)
     if w.c.chance(60):
         w.body[-1] += "\nelse:"

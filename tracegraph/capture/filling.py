@@ -23,6 +23,7 @@ def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
         TraceError: the examples take or give different things; the entry point is as it was.
     """
     _check_alike(examples)
+    _check_gradients(examples)
     variants, numbers = _variants(examples)
     paths, signature = aligned(examples)
     hypers = {h.name: h for e in examples for h in e.hypers}
@@ -72,6 +73,19 @@ def _check_alike(examples: Sequence[Example]) -> None:
                     f"argument {mine.name} is {mine.type} in the first example and {theirs.type} "
                     f"in example {number}; examples of one trace have the same types"
                 )
+
+
+def _check_gradients(examples: Sequence[Example]) -> None:
+    """Refuse gradients that are None before, and set by some of the examples only."""
+    for name in {name for e in examples for name in e.path.writes}:
+        places = [e.places[name] for e in examples if name in e.places]
+        some = [name in e.path.writes for e in examples]
+        if not all(some) and places and places[0].read() is None:
+            raise TraceError(
+                f"{name} is None before the call, and after it in example {some.index(False)}, but "
+                f"not in example {some.index(True)}; a replay of both would leave zeros. Set it to "
+                "zeros before you trace: zero_grad(set_to_none=False)"
+            )
 
 
 def _variants(examples: Sequence[Example]) -> tuple[list[Variant], list[int]]:
