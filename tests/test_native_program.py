@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tracegraph as tg
 from tests.device_checks import TOLERANCE
 from tests.random_graphs import assert_close, graphs, operands
 from tests.test_ops_table import SAMPLES, accepts
 from tests.test_ops_table import operands as sample_operands
+from tracegraph import nn
 from tracegraph.dtypes import DType, bfloat16, float16, float32, float64
 from tracegraph.eager.tensors import type_of, wrap
+from tracegraph.errors import DeviceError, UnseenPathError
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.ops.core import COUNTED, EFFECT, MARK
 from tracegraph.passes.pipeline import run_passes
+from tracegraph.runtime.cpu.kernels import kernel_count
 from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
@@ -122,3 +127,89 @@ def test_loop_nests_give_what_the_interpreter_gives(graph: Graph, fuse: bool) ->
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         scale = float(np.max(np.abs(b[np.isfinite(b)]), initial=1.0))
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * scale)
+
+
+def mlp(batch: Any) -> tuple[Any, Any]:
+    tg.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 33), nn.ReLU(), nn.Linear(33, 7))
+    dims = {"input": {0: tg.Dim("batch", min=0, max=4096)}} if batch else None
+    return net, tg.trace(net, (tg.randn(4, 20),), dynamic=dims)
+
+
+def test_one_program_serves_every_batch_size() -> None:
+    net, traced = mlp(True)
+    program = traced.program()
+    counts = []
+    for size in (4, 1, 0, 2, 3, 64, 1000, 4):
+        x = tg.randn(size, 20)
+        assert_close([program(x).numpy()], [net(x).detach().numpy()])
+        counts.append(kernel_count())
+    assert counts[1] == counts[-1], "a new batch size compiled a kernel"
+    kept = [p._kept[1] for p in program._program._main._plans.values()]
+    pieces = {id(piece) for k in kept if k is not None for piece in k.memory}
+    assert len(pieces) == 2, "each batch size has packed weights of its own"
+
+
+def test_what_is_kept_of_state_follows_it() -> None:
+    net, traced = mlp(False)
+    program = traced.program()
+    x = tg.randn(4, 20)
+    for change in (
+        lambda: None,
+        lambda: net[0].weight.data.mul_(2),
+        lambda: net[2].load_state_dict(nn.Linear(33, 7).state_dict()),
+        lambda: net[0].weight.detach().numpy().fill(0.25),
+    ):
+        with tg.no_grad():
+            change()
+        assert_close([program(x).numpy()], [net(x).detach().numpy()])
+
+
+def test_threads_share_a_program() -> None:
+    net, traced = mlp(True)
+    program = traced.program()
+    failures: list[Any] = []
+
+    def work(seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        for _ in range(50):
+            x = tg.tensor(generator.normal(size=(generator.integers(1, 9), 20)).astype("f"))
+            try:
+                assert_close([program(x).numpy()], [net(x).detach().numpy()])
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_a_failing_call_leaves_state_and_the_next_call_alone() -> None:
+    weight = tg.ones(3)
+
+    def step(x: Any) -> Any:
+        weight.add_(1)
+        if x.sum() > 0:
+            return x * weight
+        return x - weight
+
+    traced = tg.trace(step, (tg.ones(3),))
+    program = traced.program(runtime="native")
+    with pytest.raises(UnseenPathError):
+        program(-tg.ones(3))
+    assert weight.tolist() == [1, 1, 1]
+    assert program(tg.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_a_runtime_for_another_device_is_refused() -> None:
+    with pytest.raises(DeviceError, match="native runtime is for the CPU"):
+        mlp(False)[1].program("cuda", runtime="native")
+
+
+def test_explain_lists_what_was_fused() -> None:
+    text = mlp(False)[1].program().explain()
+    assert "linear+add+relu" in text
+    assert "0 host calls" in text

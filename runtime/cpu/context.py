@@ -6,101 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracegraph.errors import GraphError
 from tracegraph.runtime.cpu.addresses import address_of
-from tracegraph.runtime.cpu.places import LINE_BYTES, Buffer, Place
+from tracegraph.runtime.cpu.arrays import Arrays, Found, lines
+from tracegraph.runtime.cpu.kept import Kept
+from tracegraph.runtime.cpu.places import Buffer, Place
 from tracegraph.runtime.cpu.pool import Call
-from tracegraph.runtime.cpu.steps import HostCall, Launch, Pointer
+from tracegraph.runtime.cpu.steps import HostCall
 from tracegraph.runtime.interpreter import explained
 
 if TYPE_CHECKING:
     from tracegraph.runtime.cpu.program import Compiled
-
-# Where the address of a buffer stands in the words: (word, bytes to add).
-Found = list[tuple[int, int]]
-
-
-class Blocks:
-    """The argument blocks of some launches as one table, and the words in it that are addresses."""
-
-    def __init__(self, launches: Sequence[Launch], addresses: Mapping[str, int]) -> None:
-        words: list[int] = []
-        starts: list[int] = []
-        self.pointers: dict[Buffer, Found] = {}
-        for launch in launches:
-            starts.append(len(words))
-            for word in launch.words:
-                if isinstance(word, Pointer):
-                    known = self.pointers.setdefault(word.buffer, [])
-                    known.append((len(words), word.offset_bytes))
-                    words.append(0)
-                else:
-                    words.append(word)
-        self.words = np.array(words, np.int64)
-        self.starts = np.array(starts, np.int64)
-        self.kernels = np.array([addresses[s.kernel.name] for s in launches], np.int64)
-        self.chunks = np.array([s.chunks for s in launches], np.int64)
-        self.cost_ns = sum(s.cost_ns for s in launches)
-
-    def records(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the driver's records for a copy of the words."""
-        base = words.ctypes.data
-        made = np.empty((len(self.starts), 3), np.int64)
-        made[:, 0], made[:, 1], made[:, 2] = self.kernels, base + 8 * self.starts, self.chunks
-        return made
-
-
-class Arrays:
-    """The arrays of one call by their buffers."""
-
-    __slots__ = ("held", "inputs", "states")
-
-    def __init__(self, inputs: Sequence[Any], states: Mapping[str, Any]) -> None:
-        self.inputs, self.states = inputs, states
-        self.held: dict[Buffer, Any] = {}
-
-    def of(self, buffer: Buffer) -> Any:
-        """Return the array that an input, State, constant or output is, in row-major order."""
-        found = self.held.get(buffer)
-        if found is None:
-            if buffer.origin == "constant":
-                found = buffer.array
-            elif buffer.origin == "input":
-                found = self.inputs[buffer.key]
-            else:
-                found = self.states[buffer.key]
-            if not found.flags.c_contiguous:
-                found = np.ascontiguousarray(found)
-            self.held[buffer] = found
-        return found
-
-
-class Kept:
-    """What is made of lasting State: memory that is written once."""
-
-    def __init__(self, compiled: Compiled, arrays: Arrays) -> None:
-        size, self.offsets = 0, {}
-        for buffer in compiled.kept_buffers:
-            self.offsets[buffer] = size
-            size += -(-buffer.bytes // LINE_BYTES) * LINE_BYTES
-        self.memory = lines(size)
-        self.base = int(self.memory.ctypes.data)
-        blocks = compiled.ahead
-        words = blocks.words.copy()
-        for buffer, found in blocks.pointers.items():
-            if buffer in self.offsets:
-                start = self.address(buffer)
-            else:
-                start = int(arrays.of(buffer).ctypes.data)
-            for word, more in found:
-                words[word] = start + more
-        Call(blocks.records(words), np.zeros(1, np.int64), blocks.cost_ns).run()
-
-    def address(self, buffer: Buffer) -> int:
-        """Return where a kept buffer is."""
-        return self.base + self.offsets[buffer]
 
 
 class Context:
@@ -161,7 +78,7 @@ class Context:
             if kept is not self._kept:
                 self._kept = kept
                 for buffer, found in self._kept_words:
-                    self._write_address(found, kept.address(buffer))
+                    self._write_address(found, kept.addresses[buffer])
         for part in self._parts:
             if isinstance(part, HostCall):
                 self._host(part, arrays)
@@ -207,10 +124,3 @@ class Context:
             if array.shape != place.shape:
                 raise GraphError(f"{step.node.op} gave {array.shape}, not {place.shape}")
             np.copyto(self._view(place, arrays), array)
-
-
-def lines(size: int) -> NDArray[np.uint8]:
-    """Return memory that begins on a cache line."""
-    raw = np.empty(size + LINE_BYTES, np.uint8)
-    skip = -int(raw.ctypes.data) % LINE_BYTES
-    return raw[skip : skip + size]

@@ -59,6 +59,11 @@ def addresses(kernels: Iterable[Kernel]) -> dict[str, int]:
         return {name: _Linked.addresses[name] for name in wanted}
 
 
+def kernel_count() -> int:
+    """Return how many kernels this process has."""
+    return len(_Linked.addresses)
+
+
 def _link(kernels: list[Kernel]) -> None:
     target = host_target()
     names = [kernel.name for kernel in kernels]

@@ -225,7 +225,7 @@ class Lowering:
         """Add launches that were made for operands and results."""
         by_name = {kernel.name: kernel for kernel in kernels}
         scratch = [Buffer("arena", size) for size in made.scratch_bytes]
-        key = (repr(made.ahead), *(x for x in operands if self.is_lasting(x)))
+        key = (repr(made.ahead), *(_identity(x) for x in operands if self.is_lasting(x)))
         packed = self.ahead[key][1] if key in self.ahead else [
             Buffer("kept", size, key) for size in made.packed_bytes
         ]  # fmt: skip
@@ -334,3 +334,25 @@ def lower_nest(low: Lowering, node: Node) -> None:
 
 def _is_elementwise(node: Node) -> bool:
     return node.op in OPS and ELEMENTWISE in node.row.traits
+
+
+def _identity(place: Place) -> tuple[Any, ...]:
+    """Return what tells a lasting place from others in any plan of the same program."""
+    buffer = place.buffer
+    held = buffer.key if buffer.origin == "state" else _Same(buffer.array)
+    return (buffer.origin, held, place.dtype.name, place.shape, place.strides, place.offset)
+
+
+class _Same:
+    """An array as a key: equal to itself alone."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.array is other.array
+
+    def __hash__(self) -> int:
+        return id(self.array)

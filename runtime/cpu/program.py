@@ -20,7 +20,9 @@ from tracegraph.runtime.binding import (
     specialised,
 )
 from tracegraph.runtime.control import HANDLERS
-from tracegraph.runtime.cpu.context import Arrays, Blocks, Context, Kept
+from tracegraph.runtime.cpu.arrays import Arrays, Blocks
+from tracegraph.runtime.cpu.context import Context
+from tracegraph.runtime.cpu.kept import Kept, Store, ahead_of
 from tracegraph.runtime.cpu.kernels import addresses
 from tracegraph.runtime.cpu.llvm import host_target
 from tracegraph.runtime.cpu.lowering import Lowering
@@ -68,6 +70,7 @@ class NativeProgram:
             for name, _, axis in bare_dims(node.outs)
         ]
         self.keeps: tuple[str, ...] = ()
+        self._store = Store()
         self._plans: OrderedDict[tuple[int, ...], Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -96,7 +99,7 @@ class NativeProgram:
                 names = [name for name, _, _ in self._dims]
                 bound = dict(zip(names, sizes, strict=True))
                 graph = specialised(self.graph, bound) if bound else self.graph
-                plan = Compiled(graph, self._lasting)
+                plan = Compiled(graph, self._lasting, self._store)
                 self._plans[sizes] = plan
                 self.keeps = tuple(dict.fromkeys((*self.keeps, *plan.keeps)))
                 while len(self._plans) > _MAX_PLANS:
@@ -133,7 +136,7 @@ class _Part(NamedTuple):
 class Compiled:
     """A plan for given sizes, compiled: the table of launches and the words they need."""
 
-    def __init__(self, graph: Graph, lasting: Sequence[str]) -> None:
+    def __init__(self, graph: Graph, lasting: Sequence[str], store: Store) -> None:
         order = facts_early(sizes_first(graph.order()))
         order = [*graph.inputs, *(n for n in order if n.op != INPUT)]
         delayed = delays(graph, order)
@@ -144,8 +147,8 @@ class Compiled:
         ahead = [s for made, _ in self.plan.ahead.values() for s in made]
         self.arena = plan_memory([s.use for s in steps])
         found = addresses(s.kernel for s in (*launches, *ahead))
-        self.blocks, self.ahead = Blocks(launches, found), Blocks(ahead, found)
-        self.kept_buffers = [b for _, buffers in self.plan.ahead.values() for b in buffers]
+        self.blocks = Blocks(launches, found)
+        self._ahead, self._store = ahead_of(self.plan.ahead, found), store
         self.keeps = [b.key for s in ahead for b in s.use.reads if b.origin == "state"]
         self.parts = _parts(steps)
         hosts = [s for s in (*steps, *self.plan.checks.values()) if isinstance(s, HostCall)]
@@ -170,7 +173,7 @@ class Compiled:
         """Return what is made of lasting State, made anew if it may have changed."""
         known, kept = self._kept
         if kept is None or stamp is None or known != stamp:
-            kept = Kept(self, arrays)
+            kept = self._store.kept(self._ahead, stamp, arrays)
             self._kept = (stamp, kept)
         return kept
 

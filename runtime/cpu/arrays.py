@@ -1,0 +1,77 @@
+"""The argument blocks of launches, and the arrays of a call that they point to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracegraph.runtime.cpu.places import LINE_BYTES, Buffer
+from tracegraph.runtime.cpu.steps import Launch, Pointer
+
+# Where the address of a buffer stands in the words: (word, bytes to add).
+Found = list[tuple[int, int]]
+
+
+class Blocks:
+    """The argument blocks of some launches as one table, and the words in it that are addresses."""
+
+    def __init__(self, launches: Sequence[Launch], addresses: Mapping[str, int]) -> None:
+        words: list[int] = []
+        starts: list[int] = []
+        self.pointers: dict[Buffer, Found] = {}
+        for launch in launches:
+            starts.append(len(words))
+            for word in launch.words:
+                if isinstance(word, Pointer):
+                    known = self.pointers.setdefault(word.buffer, [])
+                    known.append((len(words), word.offset_bytes))
+                    words.append(0)
+                else:
+                    words.append(word)
+        self.words = np.array(words, np.int64)
+        self.starts = np.array(starts, np.int64)
+        self.kernels = np.array([addresses[s.kernel.name] for s in launches], np.int64)
+        self.chunks = np.array([s.chunks for s in launches], np.int64)
+        self.cost_ns = sum(s.cost_ns for s in launches)
+
+    def records(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the driver's records for a copy of the words."""
+        base = words.ctypes.data
+        made = np.empty((len(self.starts), 3), np.int64)
+        made[:, 0], made[:, 1], made[:, 2] = self.kernels, base + 8 * self.starts, self.chunks
+        return made
+
+
+class Arrays:
+    """The arrays of one call by their buffers."""
+
+    __slots__ = ("held", "inputs", "states")
+
+    def __init__(self, inputs: Sequence[Any], states: Mapping[str, Any]) -> None:
+        self.inputs, self.states = inputs, states
+        self.held: dict[Buffer, Any] = {}
+
+    def of(self, buffer: Buffer) -> Any:
+        """Return the array that an input, State, constant or output is, in row-major order."""
+        found = self.held.get(buffer)
+        if found is None:
+            if buffer.origin == "constant":
+                found = buffer.array
+            elif buffer.origin == "input":
+                found = self.inputs[buffer.key]
+            else:
+                found = self.states[buffer.key]
+            if not found.flags.c_contiguous:
+                found = np.ascontiguousarray(found)
+            self.held[buffer] = found
+        return found
+
+
+def lines(size: int) -> NDArray[np.uint8]:
+    """Return memory that begins on a cache line."""
+    raw = np.empty(size + LINE_BYTES, np.uint8)
+    skip = -int(raw.ctypes.data) % LINE_BYTES
+    return raw[skip : skip + size]

@@ -1,0 +1,75 @@
+"""What a native program makes of lasting State ahead of calls, and keeps until State changes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracegraph.runtime.cpu.arrays import Arrays, Blocks, lines
+from tracegraph.runtime.cpu.places import Buffer
+from tracegraph.runtime.cpu.pool import Call
+from tracegraph.runtime.cpu.steps import Launch
+
+
+class Ahead(NamedTuple):
+    """Launches that fill kept buffers. Equal keys make the same of the same State."""
+
+    key: Hashable
+    blocks: Blocks
+    buffers: list[Buffer]
+
+
+def ahead_of(
+    made: Mapping[Any, tuple[list[Launch], list[Buffer]]], addresses: Mapping[str, int]
+) -> list[Ahead]:
+    """Return what a plan makes ahead, its kernels compiled."""
+    return [
+        Ahead(key, Blocks(launches, addresses), buffers)
+        for key, (launches, buffers) in made.items()
+    ]
+
+
+class Kept:
+    """Where the kept buffers of a plan lie."""
+
+    def __init__(self, memory: Sequence[NDArray[Any]], addresses: dict[Buffer, int]) -> None:
+        self.memory, self.addresses = memory, addresses
+
+
+class Store:
+    """The memory of kept buffers that the plans of one program share, by key."""
+
+    def __init__(self) -> None:
+        # The stamp of State and what was made of it; replaced as one, so that threads need no lock.
+        self._made: dict[Hashable, tuple[Any, list[NDArray[Any]]]] = {}
+
+    def kept(self, ahead: Sequence[Ahead], stamp: Any, arrays: Arrays) -> Kept:
+        """Return the kept buffers of a plan, made anew where State may have changed."""
+        memory: list[NDArray[Any]] = []
+        addresses: dict[Buffer, int] = {}
+        for each in ahead:
+            known, made = self._made.get(each.key, (None, []))
+            if stamp is None or known != stamp:
+                made = _filled(each, arrays)
+                self._made[each.key] = (stamp, made)
+            memory += made
+            for buffer, piece in zip(each.buffers, made, strict=True):
+                addresses[buffer] = int(piece.ctypes.data)
+        return Kept(memory, addresses)
+
+
+def _filled(ahead: Ahead, arrays: Arrays) -> list[NDArray[Any]]:
+    """Return the kept buffers in new memory."""
+    made = [lines(buffer.bytes) for buffer in ahead.buffers]
+    own = {b: int(m.ctypes.data) for b, m in zip(ahead.buffers, made, strict=True)}
+    words = ahead.blocks.words.copy()
+    for buffer, found in ahead.blocks.pointers.items():
+        start = own[buffer] if buffer in own else int(arrays.of(buffer).ctypes.data)
+        for word, more in found:
+            words[word] = start + more
+    records = ahead.blocks.records(words)
+    Call(records, np.zeros(1, np.int64), ahead.blocks.cost_ns).run()
+    return made
