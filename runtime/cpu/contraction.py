@@ -59,8 +59,8 @@ from tracegraph.runtime.cpu.contraction_tiles import Tile
 ALayout = Literal["rows", "columns", "windows"]
 BLayout = Literal["panels", "rows", "columns", "windows"]
 
-# Panels of B, 48 KiB each, that are copied to the stack at a time where they are not packed. More of
-# windows, so that finding a place of them serves a longer run.
+# Panels of B, 48 KiB each, that are copied to the stack at a time where they are not packed: more
+# of windows, so that finding a place of them serves a longer run.
 STAGED_PANELS: Final = {"panels": 1, "rows": 2, "columns": 2, "windows": 4}
 # Rows of A that are copied to the stack at a time where B is not packed: 260 KiB. Else a sliver.
 STAGED_ROWS: Final = 168

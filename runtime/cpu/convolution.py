@@ -286,8 +286,7 @@ def _depthwise(g: Geometry, product: Product) -> DepthwiseProduct:
     words, kernel = product.words, product.panels.words
     x_size, places = words["width"] // words["pixel"], words["out_width"]
     reach = max(kernel["k1"] - 1, 0) * words["x_spread"]
-    inner = -(words["x_start"] // words["x_step"])
-    inner_end = (x_size - 1 - words["x_start"] - reach) // words["x_step"] + 1
+    inner, inner_end = _inner(x_size, words["x_start"], words["x_step"], reach)
     lines = product.extents.m // places
     line_ns = places * g.channels * (kernel["k2"] * kernel["k1"] + 2) * _DEPTHWISE_NS
     block = max(1, int(_CHUNK_NS / max(line_ns, 1)))
@@ -296,7 +295,7 @@ def _depthwise(g: Geometry, product: Product) -> DepthwiseProduct:
         "taps_y": kernel["k2"], "taps_x": kernel["k1"],
         "weight_y": kernel["k2_stride"] * g.channels, "weight_x": kernel["k1_stride"] * g.channels,
         "y_size": words["height"], "x_size": x_size,
-        "x_inner": max(inner, 0), "x_inner_end": min(inner_end, places),
+        "x_inner": inner, "x_inner_end": min(inner_end, places),
     }  # fmt: skip
     return DepthwiseProduct(
         product, found, product.panels.offset * g.channels, -(-lines // block),
@@ -305,15 +304,20 @@ def _depthwise(g: Geometry, product: Product) -> DepthwiseProduct:
 
 
 def depthwise_weight_grad(g: Geometry) -> dict[str, int]:
-    """Return the words for the gradient of the weight, [taps, channels], but for pointers.
-
-    It has taps · vectors of channels chunks.
-    """
+    """Return the words for the gradient of the weight, [taps, channels], but for pointers."""
     words = weight_grad(g, may_be_plain=False).words
     found = {name: words[name] for name in _SHARED} | {
         "y_size": words["height"], "x_size": words["width"] // words["pixel"],
-        "images": g.images, "channels": g.channels, "taps_x": g.window[1],
+        "images": g.images, "channels": g.channels,
         "dy_pixel": g.channels, "dy_line": g.out_size[1] * g.channels,
         "dy_image": math.prod(g.out_size) * g.channels,
     }  # fmt: skip
-    return found | {"out_height": g.out_size[0], "out_width": g.out_size[1]}
+    reach = g.dilation[1] * (g.window[1] - 1)
+    inner, inner_end = _inner(g.size[1], words["x_start"], words["x_step"], reach)
+    places = {"x_inner": inner, "x_inner_end": min(inner_end, g.out_size[1])}
+    return found | places | {"out_height": g.out_size[0], "out_width": g.out_size[1]}
+
+
+def _inner(size: int, start: int, step: int, reach: int) -> tuple[int, int]:
+    """Return the first place, and the end of the places, whose taps are all inside of a line."""
+    return max(-(start // step), 0), (size - 1 - start - reach) // step + 1

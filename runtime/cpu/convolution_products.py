@@ -265,7 +265,7 @@ def convolution_weight_grad(g: Geometry, dtype: DType, *, target: Target) -> Wei
     turned = transposition(dtype, target=target)
     if g.is_depthwise:
         width = target.vector_bytes // dtype.itemsize
-        return WeightGradient(DepthwiseGradient(dtype, width), turned, target)
+        return WeightGradient(DepthwiseGradient(dtype, width, g.window), turned, target)
     product = weight_grad(g)
     tile = tile_for(target, dtype, product.extents.n)
     batch = len(product.extents.batch)
@@ -387,5 +387,5 @@ def _tap_launch(spec: DepthwiseGradient, g: Geometry, made: Buffer) -> Launch:
     filled: dict[str, int | Buffer] = {**depthwise_weight_grad(g), **buffers}
     arguments = {name: filled[name] for name in GRADIENT_SLOTS}
     taps = math.prod(g.window)
-    chunks = taps * -(-g.channels // spec.width)
+    chunks = -(-g.channels // spec.width)
     return Launch(spec.name, arguments, chunks, int(taps * g.channels * g.places * _GRADIENT_NS))
