@@ -108,15 +108,13 @@ class InterpreterProgram:
             seen.add(root)
         return copies
 
-    keeps: tuple[str, ...] = ()  # State that it computes from ahead: it keeps nothing
-
     def run(
-        self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any = None
+        self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: Any = None
     ) -> tuple[list[Any], dict[str, Any]]:
         """Return the outputs and the new contents of what the graph writes.
 
-        Neither shares memory with the inputs, the states, or one another. `stamp` is for programs
-        that keep something of State.
+        Neither shares memory with the inputs, the states, or one another. `stamp_of` is for
+        programs that keep something of State.
 
         Raises:
             OpError: an op failed; the sentence names op, operands and the user's line.

@@ -96,11 +96,12 @@ class CompiledGraph:
         if self._made:
             early, made = self._prologue(state)
             arrays = {**arrays, **made}
-        stamp = None
-        if self._main.keeps and early is not None:
-            stamps = _stamps([state[name] for name in self._main.keeps if name in state])
-            stamp = None if stamps is None else (early, stamps)
-        outputs, writes = self._main.run(inputs, arrays, stamp)
+
+        def stamp_of(names: Sequence[str]) -> Any:
+            stamps = _stamps([state[name] for name in names if name in state])
+            return None if stamps is None or early is None else (early, stamps)
+
+        outputs, writes = self._main.run(inputs, arrays, stamp_of)
         return outputs, writes
 
     def explain(self) -> str:

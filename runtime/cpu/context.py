@@ -57,7 +57,7 @@ class Context:
             p.host or Call(records[p.begin : p.end], frame, p.cost_ns) for p in compiled.parts
         ]
 
-    def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any) -> list[Any]:
+    def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: Any) -> list[Any]:
         """Return the results of one call."""
         arrays = Arrays(inputs, states)
         results = []
@@ -74,7 +74,7 @@ class Context:
                 array = pointed[number] = arrays.of(buffer)
                 self._write(found, array)
         if self._kept_words:
-            kept = self.compiled.kept(stamp, arrays)
+            kept = self.compiled.kept(stamp_of, arrays)
             if kept is not self._kept:
                 self._kept = kept
                 for buffer, found in self._kept_words:

@@ -42,6 +42,12 @@ class Launch(NamedTuple):
     chunks: int
     cost_ns: int
 
+    @property
+    def operands(self) -> list[Buffer]:
+        """The operands that it points to."""
+        buffers = [x for x in self.arguments.values() if isinstance(x, Buffer)]
+        return [x for x in buffers if x.kind == "operand"]
+
 
 class Kernel(NamedTuple):
     """A kernel by its name, which tells it from all others for a target."""

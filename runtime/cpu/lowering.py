@@ -225,7 +225,8 @@ class Lowering:
         """Add launches that were made for operands and results."""
         by_name = {kernel.name: kernel for kernel in kernels}
         scratch = [Buffer("arena", size) for size in made.scratch_bytes]
-        key = (repr(made.ahead), *(_identity(x) for x in operands if self.is_lasting(x)))
+        read = sorted({x.number for launch in made.ahead for x in launch.operands})
+        key = (repr(made.ahead), *(_identity(operands[i]) for i in read))
         packed = self.ahead[key][1] if key in self.ahead else [
             Buffer("kept", size, key) for size in made.packed_bytes
         ]  # fmt: skip

@@ -37,6 +37,13 @@ _MAX_PLANS: Final = 64
 _MAX_CONTEXTS: Final = 8
 
 
+StampOf = Callable[[Sequence[str]], Any]
+
+
+def unknown(names: Sequence[str]) -> None:
+    """Say that State may have changed."""
+
+
 def program_for(graph: Graph) -> NativeProgram | InterpreterProgram:
     """Return a graph made native; one with sizes that follow from data is interpreted."""
     if any(size.data for node in graph.nx for size in sizes_read(node).values()) or _finds(graph):
@@ -69,17 +76,17 @@ class NativeProgram:
             for number, node in enumerate(graph.inputs)
             for name, _, axis in bare_dims(node.outs)
         ]
-        self.keeps: tuple[str, ...] = ()
         self._store = Store()
         self._plans: OrderedDict[tuple[int, ...], Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(
-        self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any = None
+        self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: StampOf = unknown
     ) -> tuple[list[Any], dict[str, Any]]:
         """Return the outputs and the new contents of what the graph writes, as fresh arrays.
 
-        `stamp` tells whether lasting State is what it was (equal stamps); None: that is not known.
+        `stamp_of(names)` gives what is equal as long as State of these names is what it was; None
+        where that is not known.
 
         Raises:
             OpError: an op failed; the sentence names op, operands and the user's line.
@@ -88,7 +95,7 @@ class NativeProgram:
         plan = self._plans.get(sizes)
         if plan is None:
             plan = self._made(sizes)
-        results = plan.run(inputs, states, stamp)
+        results = plan.run(inputs, states, stamp_of)
         count = len(self.graph.outputs)
         return results[:count], dict(zip(self.graph.writes, results[count:], strict=True))
 
@@ -101,7 +108,6 @@ class NativeProgram:
                 graph = specialised(self.graph, bound) if bound else self.graph
                 plan = Compiled(graph, self._lasting, self._store)
                 self._plans[sizes] = plan
-                self.keeps = tuple(dict.fromkeys((*self.keeps, *plan.keeps)))
                 while len(self._plans) > _MAX_PLANS:
                     self._plans.popitem(last=False)
             return plan
@@ -149,7 +155,7 @@ class Compiled:
         found = addresses(s.kernel for s in (*launches, *ahead))
         self.blocks = Blocks(launches, found)
         self._ahead, self._store = ahead_of(self.plan.ahead, found), store
-        self.keeps = [b.key for s in ahead for b in s.use.reads if b.origin == "state"]
+        self._keeps = [b.key for s in ahead for b in s.use.reads if b.origin == "state"]
         self.parts = _parts(steps)
         hosts = [s for s in (*steps, *self.plan.checks.values()) if isinstance(s, HostCall)]
         self.calls = {id(s): _caller(s.node) for s in hosts}
@@ -157,24 +163,26 @@ class Compiled:
         # What is kept and the stamp it is of; replaced as one, so that threads need no lock.
         self._kept: tuple[Any, Kept | None] = (None, None)
 
-    def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp: Any) -> list[Any]:
+    def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: StampOf) -> list[Any]:
         """Return the results."""
         try:
             context = self._free.pop()
         except IndexError:
             context = Context(self)
         try:
-            return context.run(inputs, states, stamp)
+            return context.run(inputs, states, stamp_of)
         finally:
             if len(self._free) < _MAX_CONTEXTS:
                 self._free.append(context)
 
-    def kept(self, stamp: Any, arrays: Arrays) -> Kept:
+    def kept(self, stamp_of: StampOf, arrays: Arrays) -> Kept:
         """Return what is made of lasting State, made anew if it may have changed."""
+        stamp = stamp_of(self._keeps)
         known, kept = self._kept
         if kept is None or stamp is None or known != stamp:
             kept = self._store.kept(self._ahead, stamp, arrays)
-            self._kept = (stamp, kept)
+            unchanged = stamp is not None and stamp_of(self._keeps) == stamp
+            self._kept = (stamp if unchanged else None, kept)
         return kept
 
 
