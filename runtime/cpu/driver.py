@@ -8,7 +8,8 @@ from functools import cache
 from typing import NamedTuple
 
 from tracegraph.runtime.cpu.driver_code import ENTRIES, driver_text
-from tracegraph.runtime.cpu.llvm import Code, compile_object, host_target
+from tracegraph.runtime.cpu.llvm import Code, host_target
+from tracegraph.runtime.cpu.object_cache import linked
 
 Entry = Callable[..., int]
 
@@ -30,7 +31,10 @@ class Driver(NamedTuple):
 
 def make_driver(data: bytes) -> Driver:
     """Return the functions of a driver's object code."""
-    code = Code([data], ENTRIES)
+    return _driver(Code([data], ENTRIES))
+
+
+def _driver(code: Code) -> Driver:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     run = ctypes.CFUNCTYPE(integer, pointer, pointer)
     run_holding = ctypes.PYFUNCTYPE(integer, pointer, pointer)
@@ -48,10 +52,10 @@ def make_driver(data: bytes) -> Driver:
 
 @cache
 def host_driver() -> Driver:
-    """Return this process's driver; compiled at the first call.
+    """Return this process's driver; compiled at the first call, or found on disk.
 
     Raises:
         DeviceError: llvmlite is missing or too old.
     """
-    target = host_target()
-    return make_driver(compile_object([driver_text(target.triple)], target))
+    code, _ = linked(ENTRIES, lambda: [driver_text(host_target().triple)])
+    return _driver(code)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 from tracegraph.runtime.cpu import object_cache
-from tracegraph.runtime.cpu.llvm import Code, Target, compile_object, host_target
+from tracegraph.runtime.cpu.llvm import Code
 
 
 class Kernel(Protocol):
@@ -65,28 +65,8 @@ def kernel_count() -> int:
 
 
 def _link(kernels: list[Kernel]) -> None:
-    target = host_target()
     names = [kernel.name for kernel in kernels]
-    key = object_cache.key(target, names)
-    data = object_cache.read(key)
-    code = None
-    if data is not None:
-        code = _linked(data, names)
-    if code is None:
-        data = _compiled(kernels, target)
-        code = Code([data], names)
-        object_cache.write(key, data)
+    code, is_new = object_cache.linked(names, lambda: [kernel.text() for kernel in kernels])
+    _Linked.compiled += is_new
     _Linked.codes.append(code)
     _Linked.addresses.update((name, code.address(name)) for name in names)
-
-
-def _linked(data: bytes, names: list[str]) -> Code | None:
-    try:
-        return Code([data], names)
-    except RuntimeError:  # not what its name says: it will be replaced
-        return None
-
-
-def _compiled(kernels: list[Kernel], target: Target) -> bytes:
-    _Linked.compiled += 1
-    return compile_object([kernel.text() for kernel in kernels], target)

@@ -17,12 +17,12 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tracegraph.runtime.cpu.llvm import Target, binding
+from tracegraph.runtime.cpu.llvm import Code, Target, binding, compile_object, host_target
 
 _DIGEST: Final = 32
 _MOST_BYTES: Final = 256 << 20
@@ -64,6 +64,23 @@ def directory() -> Path | None:
         if owned and not known.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return found
     return None
+
+
+def linked(names: Sequence[str], texts: Callable[[], Sequence[str]]) -> tuple[Code, bool]:
+    """Return linked code that defines some names, and whether it was compiled now.
+
+    `texts` gives the modules of LLVM IR that define them; it is called where the disk has none.
+    """
+    target = host_target()
+    name = key(target, names)
+    data = read(name)
+    if data is not None:
+        with contextlib.suppress(RuntimeError):  # not what its name says: it will be replaced
+            return Code([data], names), False
+    data = compile_object(texts(), target)
+    code = Code([data], names)
+    write(name, data)
+    return code, True
 
 
 def read(name: str) -> bytes | None:
