@@ -12,14 +12,12 @@ from tracegraph.runtime.cpu.contraction_places import Grid, Words
 from tracegraph.runtime.cpu.contraction_staging import (
     Block,
     Lanes,
-    Panels,
-    Part,
     copy_columns,
     copy_rows,
     copy_transposed,
-    copy_windows,
 )
 from tracegraph.runtime.cpu.contraction_tiles import Tile
+from tracegraph.runtime.cpu.contraction_windows import Part, Target, copy_windows
 from tracegraph.runtime.cpu.writer import Word, Writer, function
 
 # A block of rows × columns of a matrix, and where it goes.
@@ -108,9 +106,7 @@ class Copies:
         w, (row, step) = Writer(), self.a_strides
         block = Block("%place", "%stride", "%rows", "%columns")
         if self.a == "windows":
-            grid = Grid(w, Words(w, window_slots(), ()))
-            part = Part("%row", "%rows", "%column", "%columns")
-            copy_windows(w, self.lanes, grid, "%images", part, "%to", row)
+            self._copy_windows(w, Target("%to", row, self.tile.columns, self.tile.columns))
         elif self.a == "rows":
             copy_rows(w, self.lanes, block, "%to", row)
         elif self.b == "panels":
@@ -125,10 +121,7 @@ class Copies:
         w, tile = Writer(), self.tile
         block = Block("%place", "%stride", "%rows", "%columns")
         if self.b == "windows":
-            grid = Grid(w, Words(w, window_slots(), ()))
-            part = Part("%row", "%rows", "%column", "%columns")
-            panels = Panels(tile.columns, self.panel_size)
-            copy_windows(w, self.lanes, grid, "%images", part, "%to", tile.columns, panels)
+            self._copy_windows(w, Target("%to", tile.columns, tile.columns, self.panel_size))
         elif self.b == "columns":
 
             def place(vector: str) -> Word:
@@ -148,6 +141,11 @@ class Copies:
 
             w.in_lanes("%columns", tile.width, len(places), self.has_masks, copy)
         return self._text(self._panels_name, w, self.b == "windows")
+
+    def _copy_windows(self, w: Writer, to: Target) -> None:
+        grid = Grid(w, Words(w, window_slots(), ()))
+        part = Part("%row", "%rows", "%column", "%columns")
+        copy_windows(w, self.lanes, grid, "%images", part, to, self.has_masks)
 
     def _text(self, name: str, w: Writer, is_part: bool) -> str:
         parameters = _PART if is_part else _BLOCK
