@@ -238,3 +238,72 @@ def test_means_of_windows(case: Any, include: bool, divisor: int | None) -> None
     graph, given = built("avg_pool", (x,), (dtype,), {}, **attrs)
     g = InterpreterProgram(graph).run(given, {})[0][0]
     check("avg_pool_grad", (g,), (dtype,), {0: order}, size=size, **attrs)
+
+
+@st.composite
+def arrays(draw: Any, least: int = 1, dtypes: Any = DTYPES) -> tuple[Any, ...]:
+    """Return an array, its dtype, an order of its dims, and one of them."""
+    extents = st.sampled_from((0, 1, 2, 3, 7, 16, 17, 40))
+    shape = tuple(draw(st.lists(extents, min_size=least, max_size=3)))
+    dtype = draw(st.sampled_from(dtypes))
+    x = filled(draw(st.integers(0, 999)), shape, dtype)
+    if dtype.is_floating_point and x.size and draw(st.booleans()):
+        x = np.round(x.astype(np.float32)).astype(x.dtype)  # some are equal
+        for special in (np.nan, -np.inf, np.inf):
+            x.reshape(-1)[draw(st.integers(0, x.size - 1))] = special
+    order = tuple(draw(st.permutations(range(len(shape)))))
+    return x, dtype, order, draw(st.integers(0, len(shape) - 1))
+
+
+@settings(max_examples=80)
+@given(
+    case=arrays(), op=st.sampled_from(("argmax", "argmin", "max_at", "min_at")), keep=st.booleans()
+)
+def test_places_of_extremes(case: Any, op: str, keep: bool) -> None:
+    x, dtype, order, dim = case
+    if x.shape[dim]:
+        check(op, (x,), (dtype,), {0: order}, dim=dim, keepdim=keep)
+
+
+@settings(max_examples=100)
+@given(
+    case=arrays(dtypes=DTYPES[:7]),
+    op=st.sampled_from(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")),
+)
+def test_scans(case: Any, op: str) -> None:
+    x, dtype, order, dim = case
+    if op == "logcumsumexp" and not dtype.is_floating_point:
+        return
+    check(op, (x,), (dtype,), {0: order}, dim=dim)
+
+
+@settings(max_examples=60)
+@given(
+    case=arrays(least=2), offset=st.integers(-20, 20), op=st.sampled_from(("tril", "triu", "flip"))
+)
+def test_triangles_and_flips(case: Any, offset: int, op: str) -> None:
+    x, dtype, order, dim = case
+    if op == "flip":
+        dims = (dim, (dim + 1) % x.ndim) if offset > 0 else (dim,)
+        check(op, (x,), (dtype,), {0: order}, dims=dims)
+    else:
+        check(op, (x,), (dtype,), {0: order}, diagonal=offset)
+
+
+@settings(max_examples=30)
+@given(case=arrays(least=2), offset=st.integers(-4, 4))
+def test_diagonals(case: Any, offset: int) -> None:
+    x, dtype, order, _ = case
+    y = np.diagonal(x, offset, 0, 1).astype(x.dtype) * 0 + filled(3, (), dtype)
+    if y.shape[-1]:
+        check("diagonal_scatter", (x, y.astype(x.dtype)), (dtype, dtype), {0: order}, offset=offset,
+              dim1=0, dim2=1)  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(case=pools())
+def test_all_windows(case: Any) -> None:
+    shape, order, dtype, seed, attrs = case
+    attrs["dilation"] = (1,) * len(attrs["window"])
+    del attrs["ceil_mode"]
+    check("unfold_windows", (filled(seed, shape, dtype),), (dtype,), {0: order}, **attrs)

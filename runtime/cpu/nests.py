@@ -189,7 +189,7 @@ def _lanes(kept: list[Dim], over: list[Dim], first: int) -> Literal["kept", "fol
     if not over or not kept:
         return "folded" if over else "kept"
     inner, outer = over[-1].strides, kept[-1].strides
-    along_row = sum(s == 1 for s in inner)
+    along_row = sum(s == 1 for s, t in zip(inner, outer, strict=True) if t)
     along_kept = sum(s == 1 for s, t in zip(outer[:first], inner[:first], strict=False) if t)
     return "folded" if along_row >= max(along_kept, 1) else "kept"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from tracegraph.ir.graph import KERNEL, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE
@@ -17,6 +17,15 @@ from tracegraph.runtime.cpu.indexed import (
     lower_scatter,
 )
 from tracegraph.runtime.cpu.lowering import PRODUCTS, Lowering, lower_alone, lower_nest
+from tracegraph.runtime.cpu.numbered import (
+    lower_diagonal_scatter,
+    lower_extreme_place,
+    lower_flip,
+    lower_iota,
+    lower_triangle,
+    lower_unfold,
+    padded,
+)
 from tracegraph.runtime.cpu.pooling import (
     lower_avg_pool,
     lower_avg_pool_grad,
@@ -24,6 +33,7 @@ from tracegraph.runtime.cpu.pooling import (
     lower_max_pool_grad,
 )
 from tracegraph.runtime.cpu.recurrent import RECURRENT, lower_recurrent
+from tracegraph.runtime.cpu.scans import SCANS, lower_scan
 
 Template = Callable[[Lowering, Node], None]
 
@@ -46,14 +56,8 @@ def _slice_scatter(low: Lowering, node: Node) -> None:
 
 
 def _pad(low: Lowering, node: Node) -> None:
-    x, made, pads = low.place(node.inputs[0]), low.new(node.out), node.attrs["pads"]
-    _fill(low, node, node.attrs["value"], made)
-    low.copy(x, places.cut(made, [(a, a + n, 1) for n, (a, _) in zip(x.shape, pads, strict=True)]))
-
-
-def _fill(low: Lowering, node: Node, number: Any, made: places.Place) -> None:
-    """Write a number everywhere."""
-    low.copy(places.expand(low.number(number, made.dtype), made.shape), made, node)
+    x, made = low.place(node.inputs[0]), low.new(node.out)
+    padded(low, node, x, node.attrs["pads"], node.attrs["value"], made)
 
 
 def _full(low: Lowering, node: Node) -> None:
@@ -76,6 +80,13 @@ TEMPLATES: Final[dict[str, Template]] = {
     "index": lower_index,
     "index_put": lower_index_put,
     "gather": lower_gather,
+    "iota": lower_iota,
+    "flip": lower_flip,
+    "diagonal_scatter": lower_diagonal_scatter,
+    "unfold_windows": lower_unfold,
+    **dict.fromkeys(("tril", "triu"), lower_triangle),
+    **dict.fromkeys(("argmax", "argmin", "max_at", "min_at"), lower_extreme_place),
+    **dict.fromkeys(SCANS, lower_scan),
     **dict.fromkeys(("max_pool", "max_pool_indices"), lower_max_pool),
     "max_pool_grad": lower_max_pool_grad,
     "avg_pool": lower_avg_pool,

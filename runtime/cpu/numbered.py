@@ -1,0 +1,133 @@
+"""Ops that are loop nests over the numbers of places: extremes, triangles; and copies of places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tracegraph.dtypes import DType, bool_, int32, int64
+from tracegraph.ir.graph import Node
+from tracegraph.ops.windows import counts
+from tracegraph.runtime.cpu import places
+from tracegraph.runtime.cpu.lowering import Lowering
+from tracegraph.runtime.cpu.nests import LOAD, NUMBER, Step
+from tracegraph.runtime.cpu.places import Buffer, Place
+from tracegraph.runtime.cpu.values import UnsupportedError
+
+_MOST = (1 << 31) - 1
+
+
+def _numbers(low: Lowering, shape: Sequence[int], dim: int, start: int = 0) -> Place:
+    """Return the number of each place along a dim, from `start` on, under a shape."""
+    held = low.held(np.arange(start, start + shape[dim], dtype=np.int32), int32)
+    strides = tuple(int(d == dim) for d in range(len(shape)))
+    return held._replace(shape=tuple(shape), strides=strides)
+
+
+def _number(value: float, dtype: DType) -> Step:
+    return Step(NUMBER, (), dtype, (("value", value),))
+
+
+def lower_extreme_place(low: Lowering, node: Node) -> None:
+    """Lower argmax and argmin, max_at and min_at: the first place that has the extreme."""
+    x, dim = low.place(node.inputs[0]), node.attrs["dim"]
+    results = [low.new(v) for v in node.outs]
+    if not x.shape or not 0 < x.shape[dim] <= _MOST:
+        raise UnsupportedError("the place of an extreme of nothing, or of too much")
+    if 0 in x.shape:
+        return
+    fold = "amax" if "max" in node.op else "amin"
+    steps = (
+        Step(LOAD, (0,), x.dtype), Step(fold, (0,), x.dtype), Step("eq", (0, 1), bool_),
+        Step("ne", (0, 0), bool_), Step("logical_or", (2, 3), bool_), Step(LOAD, (1,), int32),
+        _number(_MOST, int32), Step("where", (4, 5, 6), int32), Step("amin", (7,), int32),
+    )  # fmt: skip
+    kept = tuple(1 if d == dim else n for d, n in enumerate(x.shape))
+    # 32 bits, so that there are as many lanes as floats; widened afterwards.
+    found = Place(Buffer("arena", 4 * math.prod(kept)), int32, kept, places.row_major(kept))
+    wide = results[-1]._replace(shape=kept, strides=places.row_major(kept))
+    stored = [(8, found)]
+    if len(results) == 2:
+        stored.append((1, wide._replace(buffer=results[0].buffer, dtype=x.dtype)))
+    folded = [
+        (v, p._replace(shape=x.shape, strides=tuple(0 if d == dim else s for d, s in enumerate(
+            p.strides)))) for v, p in stored
+    ]  # fmt: skip
+    given = [x, _numbers(low, x.shape, dim)]
+    low.nest(x.shape, (dim,), steps, given, folded, frozenset(), node, node.op)
+    cast = (Step(LOAD, (0,), int32), Step("cast", (0,), int64, (("dtype", int64),)))
+    low.nest(kept, (), cast, [found], [(1, wide)], frozenset(), node, "cast")
+
+
+def lower_triangle(low: Lowering, node: Node) -> None:
+    """Lower tril and triu."""
+    x, offset = low.place(node.inputs[0]), node.attrs["diagonal"]
+    y, ndim = low.new(node.out, [x]), len(x.shape)
+    if 0 in x.shape:
+        return
+    offset = min(max(offset, -x.shape[-2]), x.shape[-1])
+    steps = (
+        Step(LOAD, (0,), x.dtype), Step(LOAD, (1,), int32), Step(LOAD, (2,), int32),
+        Step("ge" if node.op == "tril" else "le", (1, 2), bool_), _number(0, x.dtype),
+        Step("where", (3, 0, 4), x.dtype),
+    )  # fmt: skip
+    given = [x, _numbers(low, x.shape, ndim - 2, offset), _numbers(low, x.shape, ndim - 1)]
+    low.nest(x.shape, (), steps, given, [(5, y)], frozenset(), node, node.op)
+
+
+def lower_iota(low: Lowering, node: Node) -> None:
+    """Lower iota: its elements are known."""
+    kernel = node.row.kernel
+    assert kernel is not None
+    low.places[node.out] = low.constant(kernel(np, **node.attrs), node.out)
+
+
+def lower_flip(low: Lowering, node: Node) -> None:
+    """Lower flip: a copy that walks dims from their ends."""
+    x, dims = low.place(node.inputs[0]), {d % len(node.out.type.shape) for d in node.attrs["dims"]}
+    made = low.new(node.out, [x])
+    offset = x.offset + sum((x.shape[d] - 1) * x.strides[d] for d in dims)
+    strides = tuple(-s if d in dims else s for d, s in enumerate(x.strides))
+    low.copy(x._replace(strides=strides, offset=offset), made, node)
+
+
+def lower_diagonal_scatter(low: Lowering, node: Node) -> None:
+    """Lower a copy with another diagonal."""
+    x, y = (low.place(v) for v in node.inputs)
+    made = low.new(node.out)
+    low.copy(x, made, node)
+    diagonal = places.view("diagonal", made, node.attrs)
+    assert diagonal is not None
+    low.copy(y, diagonal, node)
+
+
+def lower_unfold(low: Lowering, node: Node) -> None:
+    """Lower all windows of an array: a copy of a place with a stride for each tap and window."""
+    x, attrs = low.place(node.inputs[0]), node.attrs
+    window, stride, dilation = attrs["window"], attrs["stride"], attrs["dilation"]
+    lead, pads = len(x.shape) - len(window), [(p, p) for p in attrs["padding"]]
+    made = low.new(node.out)
+    count = counts(x.shape[lead:], window, stride, tuple(pads), dilation)
+    if any(map(any, pads)):
+        x = padded(low, node, x, [(0, 0)] * lead + pads, 0)
+    near = x.strides[lead:]
+    taps = tuple(s * d for s, d in zip(near, dilation, strict=True))
+    moves = tuple(s * m for s, m in zip(near, stride, strict=True))
+    shape, strides = (*x.shape[:lead], *window, *count), (*x.strides[:lead], *taps, *moves)
+    low.copy(x._replace(shape=shape, strides=strides), made, node)
+
+
+def padded(
+    low: Lowering, node: Node, x: Place, pads: Sequence[tuple[int, int]], number: float,
+    made: Place | None = None,
+) -> Place:  # fmt: skip
+    """Return a place with a border of a number; `made` is where it is to be."""
+    if made is None:
+        shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pads, strict=True))
+        buffer = Buffer("arena", math.prod(shape) * x.dtype.itemsize)
+        made = Place(buffer, x.dtype, shape, places.row_major(shape))
+    low.copy(places.expand(low.number(number, x.dtype), made.shape), made, node)
+    low.copy(x, places.cut(made, [(a, a + n, 1) for n, (a, _) in zip(x.shape, pads, strict=True)]))
+    return made
