@@ -14,10 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from tracegraph.dtypes import DType
-from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Node, Value
+from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, STATE, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE, VIEW
 from tracegraph.ops.table import OPS
 from tracegraph.runtime.cpu import places
+from tracegraph.runtime.cpu.attention_lowering import lower_attention
 from tracegraph.runtime.cpu.fused import Body, body_of, is_fold, lower_body
 from tracegraph.runtime.cpu.fused_convolutions import lower_convolution
 from tracegraph.runtime.cpu.fused_products import lower_product
@@ -321,7 +322,10 @@ def lower_alone(low: Lowering, node: Node) -> None:
 
 
 def lower_with_product(low: Lowering, node: Node, product: Value) -> None:
-    """Lower an elementwise node with the product that it alone reads."""
+    """Lower an elementwise node with the product that it alone reads, or an attention."""
+    if product.node.op == KERNEL:
+        lower_attention(low, node, product.node)
+        return
     body = body_of(node)
     if body.folded or body.shape != product.type.shape:
         raise UnsupportedError("a fused kernel of another shape than its product")

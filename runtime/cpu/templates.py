@@ -9,6 +9,7 @@ from tracegraph.ir.graph import KERNEL, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE
 from tracegraph.ops.table import OPS
 from tracegraph.runtime.cpu import places
+from tracegraph.runtime.cpu.attention_lowering import attentions
 from tracegraph.runtime.cpu.fused_convolutions import lower_weight_grad
 from tracegraph.runtime.cpu.indexed import (
     lower_gather,
@@ -101,9 +102,13 @@ TEMPLATES: Final[dict[str, Template]] = {
 def delays(graph: Graph, order: Sequence[Node]) -> dict[Value, Node]:
     """Return the Values that are computed where their only reader is, which may take them in."""
     results = set(graph.results())
-    found: dict[Value, Node] = {}
+    found = attentions(graph, order)
     for node in order:
-        if node.op not in PRODUCTS or node.out in results:
+        if (
+            node.op not in PRODUCTS
+            or node.out in results
+            or found.keys() & {*node.inputs, node.out}
+        ):
             continue
         reader, *others = graph.successors(node) or [node]
         taken = any(v in found for v in reader.inputs)
