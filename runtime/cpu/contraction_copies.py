@@ -5,6 +5,7 @@ A copy is a function of its own: nests with the same layout of an operand have i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from tracegraph.runtime.cpu.contraction import STAGED_PANELS, ALayout, BLayout, window_slots
@@ -27,7 +28,7 @@ _BLOCK: Final = (
 # A part of the windows over images.
 _PART: Final = (
     "ptr noalias %arguments", "ptr noalias %images", "i64 %row", "i64 %rows", "i64 %column",
-    "i64 %columns", "ptr noalias %to",
+    "i64 %columns", "ptr noalias %to", "i64 %stride", "i64 %far",
 )  # fmt: skip
 # Where a part begins in its first dim, how much of it; the same in the second.
 Span = tuple[Word, Word, Word, Word]
@@ -48,7 +49,7 @@ class Copies:
         """Copy rows of A: (row, rows, k, count)."""
         row, rows, k, count = part
         if self.a == "windows":
-            return self._windows(self._rows_name, a, part, to)
+            return self._windows(a, part, to, (self.a_strides[0], self.tile.columns))
         if self.a == "rows":
             place = self._at(a, self.w.mul(row, stride), k)
             return self._block(self._rows_name, place, stride, rows, count, to)
@@ -59,7 +60,7 @@ class Copies:
         """Copy a group of panels of B: (k, count, column, columns)."""
         k, count, column, columns = part
         if self.b == "windows":
-            return self._windows(self._panels_name, b, part, to)
+            return self._windows(b, part, to, (self.tile.columns, self.panel_size))
         if self.b == "columns":
             place = self._at(b, self.w.mul(column, stride), k)
             return self._block(self._panels_name, place, stride, columns, count, to)
@@ -68,8 +69,9 @@ class Copies:
 
     def texts(self) -> list[str]:
         """Return the functions."""
-        found = [self._rows_text()]
-        return found if self.b == "panels" else [*found, self._panels_text()]
+        found = [self._windows_text()] if "windows" in (self.a, self.b) else []
+        found += [] if self.a == "windows" else [self._rows_text()]
+        return found if self.b in ("panels", "windows") else [*found, self._panels_text()]
 
     # Calls.
 
@@ -96,18 +98,17 @@ class Copies:
         given = f"ptr {place}, i64 {stride}, i64 {rows}, i64 {columns}, ptr {to}"
         self.w.do(f"call void @{name}({given})")
 
-    def _windows(self, name: str, images: str, part: Span, to: str) -> None:
-        span = ", ".join(f"i64 {x}" for x in part)
-        self.w.do(f"call void @{name}(ptr %arguments, ptr {images}, {span}, ptr {to})")
+    def _windows(self, images: str, part: Span, to: str, strides: tuple[int, int]) -> None:
+        span, far = (", ".join(f"i64 {x}" for x in words) for words in (part, strides))
+        given = f"ptr %arguments, ptr {images}, {span}, ptr {to}, {far}"
+        self.w.do(f"call void @copy_windows_{self._shape}({given})")
 
     # Functions.
 
     def _rows_text(self) -> str:
         w, (row, step) = Writer(), self.a_strides
         block = Block("%place", "%stride", "%rows", "%columns")
-        if self.a == "windows":
-            self._copy_windows(w, Target("%to", row, self.tile.columns, self.tile.columns))
-        elif self.a == "rows":
+        if self.a == "rows":
             copy_rows(w, self.lanes, block, "%to", row)
         elif self.b == "panels":
             places = list(range(0, step, self.lanes.width))
@@ -115,14 +116,12 @@ class Copies:
             copy_columns(w, self.lanes, block, "%to", step, places, masks)
         else:
             copy_rows(w, self.lanes, block, "%to", step)
-        return self._text(self._rows_name, w, self.a == "windows")
+        return self._text(self._rows_name, _BLOCK, w)
 
     def _panels_text(self) -> str:
         w, tile = Writer(), self.tile
         block = Block("%place", "%stride", "%rows", "%columns")
-        if self.b == "windows":
-            self._copy_windows(w, Target("%to", tile.columns, tile.columns, self.panel_size))
-        elif self.b == "columns":
+        if self.b == "columns":
 
             def place(vector: str) -> Word:
                 panel, part = w.divmod(vector, tile.vectors)
@@ -140,13 +139,15 @@ class Copies:
                 copy_columns(w, self.lanes, block, "%to", tile.columns, places, masks)
 
             w.in_lanes("%columns", tile.width, len(places), self.has_masks, copy)
-        return self._text(self._panels_name, w, self.b == "windows")
+        return self._text(self._panels_name, _BLOCK, w)
 
-    def _copy_windows(self, w: Writer, to: Target) -> None:
+    def _windows_text(self) -> str:
+        w = Writer()
         grid = Grid(w, Words(w, window_slots(), ()))
         part = Part("%row", "%rows", "%column", "%columns")
-        copy_windows(w, self.lanes, grid, "%images", part, to, self.has_masks)
+        to = Target("%to", "%stride", self.tile.columns, "%far")
+        copy_windows(w, self.lanes, grid, "%images", part, to)
+        return self._text(f"copy_windows_{self._shape}", _PART, w)
 
-    def _text(self, name: str, w: Writer, is_part: bool) -> str:
-        parameters = _PART if is_part else _BLOCK
+    def _text(self, name: str, parameters: Sequence[str], w: Writer) -> str:
         return function(name, parameters, w, "nounwind noinline", "linkonce_odr hidden")

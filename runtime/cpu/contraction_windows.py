@@ -28,16 +28,14 @@ class Target(NamedTuple):
     """Where a part goes: row i to place[i · stride], its columns in panels that are `far` apart."""
 
     place: str
-    stride: int
+    stride: Word
     columns: int
-    far: int
+    far: Word
 
 
-def copy_windows(
-    w: Writer, lanes: Lanes, grid: Grid, images: str, part: Part, to: Target, has_masks: bool
-) -> None:
+def copy_windows(w: Writer, lanes: Lanes, grid: Grid, images: str, part: Part, to: Target) -> None:
     """Copy a part of the windows over images, with 0 for what lies outside."""
-    _Windows(w, lanes, grid, images, part, to, has_masks).copy()
+    _Windows(w, lanes, grid, images, part, to).copy()
 
 
 class _Piece(NamedTuple):
@@ -61,11 +59,10 @@ class _Windows:
     """Writes the loops: pieces, lines of places, places."""
 
     def __init__(
-        self, w: Writer, lanes: Lanes, grid: Grid, images: str, part: Part, to: Target,
-        has_masks: bool,
-    ) -> None:  # fmt: skip
+        self, w: Writer, lanes: Lanes, grid: Grid, images: str, part: Part, to: Target
+    ) -> None:
         self.w, self.lanes, self.grid, self.words = w, lanes, grid, grid.words
-        self.images, self.part, self.to, self.has_masks = images, part, to, has_masks
+        self.images, self.part, self.to = images, part, to
         self.step = w.mul(self.words["x_step"], self.words["pixel"])
 
     def copy(self) -> None:
@@ -121,9 +118,8 @@ class _Windows:
             here = _Line(source, is_inside, to)
             low = w.least(w.most(w.choose(is_inside, first, stop), x), stop)
             high = w.most(w.least(end, stop), low)
-            self._edge(piece, here, x, low)
             self._inside(piece, here, low, high)
-            self._edge(piece, here, high, stop)
+            self._edges(piece, here, (x, low, high, stop))
             next_y = w.add(y, 1)
             ends_image = w.compare("eq", next_y, words["out_height"])
             return [
@@ -161,12 +157,16 @@ class _Windows:
             lambda: copy(w.masks(piece.columns, width, vectors)),
         )
 
-    def _edge(self, piece: _Piece, line: _Line, first: Word, end: Word) -> None:
-        """Copy a piece for places for which some of it, or all, is outside."""
+    def _edges(self, piece: _Piece, line: _Line, places: tuple[Word, Word, Word, Word]) -> None:
+        """Copy a piece for the places of which some of it, or all, is outside: but low to high."""
         w, (kind, width), words = self.w, self.lanes, self.words
-        vectors = self.to.columns // width
+        vectors, (first, low_end, high_start, end) = self.to.columns // width, places
 
-        def place(x: str) -> None:
+        def following(x: Word) -> Word:
+            return w.choose(w.compare("eq", x, low_end), high_start, x)
+
+        def place(values: list[str]) -> list[Word]:
+            (x,) = values
             here = w.mul(x, self.step)
             begin = w.add(here, piece.x)
             low = w.least(w.most(w.sub(0, begin), 0), piece.columns)
@@ -196,5 +196,7 @@ class _Windows:
             # A masked load of nothing from a page that is not there takes 100 ns.
             is_some = w.compare("slt", low, high)
             w.either(is_some, some, lambda: store(["zeroinitializer"] * vectors))
+            return [following(w.add(x, 1))]
 
-        w.loop(end, place, start=first)
+        start = following(first)
+        w.repeat([("i64", start)], lambda values: w.compare("slt", values[0], end), place)
