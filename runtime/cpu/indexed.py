@@ -11,8 +11,8 @@ from tracegraph.ir.graph import Node
 from tracegraph.runtime.cpu import places
 from tracegraph.runtime.cpu.lowering import Lowering
 from tracegraph.runtime.cpu.memory import Use
-from tracegraph.runtime.cpu.moving import Index, Kind, make_move
-from tracegraph.runtime.cpu.moving_code import MoveKernel
+from tracegraph.runtime.cpu.moving import Index, Kind, make_move, slots
+from tracegraph.runtime.cpu.moving_code import move_kernel
 from tracegraph.runtime.cpu.nest_functions import neutral
 from tracegraph.runtime.cpu.places import Place
 from tracegraph.runtime.cpu.steps import Launch, pointer
@@ -79,9 +79,9 @@ def add_move(low: Lowering, node: Node, kind: Kind, space: Space, near: Place, f
         () if kind == "read" else space.serial, near.strides,
         [0 if d is None else far.strides[d] for d in space.rest], indices, space.wraps,
     )  # fmt: skip
-    kernel, arrays = MoveKernel(cut.move, low.target), [far, near, *(i for i, _ in space.indices)]
+    kernel, arrays = move_kernel(cut.move, low.target), [far, near, *(i for i, _ in space.indices)]
     known = cut.words | {"code": low.check(node)}
-    words = [pointer(p) for p in arrays] + [known[name] for name in kernel.slots[len(arrays) :]]
+    words = [pointer(p) for p in arrays] + [known[name] for name in slots(cut.move)[len(arrays) :]]
     written = near if kind == "read" else far
     use = Use([p.buffer for p in arrays], [written.buffer])
     what = node.op if kind == "read" else f"{node.op} ({kind})"

@@ -5,88 +5,54 @@ An index that is out of range is reported by the frame's error word; its element
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from tracegraph.runtime.cpu.kernels import name_of
 from tracegraph.runtime.cpu.lane_access import ALL_LANES, gather, scatter, steps_of
+from tracegraph.runtime.cpu.launches import Kernel
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.moving import Move, slots
 from tracegraph.runtime.cpu.nest_functions import combined, vector_of
 from tracegraph.runtime.cpu.nests import Lane
-from tracegraph.runtime.cpu.scalar_language import new_library
 from tracegraph.runtime.cpu.scalars import Emitter
 from tracegraph.runtime.cpu.storage import narrowed, stored_dtype, widened
+from tracegraph.runtime.cpu.unit_code import Lanes, UnitCode
 from tracegraph.runtime.cpu.values import Value, element_type
-from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, element_bytes, function
+from tracegraph.runtime.cpu.writer import Word, element_bytes
 
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 _INDEX_BYTES: Final = 8
 
 
-class MoveKernel:
-    """The kernel of a move for a target."""
-
-    __slots__ = ("move", "name", "slots", "target")
-
-    def __init__(self, move: Move, target: Target) -> None:
-        self.move, self.target = move, target
-        self.name, self.slots = _described(move)
-
-    def text(self) -> str:
-        """Return the LLVM IR."""
-        code = _Code(self.move, self.target)
-        code.write()
-        kernel = function(self.name, _PARAMETERS, code.w, "nounwind")
-        return "\n".join((code.library.text(), kernel, METADATA))
+def move_kernel(move: Move, target: Target) -> Kernel:
+    """Return the kernel of a move."""
+    return Kernel(name_of("move", move), _text, move, target)
 
 
-@cache
-def _described(move: Move) -> tuple[str, tuple[str, ...]]:
-    return name_of("move", move), slots(move)
+def _text(move: Move, target: Target) -> str:
+    code = _Code(move, target)
+    return code.text(name_of("move", move), slots(move), move.arrays, code.unit)
 
 
-class _Lanes(NamedTuple):
-    """A vector: where it begins among the lanes, and which of its elements are there."""
-
-    start: Word
-    mask: str | None
-
-
-class _Code:
+class _Code(UnitCode):
     """Writes one kernel."""
 
     def __init__(self, move: Move, target: Target) -> None:
-        self.move, self.library, self.w = move, new_library(target), Writer()
+        self.move = move
         self.kind = element_type(stored_dtype(move.dtype))
         self.size = element_bytes(self.kind)
         is_fold = move.kind not in ("read", "write")
         widest = (move.dtype.compute if is_fold else move.dtype).itemsize
         widest = widest if move.is_by_row else max(widest, _INDEX_BYTES)
-        self.width = max(1, target.vector_bytes // widest) if move.lanes else 1
-        self.words: dict[str, str] = {}
+        super().__init__(target, target.vector_bytes // widest if move.lanes else 1)
 
-    def write(self) -> None:
-        """Write the kernel's body."""
-        w, words = self.w, self.words
-        for i, slot in enumerate(slots(self.move)):
-            kind = "ptr" if slot in self.move.arrays else "i64"
-            words[slot] = w.load(kind, w.at("%arguments", i, "i64"), 8)
-        first = w.mul("%begin", words["chunk"])
-        last = w.least(w.mul("%end", words["chunk"]), words["units"])
-        w.loop(last, self._unit, start=first)
-
-    def _unit(self, unit: str) -> None:
-        w, words = self.w, self.words
-        rest, block = w.divmod(unit, words["blocks"])
-        places = {name: words[name] for name in self.move.arrays}
-        for d in range(self.move.free - 1, -1, -1):
-            rest, place = (0, rest) if d == 0 else w.divmod(rest, words[f"free{d}"])
-            places = self._moved(places, f"free{d}", place)
-        begin = w.mul(block, words["block"])
-        end = w.least(w.add(begin, words["block"]), words["lanes"])
-        self._turns(places, 0, begin, end)
+    def unit(self, unit: str) -> None:
+        """Write what is done for a unit: a block of lanes at a place of the free dims."""
+        rest, block = self.w.divmod(unit, self.words["blocks"])
+        starts = {name: self.words[name] for name in self.move.arrays}
+        dims = [f"free{d}" for d in range(self.move.free)]
+        for dim, place in zip(dims, self.places(rest, dims), strict=True):
+            starts = self._moved(starts, dim, place)
+        self._turns(starts, 0, *self.block(block))
 
     def _moved(self, places: dict[str, str], dim: str, place: Word) -> dict[str, str]:
         w = self.w
@@ -109,21 +75,7 @@ class _Code:
         elif self.move.is_by_row:
             self._row(places, begin, end)
         else:
-            self._over(begin, end, lambda lanes: self._elements(places, lanes))
-
-    def _over(self, begin: Word, end: Word, body: Callable[[_Lanes], None]) -> None:
-        """Run the body on the vectors of a range, the last one masked."""
-        w, width = self.w, self.width
-        stop = w.sub(end, w.rem(w.sub(end, begin), width)) if width > 1 else end
-        w.loop(stop, lambda start: body(_Lanes(start, None)), start=begin, step=width)
-        if width > 1:
-            left = w.sub(end, stop)
-
-            def rest() -> None:
-                (mask,) = w.masks(left, width, 1)
-                body(_Lanes(stop, mask))
-
-            w.when(w.compare("sgt", left, 0), rest)
+            self.over(begin, end, lambda lanes: self._elements(places, lanes))
 
     # Rows: all lanes have the same indices.
 
@@ -139,7 +91,7 @@ class _Code:
             far = w.at(far, w.mul(index, words[f"step{i}"]), self.kind)
 
         def move() -> None:
-            def vector(lanes: _Lanes) -> None:
+            def vector(lanes: Lanes) -> None:
                 if self.move.kind == "read":
                     value = self._loaded("far", far, lanes)
                     self._stored("near", places["near"], value, lanes)
@@ -149,11 +101,11 @@ class _Code:
                     value = self._folded(self._loaded("far", far, lanes), value)
                 self._stored("far", far, value, lanes)
 
-            self._over(begin, end, vector)
+            self.over(begin, end, vector)
 
         w.either(wrong, self._report, move)
 
-    def _loaded(self, name: str, start: str, lanes: _Lanes) -> str:
+    def _loaded(self, name: str, start: str, lanes: Lanes) -> str:
         """Return elements of near or far, whose row begins at a place."""
         w, kind, width, lane = self.w, self.kind, self.width, self._lane(name)
         if lane == "one":
@@ -165,7 +117,7 @@ class _Code:
         first = w.at(start, w.mul(lanes.start, stride), kind)
         return gather(w, kind, width, first, steps_of(w, width, stride), lanes.mask)
 
-    def _stored(self, name: str, start: str, value: str, lanes: _Lanes) -> None:
+    def _stored(self, name: str, start: str, value: str, lanes: Lanes) -> None:
         w, kind, width = self.w, self.kind, self.width
         if width == 1:
             w.store(kind, value, start, self.size)
@@ -181,7 +133,7 @@ class _Code:
 
     # Lanes with indices of their own.
 
-    def _elements(self, places: dict[str, str], lanes: _Lanes) -> None:
+    def _elements(self, places: dict[str, str], lanes: Lanes) -> None:
         w, width, kind, move = self.w, self.width, self.kind, self.move
         vector = f"<{width} x i64>"
         stride = self.words["far_lane"]
@@ -206,9 +158,7 @@ class _Code:
             value = self._folded(gather(w, kind, width, far, offsets, fits), value)
         scatter(w, kind, width, value, far, offsets, fits)
 
-    def _indices(
-        self, places: dict[str, str], i: int, lane: Lane, lanes: _Lanes
-    ) -> tuple[str, str]:
+    def _indices(self, places: dict[str, str], i: int, lane: Lane, lanes: Lanes) -> tuple[str, str]:
         """Return a vector of indices, and the mask of those that are in range."""
         w, width, start = self.w, self.width, places[f"index{i}"]
         vector, size = f"<{width} x i64>", self.words[f"size{i}"]
@@ -227,7 +177,7 @@ class _Code:
             index = w.let(f"select <{width} x i1> {negative}, {vector} {wrapped}, {vector} {index}")
         return index, w.let(f"icmp ult {vector} {index}, {sizes}")
 
-    def _report_lost(self, fits: str, lanes: _Lanes) -> None:
+    def _report_lost(self, fits: str, lanes: Lanes) -> None:
         """Report if a lane that is there is not among those that fit."""
         w, width = self.w, self.width
         lost = w.let(f"xor <{width} x i1> {fits}, {lanes.mask or ALL_LANES}")

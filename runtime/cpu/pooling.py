@@ -23,8 +23,8 @@ from tracegraph.runtime.cpu.nests import LOAD, Step
 from tracegraph.runtime.cpu.places import Buffer, Place
 from tracegraph.runtime.cpu.steps import Launch, Pointer, pointer
 from tracegraph.runtime.cpu.values import UnsupportedError
-from tracegraph.runtime.cpu.windows import Dimension, Kind, make_windows
-from tracegraph.runtime.cpu.windows_code import WindowsKernel
+from tracegraph.runtime.cpu.windows import Dimension, Kind, make_windows, slots
+from tracegraph.runtime.cpu.windows_code import windows_kernel
 from tracegraph.tensor_type import Shape
 
 # Elements of a pooled box have 32-bit numbers.
@@ -64,9 +64,9 @@ def _windows(
         kind, (x.dtype, y.dtype), x.shape[:lead], (x.strides[:lead], y.strides[:lead]), dims,
         low.target.vector_bytes,
     )  # fmt: skip
-    kernel = WindowsKernel(cut.windows, low.target)
+    kernel = windows_kernel(cut.windows, low.target)
     arrays: list[int | Pointer] = [pointer(x), pointer(y)]
-    words = (*arrays, *(cut.words[name] for name in kernel.slots[2:]))
+    words = (*arrays, *(cut.words[name] for name in slots(cut.windows)[2:]))
     use = Use([x.buffer], [y.buffer])
     low.steps.append(Launch(kernel, words, cut.chunks, cut.cost_ns, use, node, node.op))
 

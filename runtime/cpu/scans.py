@@ -15,7 +15,7 @@ from tracegraph.runtime.cpu import places
 from tracegraph.runtime.cpu.lowering import Lowering
 from tracegraph.runtime.cpu.memory import Use
 from tracegraph.runtime.cpu.nests import Dim, merged, ordered
-from tracegraph.runtime.cpu.scans_code import Scan, ScanKernel
+from tracegraph.runtime.cpu.scans_code import Scan, scan_kernel, slots
 from tracegraph.runtime.cpu.steps import Launch, Pointer, pointer
 from tracegraph.runtime.cpu.values import UnsupportedError
 
@@ -55,9 +55,9 @@ def lower_scan(low: Lowering, node: Node) -> None:
     }  # fmt: skip
     for i, outer_dim in enumerate(outer):
         words[f"outer{i}"], words[f"stride{i}"] = outer_dim.extent, outer_dim.strides[0]
-    kernel = ScanKernel(spec, low.target)
+    kernel = scan_kernel(spec, low.target)
     arrays: list[int | Pointer] = [pointer(p) for p in (x, *results)]
-    given = (*arrays, *(words[name] for name in kernel.slots[len(arrays) :]))
+    given = (*arrays, *(words[name] for name in slots(spec)[len(arrays) :]))
     use = Use([x.buffer], [p.buffer for p in results])
     chunks, cost = -(-units // chunk), int(units * unit_ns)
     low.steps.append(Launch(kernel, given, chunks, cost, use, node, node.op))

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Final, NamedTuple
 
 from tracegraph.dtypes import DType, float64, int32, int64
 from tracegraph.runtime.cpu.kernels import name_of
+from tracegraph.runtime.cpu.launches import Kernel
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.nest_functions import combined, neutral, vector_of
-from tracegraph.runtime.cpu.scalar_language import new_library
 from tracegraph.runtime.cpu.scalars import Emitter
 from tracegraph.runtime.cpu.storage import cast, narrowed, stored_dtype, widened
+from tracegraph.runtime.cpu.unit_code import UnitCode
 from tracegraph.runtime.cpu.values import Value, constant_text, element_type
-from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function
+from tracegraph.runtime.cpu.writer import Word
 
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 _FOLDS: Final = {"cumsum": "sum", "cumprod": "prod", "cummax": "amax", "cummin": "amin"}
 
 
@@ -52,34 +51,22 @@ def slots(scan: Scan) -> tuple[str, ...]:
     return (*names, *(f"{word}{d}" for d in range(scan.outer) for word in ("outer", "stride")))
 
 
-class ScanKernel:
-    """The kernel of a scan for a target."""
-
-    __slots__ = ("name", "scan", "slots", "target")
-
-    def __init__(self, scan: Scan, target: Target) -> None:
-        self.scan, self.target = scan, target
-        self.name, self.slots = _described(scan)
-
-    def text(self) -> str:
-        """Return the LLVM IR."""
-        code = _Code(self.scan, self.target)
-        code.write()
-        kernel = function(self.name, _PARAMETERS, code.w, "nounwind")
-        return "\n".join((code.library.text(), kernel, METADATA))
+def scan_kernel(scan: Scan, target: Target) -> Kernel:
+    """Return the kernel of a scan."""
+    return Kernel(name_of("scan", scan), _text, scan, target)
 
 
-@cache
-def _described(scan: Scan) -> tuple[str, tuple[str, ...]]:
-    return name_of("scan", scan), slots(scan)
+def _text(scan: Scan, target: Target) -> str:
+    code = _Code(scan, target)
+    return code.text(name_of("scan", scan), slots(scan), ("x", "y0", "y1"), code.unit)
 
 
-class _Code:
+class _Code(UnitCode):
     """Writes one kernel."""
 
     def __init__(self, scan: Scan, target: Target) -> None:
-        self.scan, self.library, self.w = scan, new_library(target), Writer()
-        self.width = max(1, target.vector_bytes // scan.widest)
+        super().__init__(target, target.vector_bytes // scan.widest)
+        self.scan = scan
         self.kinds = [vector_of(element_type(d), self.width) for d in scan.carried]
         self.loaded = element_type(stored_dtype(scan.dtype))
         self.stored = [self.loaded, *(["i64"] if scan.has_places else [])]
@@ -89,7 +76,6 @@ class _Code:
             f"splat ({element_type(d)} {constant_text(number, d)})"
             for number, d in starts[: len(self.kinds)]
         ]
-        self.words: dict[str, str] = {}
         self._define()
 
     def _define(self) -> None:
@@ -124,42 +110,23 @@ class _Code:
         self.library.define("fold", self.width, fold, [*dtypes, *dtypes], cold=False)
         self.library.define("after", self.width, after, dtypes, cold=False)
 
-    def _called(self, symbol: str, kinds: Sequence[str], given: Sequence[str]) -> list[str]:
-        w = self.w
-        returned = kinds[0] if len(kinds) == 1 else f"{{ {', '.join(kinds)} }}"
-        got = w.let(f"call {returned} @{symbol}({', '.join(given)})")
-        if len(kinds) == 1:
-            return [got]
-        return [w.let(f"extractvalue {returned} {got}, {i}") for i in range(len(kinds))]
-
     def _typed(self, values: Sequence[str]) -> list[str]:
         return [f"{kind} {v}" for kind, v in zip(self.kinds, values, strict=True)]
 
     def _folded(self, x: Sequence[str], y: Sequence[str]) -> list[str]:
-        return self._called("fold", self.kinds, [*self._typed(x), *self._typed(y)])
+        return self.called("fold", self.kinds, [*self._typed(x), *self._typed(y)])
 
-    def write(self) -> None:
-        """Write the kernel's body."""
-        w, words = self.w, self.words
-        for i, slot in enumerate(slots(self.scan)):
-            kind = "ptr" if slot in ("x", "y0", "y1") else "i64"
-            words[slot] = w.load(kind, w.at("%arguments", i, "i64"), 8)
-        first = w.mul("%begin", words["chunk"])
-        last = w.least(w.mul("%end", words["chunk"]), words["units"])
-        w.loop(last, self._unit, start=first)
-
-    def _unit(self, unit: str) -> None:
+    def unit(self, unit: str) -> None:
+        """Write a unit: a scan along the lanes, or those of a block of lanes."""
         w, words = self.w, self.words
         rest, block = w.divmod(unit, words["blocks"])
         offset: Word = 0
-        for d in range(self.scan.outer - 1, -1, -1):
-            rest, place = (0, rest) if d == 0 else w.divmod(rest, words[f"outer{d}"])
+        for d, place in enumerate(self.places(rest, [f"outer{d}" for d in range(self.scan.outer)])):
             offset = w.add(offset, w.mul(place, words[f"stride{d}"]))
         if not self.scan.across:
-            self._over(0, words["size"], offset)
+            self._along(words["size"], offset)
             return
-        begin = w.mul(block, words["block"])
-        end = w.least(w.add(begin, words["block"]), words["lanes"])
+        begin, end = self.block(block)
 
         def lanes(start: str) -> None:
             (mask,) = w.masks(w.sub(end, start), self.width, 1)
@@ -179,7 +146,7 @@ class _Code:
         start: list[tuple[str, Word]] = [("i64", 0), *zip(self.kinds, self.neutral, strict=True)]
         return self.w.repeat(start, lambda v: self.w.compare("slt", v[0], stop), turn)
 
-    def _over(self, begin: Word, size: Word, offset: Word) -> None:
+    def _along(self, size: Word, offset: Word) -> None:
         """Scan along the lanes: vectors of a row, what came before in every lane."""
         w, width = self.w, self.width
 
@@ -229,7 +196,7 @@ class _Code:
         w, width = self.w, self.width
         bits = w.load_lanes(self.loaded, width, w.at(self.words["x"], place, self.loaded), mask)
         given = f"{vector_of(self.loaded, width)} {bits}"
-        values = self._called("before", self.kinds[:1], [given])
+        values = self.called("before", self.kinds[:1], [given])
         if self.scan.has_places:
             first = w.splat(w.let(f"trunc i64 {number} to i32"), "i32", width)
             numbers = ", ".join(f"i32 {0 if self.scan.across else i}" for i in range(width))
@@ -239,6 +206,6 @@ class _Code:
     def _write(self, values: Sequence[str], place: Word, mask: str | None) -> None:
         w, width = self.w, self.width
         kinds = [vector_of(kind, width) for kind in self.stored]
-        made = self._called("after", kinds, self._typed(values))
+        made = self.called("after", kinds, self._typed(values))
         for i, (kind, value) in enumerate(zip(self.stored, made, strict=True)):
             w.store_lanes(kind, width, value, w.at(self.words[f"y{i}"], place, kind), mask)

@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Final, NamedTuple
+from collections.abc import Sequence
 
 from tracegraph.dtypes import DType, bool_, int32, int64
 from tracegraph.runtime.cpu.kernels import name_of
 from tracegraph.runtime.cpu.lane_access import ALL_LANES, gather, scatter, steps_of
+from tracegraph.runtime.cpu.launches import Kernel
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.nest_functions import neutral, vector_of
-from tracegraph.runtime.cpu.scalar_language import new_library
 from tracegraph.runtime.cpu.scalars import Emitter
 from tracegraph.runtime.cpu.storage import narrowed, stored_dtype, widened
+from tracegraph.runtime.cpu.unit_code import Lanes, UnitCode
 from tracegraph.runtime.cpu.values import Value, constant_text, element_type
 from tracegraph.runtime.cpu.windows import Windows, slots
-from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, element_bytes, function, suffix
-
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
+from tracegraph.runtime.cpu.writer import Word, element_bytes, suffix
 
 
-class WindowsKernel:
-    """The kernel of windows for a target."""
-
-    __slots__ = ("name", "slots", "target", "windows")
-
-    def __init__(self, windows: Windows, target: Target) -> None:
-        self.windows, self.target = windows, target
-        self.name, self.slots = _described(windows)
-
-    def text(self) -> str:
-        """Return the LLVM IR."""
-        code = _Code(self.windows, self.target)
-        code.write()
-        kernel = function(self.name, _PARAMETERS, code.w, "nounwind")
-        return "\n".join((code.library.text(), kernel, METADATA))
+def windows_kernel(windows: Windows, target: Target) -> Kernel:
+    """Return the kernel of windows."""
+    return Kernel(name_of("windows", windows), _text, windows, target)
 
 
-@cache
-def _described(windows: Windows) -> tuple[str, tuple[str, ...]]:
-    return name_of("windows", windows), slots(windows)
+def _text(windows: Windows, target: Target) -> str:
+    code = _Code(windows, target)
+    return code.text(name_of("windows", windows), slots(windows), ("x", "y"), code.unit)
 
 
-class _Lanes(NamedTuple):
-    """A vector: where it begins among the lanes, and which of its elements are there."""
-
-    start: Word
-    mask: str | None
-
-
-class _Code:
+class _Code(UnitCode):
     """Writes one kernel."""
 
     def __init__(self, windows: Windows, target: Target) -> None:
-        self.spec, self.library, self.w = windows, new_library(target), Writer()
-        self.width = max(1, target.vector_bytes // windows.dtype.compute.itemsize)
+        super().__init__(target, target.vector_bytes // windows.dtype.compute.itemsize)
+        self.spec = windows
         self.kind = element_type(stored_dtype(windows.dtype))
-        self.words: dict[str, str] = {}
         dtypes = [windows.dtype.compute]
         if windows.kind == "places":
             dtypes.append(int32)
@@ -91,71 +68,37 @@ class _Code:
         more = [int32] if spec.kind == "places" else []
         self.library.define("end", self.width, end, [*dtypes, *more], cold=False)
 
-    def _called(self, symbol: str, results: Sequence[str], given: Sequence[str]) -> list[str]:
-        w = self.w
-        returned = results[0] if len(results) == 1 else f"{{ {', '.join(results)} }}"
-        got = w.let(f"call {returned} @{symbol}({', '.join(given)})")
-        if len(results) == 1:
-            return [got]
-        return [w.let(f"extractvalue {returned} {got}, {i}") for i in range(len(results))]
-
     # Loops.
 
-    def write(self) -> None:
-        """Write the kernel's body."""
-        w, words = self.w, self.words
-        for i, slot in enumerate(slots(self.spec)):
-            words[slot] = w.load("ptr" if slot in "xy" else "i64", w.at("%arguments", i, "i64"), 8)
-        first = w.mul("%begin", words["chunk"])
-        last = w.least(w.mul("%end", words["chunk"]), words["units"])
-        w.loop(last, self._unit, start=first)
-
-    def _unit(self, unit: str) -> None:
+    def unit(self, unit: str) -> None:
         """Compute a block of lanes for all windows of the last dim: or some of these as lanes."""
         w, words, spec = self.w, self.words, self.spec
         result = element_type(stored_dtype(spec.result_dtype))
         rest, block = w.divmod(unit, words["blocks"])
-        windows: list[Word] = []
-        for d in range(spec.pooled - 2, -1, -1):
-            rest, window = w.divmod(rest, words[f"windows{d}"])
-            windows.insert(0, window)
-        x, y = words["x"], words["y"]
-        for d in range(spec.free - 1, -1, -1):
-            rest, place = (0, rest) if d == 0 else w.divmod(rest, words[f"free{d}"])
+        dims = [f"free{d}" for d in range(spec.free)]
+        dims += [f"windows{d}" for d in range(spec.pooled - 1)]
+        places = self.places(rest, dims)
+        x, y, windows = words["x"], words["y"], places[spec.free :]
+        for d, place in enumerate(places[: spec.free]):
             x = w.at(x, w.mul(place, words[f"x_free{d}"]), self.kind)
             y = w.at(y, w.mul(place, words[f"y_free{d}"]), result)
         for d, window in enumerate(windows):
             y = w.at(y, w.mul(window, words[f"y_stride{d}"]), result)
-        begin = w.mul(block, words["block"])
-        end = w.least(w.add(begin, words["block"]), words["lanes"])
+        begin, end = self.block(block)
         if not spec.is_across:
-            self._over(begin, end, lambda lanes: self._vector(x, y, windows, lanes))
+            self.over(begin, end, lambda lanes: self._vector(x, y, windows, lanes))
             return
         last = spec.pooled - 1
 
         def window_of_all(window: str) -> None:
             to = w.at(y, w.mul(window, words[f"y_stride{last}"]), result)
-            self._over(begin, end, lambda lanes: self._vector(x, to, [*windows, window], lanes))
+            self.over(begin, end, lambda lanes: self._vector(x, to, [*windows, window], lanes))
 
         w.loop(words[f"windows{last}"], window_of_all)
 
-    def _over(self, begin: Word, end: Word, body: Callable[[_Lanes], None]) -> None:
-        """Run the body on the vectors of a range, the last one masked."""
-        w, width = self.w, self.width
-        stop = w.sub(end, w.rem(w.sub(end, begin), width)) if width > 1 else end
-        w.loop(stop, lambda start: body(_Lanes(start, None)), start=begin, step=width)
-        if width > 1:
-            left = w.sub(end, stop)
-
-            def rest() -> None:
-                (mask,) = w.masks(left, width, 1)
-                body(_Lanes(stop, mask))
-
-            w.when(w.compare("sgt", left, 0), rest)
-
     # Windows.
 
-    def _vector(self, x: str, y: str, windows: Sequence[Word], lanes: _Lanes) -> None:
+    def _vector(self, x: str, y: str, windows: Sequence[Word], lanes: Lanes) -> None:
         """Compute and store a vector of results; `windows` has one for each dim but the lanes'."""
         w, spec = self.w, self.spec
         starts = [
@@ -177,7 +120,7 @@ class _Code:
                 first = w.add(w.mul(first, self.words[f"size{d}"]), start)
             given.append(f"<{self.width} x i32> {self._here(first)}")
         kind = element_type(stored_dtype(spec.result_dtype))
-        (value,) = self._called("end", [vector_of(kind, self.width)], given)
+        (value,) = self.called("end", [vector_of(kind, self.width)], given)
         if spec.result == "strided":
             stride = self.words["y_lane"]
             start = w.at(y, w.mul(lanes.start, stride), kind)
@@ -189,7 +132,7 @@ class _Code:
         return f"splat ({element_type(dtype)} {constant_text(number, dtype)})"
 
     def _taps(
-        self, d: int, x: str, place: Word, starts: Sequence[Word], lanes: _Lanes,
+        self, d: int, x: str, place: Word, starts: Sequence[Word], lanes: Lanes,
         known: Sequence[str],
     ) -> list[str]:  # fmt: skip
         """Return the fold over the taps of the dims from d on; `place` is that of dims before."""
@@ -221,7 +164,7 @@ class _Code:
         return found[1:]
 
     def _tap(
-        self, x: str, place: Word, element: Word, lanes: _Lanes, known: Sequence[str]
+        self, x: str, place: Word, element: Word, lanes: Lanes, known: Sequence[str]
     ) -> list[str]:
         """Fold one tap: of elements in all lanes, or from an element of the last dim on."""
         w, spec, width = self.w, self.spec, self.width
@@ -236,7 +179,7 @@ class _Code:
             if not spec.is_across:
                 there = self._inside(element, self._step(), width)
             given += [f"<{width} x i32> {self._here(place)}", f"<{width} x i1> {there}"]
-        return self._called("tap", self.carried, given)
+        return self.called("tap", self.carried, given)
 
     def _here(self, place: Word) -> str:
         """Return the positions of the elements of a vector, the first of which is known."""
