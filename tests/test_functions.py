@@ -15,6 +15,7 @@ import pytest
 import tracegraph as tg
 from tests import function_cases
 from tests.function_cases import FLOATS, operands, split
+from tracegraph.errors import OpError
 
 DIFFERENTIABLE = (
     function_cases.POINTWISE, function_cases.REDUCTION, function_cases.SHAPE,
@@ -329,8 +330,6 @@ def test_results_share_memory_with_an_operand_where_pytorch_s_do(call: str) -> N
     """So that a write to a result is seen, or not, where it is in PyTorch."""
     import torch
 
-    if "unfold" in call or "as_strided" in call:
-        pytest.skip("copies of what overlaps")
     found = []
     for t in (tg, torch):
         named = tensors(t, np.float32, gradients=False)
@@ -365,6 +364,64 @@ def test_windows_side_by_side_are_a_view() -> None:
     assert x.tolist() == [0, 1, 2, -1, -1, 5, 6, 7, 8, 9]
     x.unfold(0, 3, 3)[0, 1] = 7
     assert x[1].item() == 7
+
+
+def _through_steps(x: Any) -> Any:
+    view = x.as_strided((2, 2), (4, 1), 5)
+    view.mul_(10)
+    x[2].fill_(3)
+    rows = x[1:].as_strided((2,), (4,))
+    return x * 1, view * 1, rows + x[1:].storage_offset(), x[1:].as_strided((2,), (1,), 6) * 2
+
+
+def _through_windows(x: Any) -> Any:
+    windows = x.reshape(-1).unfold(0, 4, 3)
+    x.add_(1)
+    return windows * 2, x.unfold(0, 2, 1).sum(), x.unfold(1, 3, 1) * 1
+
+
+def _squares_of_windows(x: Any) -> Any:
+    y = x * 1
+    y.as_strided((3,), (2,)).mul_(3)
+    return (y.unfold(1, 2, 1) ** 2).sum(), (y**2).sum()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("function", [_through_steps, _through_windows, _squares_of_windows])
+def test_views_by_steps_share_memory(function: Any) -> None:
+    torch = pytest.importorskip("torch")
+    x, y, z = tg.arange(12.0).reshape(3, 4), torch.arange(12.0).reshape(3, 4), tg.ones(3, 4)
+    if function is _squares_of_windows:
+        mine, theirs = x.clone().requires_grad_(), y.clone().requires_grad_()
+        sum(function(mine)).backward()
+        sum(function(theirs)).backward()
+        assert mine.grad.tolist() == theirs.grad.tolist()
+    traced = tg.trace(function, (z,))
+    assert z.tolist() == tg.ones(3, 4).tolist()
+    right = function(y)
+    for run, given in ((function, x.clone()), (traced, x)):
+        for mine, theirs in zip(run(given), right, strict=True):
+            assert mine.tolist() == theirs.tolist()
+        assert given.tolist() == y.tolist()
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        (lambda x: x.unfold(0, 3, 1).mul_(2), "more than one element"),
+        (lambda x: x.as_strided((3, 3), (1, 1)).fill_(0), "more than one element"),
+        (lambda x: x.reshape(2, 5).t().unfold(0, 3, 1).zero_(), "a copy that stands for a view"),
+        (lambda x: x.reshape(2, 5).t().as_strided((2,), (1,)), "not contiguous"),
+        (lambda x: x[3:].as_strided((2,), (1,), 2), "lies before the memory"),
+        (lambda x: x.as_strided((4, 4), (3, 1)), "out of bounds"),
+    ],
+)
+def test_writes_that_would_be_lost_are_refused(write: Any, why: str) -> None:
+    for run in (write, lambda x: tg.trace(write, (x,))):
+        x = tg.arange(10.0)
+        with pytest.raises(OpError, match=why):
+            run(x)
+        assert x.tolist() == tg.arange(10.0).tolist()
 
 
 def test_closed_forms_of_what_is_computed_in_loops() -> None:

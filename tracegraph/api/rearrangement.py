@@ -23,10 +23,10 @@ from tracegraph.api.shape import (
     transpose,
     unsqueeze,
 )
-from tracegraph.dims.shapes import alike, is_one, is_size, is_zero
+from tracegraph.dims.shapes import alike, is_one, is_size, is_zero, mentions
 from tracegraph.dims.symint import larger
 from tracegraph.dtypes import int64
-from tracegraph.eager.dispatch import front
+from tracegraph.eager.dispatch import front, lock
 from tracegraph.eager.tensors import Size, Tensor, type_of, wrap
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import broadcast_shapes as _broadcast
@@ -266,7 +266,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Return windows of `size` elements every `step` along a dim, as a new last dim.
 
-    Windows that do not overlap are a view where it goes by steps, others a copy.
+    They are a view of what is contiguous, and of other memory a copy that cannot be written.
     """
     if not input.ndim:
         return select(unfold(reshape(input, (1,)), dimension, size, step), 0, 0)
@@ -281,9 +281,15 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
         whole = slice_dim(input, place, 0, count * step)
         shape = (*input.shape[:place], count, step, *input.shape[place + 1 :])
         windows = slice_dim(reshape(whole, shape), place + 1, 0, size)
+    elif not mentions(input.shape) and input.is_contiguous():
+        steps = input.stride()
+        shape = (*input.shape[:place], count, size, *input.shape[place + 1 :])
+        strides = (*steps[:place], steps[place] * step, *steps[place:])
+        windows = front.strided(input, shape=shape, strides=strides, offset=0)
     else:
         starts = reshape(counting(input, count) * step, (count, 1))
         windows = front.index(input, starts + counting(input, size), dims=(place,))
+        lock(windows._data)
     order = [*range(place + 1), *range(place + 2, input.ndim + 1), place + 1]
     return permute(windows, tuple(order))
 
@@ -312,9 +318,23 @@ def strided_places(
 def as_strided(
     input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
 ) -> Tensor:
-    """Return elements taken from memory in row-major order by steps per dim (a copy)."""
-    places = strided_places(input, tuple(size), tuple(stride), storage_offset or 0)
-    return front.index(reshape(input, (-1,)), places, dims=(0,))
+    """Return a view of memory by steps per dim.
+
+    Raises:
+        OpError: the tensor is not contiguous, or the view reaches beyond it.
+    """
+    if not input.is_contiguous():
+        raise OpError(
+            "as_strided of a tensor that is not contiguous would show how its memory is laid out, "
+            "which no graph knows; use contiguous() first"
+        )
+    offset = 0
+    if storage_offset is not None:
+        offset = storage_offset - input.storage_offset()
+    shape, strides = tuple(size), tuple(stride)
+    if offset < 0:
+        raise OpError(f"storage offset {storage_offset} lies before the memory of this view")
+    return front.strided(input, shape=shape, strides=strides, offset=offset)
 
 
 def broadcast_shapes(*shapes: Any) -> Size:

@@ -19,7 +19,7 @@ from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
 from tracegraph.eager import modes
 from tracegraph.eager.engine import clone, move
 from tracegraph.eager.leaves import is_leaf, requires_grad
-from tracegraph.eager.storage import SymbolicArray, bare, lend, unseen_of
+from tracegraph.eager.storage import AbstractArray, SymbolicArray, bare, lend, unseen_of
 from tracegraph.eager.tape import make_leaf
 from tracegraph.eager.tensors import (
     Size,
@@ -230,6 +230,16 @@ def stride(self: Tensor, dim: int | None = None) -> Any:
     """Return steps between elements along each dim, in elements."""
     steps = _strides(self._data)
     return steps if dim is None else steps[dim]
+
+
+def storage_offset(self: Tensor) -> int:
+    """Return where the tensor begins in its memory, in elements."""
+    data = bare(self._data)
+    if not self._chain or data.__class__ is AbstractArray or not data.size:
+        return 0
+    whole = bare(storage_of(self).array)
+    places = (a.ctypes.data if isinstance(a, np.ndarray) else a.data.ptr for a in (data, whole))
+    return int((next(places) - next(places)) // data.itemsize)
 
 
 def _strides(data: Any) -> tuple[int, ...]:

@@ -33,10 +33,13 @@ from tracegraph.eager.tensors import (
 )
 from tracegraph.errors import AutogradError, OpError, TraceError
 from tracegraph.ops.core import Op
+from tracegraph.ops.strided import overlaps
 from tracegraph.ops.table import OPS
 
 _OVERWRITE: Final = OPS["overwrite"]
 _RESHAPE: Final = OPS["reshape"]
+# Views of what lies in row-major order; of other memory they are copies.
+_ROW_MAJOR: Final = (_RESHAPE, OPS["strided"])
 _COPY: Final = OPS["copy"]
 _DETACHED: Final = (OPS["detach"], ())
 
@@ -140,7 +143,9 @@ def _carries_gradient(outs: Sequence[Tensor]) -> bool:
 def _view(op: Op, source: Tensor, attrs: dict[str, Any], array: Any) -> Tensor:
     """Return the result of a view op as a Tensor that shares storage and lineage with `source`."""
     out = wrap(array)
-    if op is _RESHAPE and not _shares(bare(source._data), bare(array)):
+    if op in _ROW_MAJOR and not _shares(bare(source._data), bare(array)):
+        if op is not _RESHAPE:
+            lock(array)
         return out
     storage = source._storage
     if storage is None:
@@ -153,6 +158,13 @@ def _view(op: Op, source: Tensor, attrs: dict[str, Any], array: Any) -> Tensor:
     out._lineage = lineage
     out._seen = lineage.version
     return out
+
+
+def lock(array: Any) -> None:
+    """Refuse writes to a copy that would be a view in PyTorch: they would be lost."""
+    array = bare(array)
+    if array.__class__ is np.ndarray:
+        array.flags.writeable = False
 
 
 def _shares(x: Any, y: Any) -> bool:
@@ -298,12 +310,15 @@ def _overlaps_itself(array: Any) -> bool:
 
 
 def _refuse_shared(array: Any) -> None:
-    if _overlaps_itself(array):
+    if overlaps(array.shape, array.strides):
         raise OpError(
             "unsupported operation: more than one element of the written-to tensor refers to a "
             "single memory location. Please clone() the tensor before performing the operation."
         )
-    raise OpError("the tensor is expanded memory or a read-only NumPy array; clone() it first")
+    raise OpError(
+        "the tensor is a part of expanded memory, a copy that stands for a view of memory in "
+        "another order, or a read-only NumPy array; clone() it first"
+    )
 
 
 def wrote(t: Tensor, new: Tensor) -> Tensor:

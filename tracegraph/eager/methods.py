@@ -89,7 +89,7 @@ METHODS: dict[str, Any] = {
     "stride": conversion.stride,
     "data_ptr": lambda self: int(self._data.ctypes.data),
     "split": lambda self, split_size, dim=0: shape.split(self, split_size, dim),
-    "storage_offset": lambda self: 0,
+    "storage_offset": conversion.storage_offset,
     "register_hook": leaves.register_hook,
     "retain_grad": leaves.retain_grad,
     "register_post_accumulate_grad_hook": leaves.register_post_accumulate_grad_hook,

@@ -38,6 +38,7 @@ from tracegraph.ops import (
     sorting,
     special,
     special_kernels,
+    strided,
     windows,
 )
 from tracegraph.ops.core import Op
@@ -56,6 +57,7 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     scans,
     sorting,
     shape,
+    strided,
     contraction,
     linear_algebra,
     factorisations,
