@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tracegraph as tg
 from tests.random_graphs import assert_close, evaluate
 from tests.test_pass_rules import graph_of
+from tracegraph.compiler import optimize
 from tracegraph.dtypes import BY_NUMPY, HALVES, bfloat16, float16, float32, float64
 from tracegraph.errors import GraphError, OpError
 from tracegraph.ir.graph import Graph
@@ -18,6 +20,7 @@ from tracegraph.ops.table import OPS, run_op
 from tracegraph.passes.build import GraphMath, build
 from tracegraph.passes.decompose import decompose, written_out
 from tracegraph.passes.pipeline import run_passes
+from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
 
 COMPOSITES = [row for row in OPS.values() if row.decompose is not None]
@@ -151,3 +154,17 @@ def test_what_cannot_be_written_says_so() -> None:
 
 
 OPS_INT = BY_NUMPY[np.dtype(np.int64)]
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_rows_of_no_number_are_written_out_as_well(name: str) -> None:
+    """Only the dim that is folded must be known not to be empty."""
+    function = getattr(tg, name)
+    traced = tg.trace(lambda x: function(x, -1), (tg.rand(3, 4),), dynamic={"x": {0: "rows"}})
+    graph = optimize(traced.graph, ("decompose",))
+    assert name not in {node.op for node in graph.order()}
+    run = InterpreterProgram(graph)
+    for rows in (0, 1, 5):
+        x = tg.rand(rows, 4)
+        (result,), _ = run.run([x.numpy()], {})
+        np.testing.assert_allclose(result, function(x, -1).numpy(), 1e-6, 1e-7)

@@ -30,7 +30,7 @@ def _top(m: Any, x: Any, dim: Shape) -> Any:
 
 
 def _softmax(m: Any, x: Any, *, dim: int) -> Any:
-    if 0 in x.shape:
+    if x.ndim and x.shape[dim] == 0:
         return x * 1
     e = m.exp(x - _top(m, x, (dim,)))
     return e / m.sum(e, dim=(dim,), keepdim=True)
@@ -73,7 +73,7 @@ softmax = define(
 
 
 def _log_softmax(m: Any, x: Any, *, dim: int) -> Any:
-    if 0 in x.shape:
+    if x.ndim and x.shape[dim] == 0:
         return x * 1
     moved = x - _top(m, x, (dim,))
     return moved - m.log(m.sum(m.exp(moved), dim=(dim,), keepdim=True))
@@ -100,7 +100,7 @@ def _logsumexp_type(x: TensorType, *, dim: Shape, keepdim: bool) -> TensorType:
 
 
 def _logsumexp(m: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
-    if 0 in x.shape:
+    if any(x.shape[d] == 0 for d in dim):
         return m.log(m.sum(m.exp(x), dim=dim, keepdim=keepdim))
     top = _top(m, x, dim)
     zero = m.full(shape=(), value=0, dtype=dtype_in(x))
