@@ -33,7 +33,7 @@ from tracegraph.runtime.cpu.packing import PACKING_SLOTS, Packing, packing_text,
 from tracegraph.runtime.cpu.values import UnsupportedError
 
 # Rows of a from which on it pays to pack b first; see tests/benchmarks.
-_PACKED_ROWS: Final = 128
+_PACKED_ROWS: Final = 384
 _PACKING_NS: Final = 0.3
 
 
