@@ -307,3 +307,40 @@ def test_all_windows(case: Any) -> None:
     attrs["dilation"] = (1,) * len(attrs["window"])
     del attrs["ceil_mode"]
     check("unfold_windows", (filled(seed, shape, dtype),), (dtype,), {0: order}, **attrs)
+
+
+MODES = (
+    "nearest", "nearest-exact", "linear", "cubic", "area", "linear-antialias", "cubic-antialias",
+)  # fmt: skip
+
+
+@settings(max_examples=80)
+@given(
+    case=pools(),
+    data=st.data(),
+    mode=st.sampled_from(
+        (
+            "nearest",
+            "nearest-exact",
+            "linear",
+            "cubic",
+            "area",
+            "linear-antialias",
+            "cubic-antialias",
+        )
+    ),
+    align=st.booleans(),
+)
+def test_resizing(case: Any, data: Any, mode: str, align: bool) -> None:
+    shape, order, dtype, seed, pooling = case
+    count = len(pooling["window"])
+    before = shape[len(shape) - count :]
+    after = tuple(data.draw(st.integers(1, 40 if count == 1 else 9)) for _ in before)
+    attrs = {"mode": mode, "align_corners": align and mode in ("linear", "cubic"),
+             "scales": (None,) * count}  # fmt: skip
+    if dtype.is_floating_point:
+        g = filled(seed, (*shape[: len(shape) - count], *after), dtype)
+        check("resize_grad", (g,), (dtype,), {0: order}, size=before, **attrs)
+    elif not mode.startswith("nearest"):
+        return
+    check("resize", (filled(seed, shape, dtype),), (dtype,), {0: order}, size=after, **attrs)

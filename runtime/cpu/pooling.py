@@ -31,7 +31,7 @@ from tracegraph.tensor_type import Shape
 _MOST: int = (1 << 31) - 1
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """An array that can be pooled where it lies; `inner`: the dim that is side by side, if not the
     last one.
     """  # noqa: D205
@@ -47,13 +47,14 @@ class _Layout(NamedTuple):
         return tuple(laid[d] for d in range(len(shape)))
 
 
-def _layout(low: Lowering, x: Place, pooled: int) -> _Layout:
+def layout_of(low: Lowering, x: Place, pooled: int) -> Layout:
+    """Return an array as it can be walked: with one dim, or rows of the last one, side by side."""
     if math.prod(x.shape[len(x.shape) - pooled :]) > _MOST:
         raise UnsupportedError("pooling of more elements than 32 bits can count")
     lead = range(len(x.shape) - pooled)
     found = next((d for d in lead if x.strides[d] == 1 and x.shape[d] > 1), None)
     is_row = x.shape[-1] == 1 or x.strides[-1] == 1
-    return _Layout(x if found is not None or is_row else low.dense(x), found)
+    return Layout(x if found is not None or is_row else low.dense(x), found)
 
 
 def _windows(
@@ -85,7 +86,7 @@ def _dimensions(x: Place, y: Place, attrs: Any) -> list[Dimension]:
 
 def lower_max_pool(low: Lowering, node: Node) -> None:
     """Lower max_pool and max_pool_indices."""
-    laid = _layout(low, low.place(node.inputs[0]), len(node.attrs["window"]))
+    laid = layout_of(low, low.place(node.inputs[0]), len(node.attrs["window"]))
     y = low.new_as(node.out, laid.strides(node.out.type.shape))
     if 0 not in y.shape:
         kind: Kind = "amax" if node.op == "max_pool" else "places"
@@ -96,7 +97,7 @@ def lower_max_pool_grad(low: Lowering, node: Node) -> None:
     """Lower the sums of gradients at the places of maxima."""
     g, index = (low.place(v) for v in node.inputs)
     size, lead = node.attrs["size"], len(g.shape) - len(node.attrs["size"])
-    laid = _layout(low, g, len(size))
+    laid = layout_of(low, g, len(size))
     x = low.new_as(node.out, laid.strides(node.out.type.shape))
     low.copy(places.expand(low.number(0, x.dtype), x.shape), x, node)
     flat = x._replace(
@@ -122,19 +123,20 @@ def _divided(low: Lowering, node: Node, sums: Place, y: Place, size: Shape, coun
     low.nest(y.shape, (), steps, [sums, by], [(2, y)], frozenset((2,)), node, "div")
 
 
-def _scratch(low: Lowering, dtype: DType, shape: Shape, strides: tuple[int, ...]) -> Place:
+def scratch(dtype: DType, shape: Shape, strides: tuple[int, ...]) -> Place:
+    """Return a fresh place for what is needed between steps."""
     return Place(Buffer("arena", math.prod(shape) * dtype.itemsize), dtype, shape, strides)
 
 
 def lower_avg_pool(low: Lowering, node: Node) -> None:
     """Lower the means of windows: sums, which are then divided."""
     window = node.attrs["window"]
-    laid = _layout(low, low.place(node.inputs[0]), len(window))
+    laid = layout_of(low, low.place(node.inputs[0]), len(window))
     shape, lead = node.out.type.shape, len(node.out.type.shape) - len(window)
     y = low.new_as(node.out, laid.strides(shape))
     if 0 in shape:
         return
-    sums = _scratch(low, y.dtype.compute, shape, y.strides)
+    sums = scratch(y.dtype.compute, shape, y.strides)
     _windows(low, node, "sum", laid.x, sums, _dimensions(laid.x, sums, node.attrs))
     _divided(low, node, sums, y, laid.x.shape[lead:], shape[lead:])
 
@@ -145,13 +147,13 @@ def lower_avg_pool_grad(low: Lowering, node: Node) -> None:
     Elements a stride apart are in windows of the same taps: they are windows over the gradient.
     """
     size, attrs = node.attrs["size"], node.attrs
-    laid = _layout(low, low.place(node.inputs[0]), len(size))
+    laid = layout_of(low, low.place(node.inputs[0]), len(size))
     g, shape = laid.x, node.out.type.shape
     lead = len(shape) - len(size)
     x = low.new_as(node.out, laid.strides(shape))
     if 0 in shape or 0 in g.shape:
         raise UnsupportedError("the gradient of a mean of nothing")
-    shares = _scratch(low, x.dtype.compute, g.shape, laid.strides(g.shape))
+    shares = scratch(x.dtype.compute, g.shape, laid.strides(g.shape))
     _divided(low, node, g, shares, size, g.shape[lead:])
     for phases in itertools.product(*map(range, attrs["stride"])):
         dims, offset = [], x.offset

@@ -34,6 +34,7 @@ from tracegraph.runtime.cpu.pooling import (
     lower_max_pool_grad,
 )
 from tracegraph.runtime.cpu.recurrent import RECURRENT, lower_recurrent
+from tracegraph.runtime.cpu.resampling import lower_resize, lower_resize_grad
 from tracegraph.runtime.cpu.scans import SCANS, lower_scan
 
 Template = Callable[[Lowering, Node], None]
@@ -88,6 +89,8 @@ TEMPLATES: Final[dict[str, Template]] = {
     **dict.fromkeys(("tril", "triu"), lower_triangle),
     **dict.fromkeys(("argmax", "argmin", "max_at", "min_at"), lower_extreme_place),
     **dict.fromkeys(SCANS, lower_scan),
+    "resize": lower_resize,
+    "resize_grad": lower_resize_grad,
     **dict.fromkeys(("max_pool", "max_pool_indices"), lower_max_pool),
     "max_pool_grad": lower_max_pool_grad,
     "avg_pool": lower_avg_pool,

@@ -154,14 +154,15 @@ _TAPS: dict[str, Callable[[Line], list[Tap]]] = {
 
 
 @lru_cache(maxsize=256)
-def _taps(mode: str, line: Line) -> tuple[Tap, ...]:
+def taps_of(mode: str, line: Line) -> tuple[Tap, ...]:
+    """Return the taps of a dim, for each output position."""
     return tuple(_TAPS[mode](line))
 
 
 @lru_cache(maxsize=256)
-def _turned(mode: str, line: Line) -> tuple[Tap, ...]:
+def turned_taps(mode: str, line: Line) -> tuple[Tap, ...]:
     """Return for each input position the output positions that read it, as taps."""
-    taps = _taps(mode, line)
+    taps = taps_of(mode, line)
     places = np.arange(line.outputs)
     sources, outputs, weights = [], [], []
     for tap in taps:
@@ -216,15 +217,16 @@ def _resize_type(
     return x.with_shape((*x.shape[: x.ndim - len(size)], *size))
 
 
-def _real(x: Any) -> Any:
-    return np.float64 if x.dtype == np.float64 else np.float32
+def real_of(dtype: Any) -> Any:
+    """Return what positions are computed in where elements are computed in a dtype of NumPy."""
+    return np.float64 if dtype == np.float64 else np.float32
 
 
 def _resize(xp: Any, x: Any, *, size: Shape, mode: str, align_corners: bool, scales: Scales) -> Any:
     for i in reversed(range(len(size))):
         axis = x.ndim - len(size) + i
-        line = Line(x.shape[axis], size[i], align_corners, scales[i], _real(x))
-        x = _tap_along(xp, x, axis, _taps(mode, line))
+        line = Line(x.shape[axis], size[i], align_corners, scales[i], real_of(x.dtype))
+        x = _tap_along(xp, x, axis, taps_of(mode, line))
     return x
 
 
@@ -242,8 +244,8 @@ def _resize_grad(
 ) -> Any:
     for i, n in enumerate(size):
         axis = g.ndim - len(size) + i
-        line = Line(n, g.shape[axis], align_corners, scales[i], _real(g))
-        g = _tap_along(xp, g, axis, _turned(mode, line))
+        line = Line(n, g.shape[axis], align_corners, scales[i], real_of(g.dtype))
+        g = _tap_along(xp, g, axis, turned_taps(mode, line))
     return g
 
 
