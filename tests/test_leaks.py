@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ import pytest
 import tracegraph as tg
 from tracegraph import nn
 from tracegraph.compiler import CompiledGraph
+from tracegraph.eager.tensors import storage_of
 from tracegraph.errors import TraceGraphError
 
 Work = Callable[[], Any]
@@ -315,6 +317,36 @@ def test_a_planted_leak_is_found(
             if hasattr(made, "close"):
                 made.close()
         KEPT.clear()
+
+
+def test_state_that_was_rebound_is_let_go() -> None:
+    class Box:
+        h = tg.zeros(3)
+
+    box = Box()
+    box.h = tg.zeros(3)
+
+    def reads(x: Any) -> Any:
+        return x + box.h
+
+    def rebinds(x: Any) -> Any:
+        box.h = box.h * 0.5 + x
+        return box.h.sum()
+
+    for function in (reads, rebinds):
+        traced = tg.trace(function, (tg.ones(3),), more_examples=[(tg.zeros(3),)])
+        traced(tg.ones(3))
+        first = weakref.ref(storage_of(box.h))
+        box.h = tg.ones(3)
+        traced(tg.ones(3))
+        gc.collect()
+        assert first() is None, function.__name__
+        second = weakref.ref(storage_of(box.h))
+        traced.add_example(tg.ones(3) * 2)
+        assert traced.state_dict()["box.h"] is box.h
+        traced(tg.ones(3))
+        gc.collect()
+        assert (second() is None) == (function is rebinds)
 
 
 def test_a_cycle_is_no_leak() -> None:

@@ -29,16 +29,18 @@ def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
     hypers = {h.name: h for e in examples for h in e.hypers}
     order = {h: i for i, h in enumerate((*hypers, VARIANT), 1)}
 
+    is_single = len(examples) == 1
+
     def make() -> Graph:
         with by_form():
-            if len(examples) == 1:
+            if is_single:
                 graph = graph_of(name, *paths[0])
             else:
                 graph = merge_paths(name, paths, numbers if len(variants) > 1 else None)
         graph.inputs.sort(key=lambda n: order.get(n.attrs["name"], 0))
         return graph
 
-    if len(examples) == 1:  # nothing can be wrong with it, and not every trace is replayed
+    if is_single:  # nothing can be wrong with it, and not every trace is replayed
         entry.graph_later(make)
     else:
         entry.graph = make()

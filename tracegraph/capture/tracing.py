@@ -106,7 +106,9 @@ class Traced(EntryPoint):
         """Make the graph that of some examples; nothing changes if they do not fit."""
         with self.lock:
             fill(self, self._name, examples)
-            self._examples, self._calls = examples, calls
+            # One account of State for all of them: what is rebound later is let go.
+            self._examples = [example._replace(state=self._held) for example in examples]
+            self._calls = calls
             self.examples = [(*call.args, *call.kwargs.values()) for call in calls]
             self._findings = Findings()
             for example in examples:
