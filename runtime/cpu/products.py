@@ -12,7 +12,7 @@ strides. Buffers: operand 0 is a, 1 is b, 2 and on are the operands of the epilo
 Where extents vary, say so: then the choice holds for all extents with which strides are of the
 same kind, 1 where they were 1; the arrays it is made for are examples.
 
-Where results lie in columns, their transposes are computed: of b by a, both transposed.
+Where results lie in columns, or are one, their transposes are computed: of b by a, both transposed.
 """
 
 from __future__ import annotations
@@ -94,11 +94,14 @@ def matrix_product(
         raise UnsupportedError(f"products of {a.dtype} and {b.dtype}")
     arrays = _arrays(a, b, results, operands)
     matrices = _matrices(arrays, fold, varies)
-    is_turned = not _are_rows(matrices)
+    is_thin = matrices.n == 1 and matrices.m > 1 and not varies
+    is_turned = is_thin or not _are_rows(matrices)
     if is_turned:
-        matrices = _matrices(_turned(arrays), fold, varies)
-        if not _are_rows(matrices):
+        turned = _matrices(_turned(arrays), fold, varies)
+        is_turned = _are_rows(turned)
+        if not (is_turned or is_thin):
             raise UnsupportedError("results of a product in neither rows nor columns")
+        matrices = turned if is_turned else matrices
     m, n, k = matrices.m, matrices.n, matrices.k
     tile = tile_for(target, dtype, None if varies else n)
     used = tuple(_operand(matrices, i, x.dtype) for i, x in enumerate(operands))
