@@ -213,3 +213,11 @@ def test_explain_lists_what_was_fused() -> None:
     text = mlp(False)[1].program().explain()
     assert "linear+add+relu" in text
     assert "0 host calls" in text
+
+
+def test_integers_divided_by_zero_are_refused_as_ever() -> None:
+    traced = tg.trace(lambda x, y: (x + 1) // y - 1, (tg.arange(4), tg.ones(4, dtype=tg.int64)))
+    program = traced.program()
+    assert program(tg.arange(4), tg.full((4,), 2)).tolist() == [-1, 0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        program(tg.arange(4), tg.zeros(4, dtype=tg.int64))

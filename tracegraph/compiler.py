@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,7 +56,9 @@ class CompiledGraph:
     call; and for each call where memory may change unseen (see `storage.stamp`).
     """
 
-    def __init__(self, graph: Graph, device: Device, level: int, runtime: str) -> None:
+    def __init__(
+        self, graph: Graph, device: Device, level: int, runtime: str, in_place: Iterable[str]
+    ) -> None:
         from tracegraph.passes.prologue import split_prologue
 
         xp = module_of(device)
@@ -66,7 +68,7 @@ class CompiledGraph:
             from tracegraph.runtime.cpu.fused import is_native
             from tracegraph.runtime.cpu.program import program_for
 
-            make, accept = program_for, is_native
+            make, accept = partial(program_for, in_place=in_place), is_native
         main = optimize(graph, level, accept=accept)
         early = split_prologue(main) if level else Graph()
         self._device = device
@@ -158,11 +160,13 @@ def _stamps(tensors: Sequence[Tensor]) -> list[Any] | None:
 
 
 def make_program(
-    graph: Graph, device: Any = "cpu", runtime: str | None = None, level: int | None = None
-) -> CompiledGraph:
+    graph: Graph, device: Any = "cpu", runtime: str | None = None, level: int | None = None,
+    in_place: Iterable[str] = (),
+) -> CompiledGraph:  # fmt: skip
     """Return a graph made executable on a device.
 
     `level` is that of `optimize`; by default 1 for the interpreter and 2 for the native runtime.
+    `in_place` names State whose new content a run that does not raise may write to its memory.
 
     Raises:
         DeviceError: no such runtime or device here.
@@ -177,4 +181,4 @@ def make_program(
     if level is None:
         level = 2 if runtime == "native" else 1
     with collector_paused():
-        return CompiledGraph(graph, wanted, level, runtime)
+        return CompiledGraph(graph, wanted, level, runtime, in_place)

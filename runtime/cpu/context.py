@@ -60,12 +60,7 @@ class Context:
     def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: Any) -> list[Any]:
         """Return the results of one call."""
         arrays = Arrays(inputs, states)
-        results = []
-        for buffer, shape, dtype, found in self._outputs:
-            array = np.empty(shape, dtype)
-            arrays.held[buffer] = array
-            results.append(array)
-            self._write(found, array)
+        results = self._results(arrays)
         for buffer, found in self._inputs:
             self._write(found, arrays.of(buffer))
         pointed = self._pointed
@@ -85,6 +80,21 @@ class Context:
             elif code := part.run():
                 self._host(self.compiled.plan.checks[code], arrays)  # raises
                 raise GraphError("a native kernel refused what the interpreter takes")
+        return results
+
+    def _results(self, arrays: Arrays) -> list[Any]:
+        """Return the arrays that results are written to."""
+        results = []
+        for buffer, shape, dtype, found in self._outputs:
+            if buffer.origin == "state":
+                array = arrays.of(buffer)
+                if array is not arrays.states[buffer.key] or not array.flags.writeable:
+                    array = array.copy()  # what cannot be written in place is left to the caller
+            else:
+                array = np.empty(shape, dtype)
+            arrays.held[buffer] = array
+            results.append(array)
+            self._write(found, array)
         return results
 
     def _write(self, found: Found, array: Any) -> None:

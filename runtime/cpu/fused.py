@@ -13,7 +13,7 @@ from tracegraph.runtime.cpu import places
 from tracegraph.runtime.cpu.nest_stages import costly
 from tracegraph.runtime.cpu.nests import FOLDS, LOAD, NUMBER, Step
 from tracegraph.runtime.cpu.places import Buffer, Place
-from tracegraph.runtime.cpu.scalar_language import supports
+from tracegraph.runtime.cpu.scalar_language import may_fail, supports
 from tracegraph.runtime.cpu.values import UnsupportedError
 from tracegraph.tensor_type import Shape
 
@@ -63,7 +63,10 @@ def is_native(node: Node) -> bool:
     """Whether a node can be computed inside a nest."""
     if is_fold(node) or node.op in ("expand", "reshape"):
         return True
-    return node.op in OPS and supports(node.row, [v.type.dtype for v in node.inputs], node.attrs)
+    if node.op not in OPS:
+        return False
+    dtypes = [v.type.dtype for v in node.inputs]
+    return supports(node.row, dtypes, node.attrs) and not may_fail(node.row, dtypes, node.attrs)
 
 
 def body_of(node: Node) -> Body:

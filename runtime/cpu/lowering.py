@@ -22,6 +22,7 @@ from tracegraph.runtime.cpu.attention_lowering import lower_attention
 from tracegraph.runtime.cpu.fused import Body, body_of, is_fold, lower_body
 from tracegraph.runtime.cpu.fused_convolutions import lower_convolution
 from tracegraph.runtime.cpu.fused_products import lower_product
+from tracegraph.runtime.cpu.in_place import sharing, written_at_once
 from tracegraph.runtime.cpu.kernels import Kernel
 from tracegraph.runtime.cpu.launches import Steps
 from tracegraph.runtime.cpu.llvm import Target
@@ -38,16 +39,18 @@ Template = Callable[..., None]  # adds what a node takes to a lowering
 class Lowering:
     """The walk over a graph. Templates are given this, and add steps.
 
-    `lasting` names the State that no call writes: what is made of it alone may be kept.
+    `lasting` names the State that no call writes: what is made of it alone may be kept. `in_place`
+    names the State whose new content may be written where the old one is, once nothing can fail.
     """
 
     def __init__(
         self, graph: Graph, target: Target, lasting: Iterable[str],
         templates: Mapping[str, Template], delayed: Mapping[Value, Node],
+        in_place: Iterable[str] = (),
     ) -> None:  # fmt: skip
         self.graph, self.target, self.templates = graph, target, templates
         self.delayed = dict(delayed)
-        self.lasting = set(lasting)
+        self.lasting, self.in_place = set(lasting), set(in_place)
         self.steps: list[Launch | HostCall] = []
         self.ahead: dict[Any, tuple[list[Launch], list[Buffer]]] = {}
         self.checks: dict[int, HostCall] = {}
@@ -215,7 +218,7 @@ class Lowering:
         rest = [cut.words[name] for name in kernel.slots[len(arrays) :]]
         words: tuple[int | Pointer, ...] = (*arrays, *rest)
         reads, writes = [p.buffer for p in operands], [p.buffer for _, p in results]
-        shared = () if folded else _sharing(operands, [p for _, p in results])
+        shared = () if folded else sharing(operands, [p for _, p in results])
         use = Use(reads, writes, shared)
         self.steps.append(Launch(kernel, words, cut.chunks, cut.cost_ns, use, node, what))
 
@@ -245,9 +248,11 @@ class Lowering:
         def launch(x: Any, label: str) -> Launch:
             words = tuple(map(word, x.arguments.values()))
             buffers = [w.buffer for w in words if isinstance(w, Pointer)]
-            use = Use(buffers, [p.buffer for p in results] + scratch)
+            use = Use(buffers, [p.buffer for p in results] + scratch, shared)
             return Launch(by_name[x.kernel], words, x.chunks, x.cost_ns, use, node, label)
 
+        first = 0 if made.may_alias else 1  # partial sums may be kept in result 0
+        shared = sharing(operands[2:], results[first:], operands[:2])
         if made.ahead and key not in self.ahead:
             self.ahead[key] = ([launch(x, "pack") for x in made.ahead], packed)
         self.steps += [launch(x, what) for x in made.launches]
@@ -285,27 +290,21 @@ class Lowering:
             y = places.whole(own, value.type)
             self.copy(x, y)
             made.append(y)
+        moved |= self._in_place(moved)
         if moved:
             self.steps = [moved_step(step, moved) for step in self.steps]
             self.checks = {code: moved_step(step, moved) for code, step in self.checks.items()}
         return [p._replace(buffer=moved.get(p.buffer, p.buffer)) for p in made]
 
-
-def _sharing(operands: Sequence[Place], results: Sequence[Place]) -> list[tuple[Buffer, Buffer]]:
-    """Return which result may lie where which operand lay: both are walked alike."""
-    found = []
-    for result in results:
-        for x in operands:
-            others = (y for y in operands if y.buffer is x.buffer)
-            if (
-                x.strides == result.strides
-                and x.offset == result.offset == 0
-                and x.buffer.bytes == result.buffer.bytes
-                and x.dtype.itemsize == result.dtype.itemsize
-                and all(y.strides == x.strides and y.offset == x.offset for y in others)
-            ):
-                found.append((result.buffer, x.buffer))
-    return found
+    def _in_place(self, moved: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
+        """Return the State that new contents may be written to at once, by what holds them."""
+        outputs = {self.places[v].buffer for v in self.graph.outputs}
+        wanted = {}
+        for name, value in self.graph.writes.items():
+            held = self.places[value].buffer
+            if name in self.in_place and held in moved and held not in outputs:
+                wanted[held] = self.places[self.graph.states[name].out].buffer
+        return written_at_once(self.steps, self.checks, wanted)
 
 
 PRODUCTS: Final[dict[str, Callable[[Lowering, Node, Node, Body | None], None]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -44,12 +44,16 @@ def unknown(names: Sequence[str]) -> None:
     """Say that State may have changed."""
 
 
-def program_for(graph: Graph) -> NativeProgram | InterpreterProgram:
-    """Return a graph made native; one with sizes that follow from data is interpreted."""
+def program_for(graph: Graph, in_place: Iterable[str] = ()) -> NativeProgram | InterpreterProgram:
+    """Return a graph made native; one with sizes that follow from data is interpreted.
+
+    The new content of State that `in_place` names may be written into its memory by a run that does
+    not raise; it then comes back as the array that was given.
+    """
     if any(size.data for node in graph.nx for size in sizes_read(node).values()) or _finds(graph):
         return InterpreterProgram(graph)
     lasting = [name for name in graph.states if name not in graph.writes]
-    return NativeProgram(graph, lasting)
+    return NativeProgram(graph, lasting, in_place)
 
 
 def _finds(graph: Graph) -> bool:
@@ -68,9 +72,11 @@ class NativeProgram:
     context that no other call has.
     """
 
-    def __init__(self, graph: Graph, lasting: Sequence[str] = ()) -> None:
+    def __init__(
+        self, graph: Graph, lasting: Sequence[str] = (), in_place: Iterable[str] = ()
+    ) -> None:
         self.graph = graph
-        self._lasting = tuple(lasting)
+        self._lasting, self._in_place = tuple(lasting), tuple(in_place)
         self._dims = [
             (name, number, axis)
             for number, node in enumerate(graph.inputs)
@@ -106,7 +112,7 @@ class NativeProgram:
                 names = [name for name, _, _ in self._dims]
                 bound = dict(zip(names, sizes, strict=True))
                 graph = specialised(self.graph, bound) if bound else self.graph
-                plan = Compiled(graph, self._lasting, self._store)
+                plan = Compiled(graph, self._lasting, self._in_place, self._store)
                 self._plans[sizes] = plan
                 while len(self._plans) > _MAX_PLANS:
                     self._plans.popitem(last=False)
@@ -142,11 +148,13 @@ class _Part(NamedTuple):
 class Compiled:
     """A plan for given sizes, compiled: the table of launches and the words they need."""
 
-    def __init__(self, graph: Graph, lasting: Sequence[str], store: Store) -> None:
+    def __init__(
+        self, graph: Graph, lasting: Sequence[str], in_place: Sequence[str], store: Store
+    ) -> None:
         order = facts_early(sizes_first(graph.order()))
         order = [*graph.inputs, *(n for n in order if n.op != INPUT)]
         delayed = delays(graph, order)
-        lowering = Lowering(graph, host_target(), lasting, TEMPLATES, delayed)
+        lowering = Lowering(graph, host_target(), lasting, TEMPLATES, delayed, in_place)
         self.plan: Plan = lowering.run(order)
         steps = self.plan.steps
         launches = [s for s in steps if isinstance(s, Launch)]

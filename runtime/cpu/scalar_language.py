@@ -150,16 +150,24 @@ def emit_row(m: Emitter, op: Op, operands: Sequence[Value], attrs: Mapping[str, 
 
 def supports(op: Op, dtypes: Sequence[DType], attrs: Mapping[str, Any]) -> bool:
     """Whether a row has a native form for operands of these dtypes; else the host computes it."""
-    return _supports(op, tuple(dtypes), tuple(sorted(attrs.items())))
+    return _tried(op, tuple(dtypes), tuple(sorted(attrs.items())))[0]
+
+
+def may_fail(op: Op, dtypes: Sequence[DType], attrs: Mapping[str, Any]) -> bool:
+    """Whether a row with a native form may have to raise: integers divided by zero."""
+    return _tried(op, tuple(dtypes), tuple(sorted(attrs.items())))[1]
 
 
 @cache
-def _supports(op: Op, dtypes: tuple[DType, ...], attrs: tuple[tuple[str, Any], ...]) -> bool:
+def _tried(
+    op: Op, dtypes: tuple[DType, ...], attrs: tuple[tuple[str, Any], ...]
+) -> tuple[bool, bool]:
     m = Emitter(Library(Abilities(True, True, True, False), INLINE, OUTLINED), 1)
     operands = [Value(m, f"%x{i}", dtype.compute) for i, dtype in enumerate(dtypes)]
     types = [TensorType(dtype, ()) for dtype in dtypes]
     try:
         (result,) = op.infer(types, dict(attrs))
-        return emit_row(m, op, operands, dict(attrs)).dtype is result.dtype.compute
+        made = emit_row(m, op, operands, dict(attrs))
     except (UnsupportedError, OpError):
-        return False
+        return False, False
+    return made.dtype is result.dtype.compute, bool(m.faults)

@@ -54,7 +54,8 @@ class Program:
 
     def _make(self) -> None:
         self._graph = self.entry.graph
-        self._program = make_program(self._graph, self.device, *self._how)
+        in_place = [name for name in self._graph.states if name not in self.entry.rebound]
+        self._program = make_program(self._graph, self.device, *self._how, in_place)
 
     def explain(self) -> str:
         """Return what runs: kernels with what was fused in them, and what the host computes."""
@@ -286,7 +287,8 @@ class EntryPoint:
                 array = device_of(target._data).place(array)
             places = self.rebound.get(name)
             if places is None:
-                put(target._data, array)
+                if array is not target._data:
+                    put(target._data, array)
                 storage_of(target).version += 1
                 self._fill_place(name, target)
             else:
