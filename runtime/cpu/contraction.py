@@ -42,6 +42,8 @@ of one, (tap y, tap x, channel). Such an operand has these words and no stride:
 What lies outside an image is 0. Where A is windows, results and operands that vary by rows are
 images too, and have <name>_image and <name>_line besides <name>_stride, which is of a pixel.
 
+A kernel takes 40 KiB of the stack, and 460 KiB where B is not packed.
+
 Sums over k are cut into blocks, each summed in order, then added: what an element of C is does not
 depend on the extents m and n, on the place of the element, or on threads.
 """
