@@ -10,11 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.test_ops_table import SAMPLES, accepts, operands
 from tracegraph.dtypes import DType, bfloat16, bool_, float16, float32, float64, int64, uint8
+from tracegraph.eager.tensors import type_of, wrap
 from tracegraph.ir.graph import Graph, Value
+from tracegraph.runtime.cpu.llvm import compile_assembly, level_target
+from tracegraph.runtime.cpu.lowering import Lowering
 from tracegraph.runtime.cpu.pool import get_num_threads, set_num_threads
 from tracegraph.runtime.cpu.program import NativeProgram
-from tracegraph.runtime.cpu.steps import HostCall
+from tracegraph.runtime.cpu.steps import HostCall, Launch
+from tracegraph.runtime.cpu.templates import TEMPLATES
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
 
@@ -306,7 +311,12 @@ def test_all_windows(case: Any) -> None:
     shape, order, dtype, seed, attrs = case
     attrs["dilation"] = (1,) * len(attrs["window"])
     del attrs["ceil_mode"]
-    check("unfold_windows", (filled(seed, shape, dtype),), (dtype,), {0: order}, **attrs)
+    x = filled(seed, shape, dtype)
+    check("unfold_windows", (x,), (dtype,), {0: order}, **attrs)
+    graph, given = built("unfold_windows", (x,), (dtype,), {}, **attrs)
+    y, size = InterpreterProgram(graph).run(given, {})[0][0], shape[-len(attrs["window"]) :]
+    order = tuple(np.random.default_rng(seed).permutation(y.ndim).tolist())
+    check("fold_windows", (y,), (dtype,), {0: order}, size=size, **attrs)
 
 
 MODES = (
@@ -344,3 +354,30 @@ def test_resizing(case: Any, data: Any, mode: str, align: bool) -> None:
     elif not mode.startswith("nearest"):
         return
     check("resize", (filled(seed, shape, dtype),), (dtype,), {0: order}, size=after, **attrs)
+
+
+OURS = (
+    "index", "index_put", "gather", "scatter", "scatter_add", "scatter_reduce", "max_pool",
+    "max_pool_indices", "max_pool_grad", "avg_pool", "avg_pool_grad", "argmax", "argmin", "max_at",
+    "min_at", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "tril", "triu", "flip",
+    "unfold_windows", "fold_windows", "diagonal_scatter", "resize", "resize_grad",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("level", "machine"),
+    [("sse2", "x86_64"), ("avx2", "x86_64"), ("neon", "aarch64")],
+)
+def test_kernels_compile_for_other_machines(level: str, machine: str) -> None:
+    target = level_target(level, f"{machine}-unknown-linux-gnu")
+    kernels: dict[str, Any] = {}
+    for op, case in (sample.values for sample in SAMPLES):
+        if op.name not in OURS or not accepts(op, case, float32):
+            continue
+        graph, types = Graph("row"), [type_of(wrap(a)) for a in operands(op, case, float32)]
+        inputs = [graph.add_input(f"x{i}", t).out for i, t in enumerate(types)]
+        graph.outputs += graph.add(op.name, inputs, case.attrs).outs
+        plan = Lowering(graph, target, [], TEMPLATES, {}).run(graph.order())
+        assert not [s.why for s in plan.steps if isinstance(s, HostCall)], op.name
+        kernels |= {s.kernel.name: s.kernel for s in plan.steps if isinstance(s, Launch)}
+    assert compile_assembly([kernel.text() for kernel in kernels.values()], target)

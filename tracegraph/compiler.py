@@ -23,9 +23,9 @@ from tracegraph.capture.compiling import (  # noqa: F401
 from tracegraph.devices import Device, device_of, module_of, parse_device
 from tracegraph.eager.storage import stamp
 from tracegraph.eager.tensors import Tensor, storage_of, type_of
-from tracegraph.errors import DeviceError, GuardError
+from tracegraph.errors import DeviceError, GuardError, SizesError
 from tracegraph.ir.collector import collector_paused
-from tracegraph.ir.graph import Graph, Node
+from tracegraph.ir.graph import SOURCES, Graph, Node
 from tracegraph.runtime.interpreter import InterpreterProgram
 
 RUNTIMES = ("interpreter", "native")
@@ -73,7 +73,8 @@ class CompiledGraph:
         early = split_prologue(main) if level else Graph()
         self._device = device
         self._main = make(main)
-        self._early = InterpreterProgram(early, xp)
+        self._early, self._early_graph = InterpreterProgram(early, xp), early
+        self._wants_native = runtime == "native"
         self._types = {name: node.types[0] for name, node in graph.states.items()}
         self._sources = tuple(early.states)
         self._names = tuple(name for name in main.states if name in graph.states)
@@ -93,6 +94,12 @@ class CompiledGraph:
             OpError: an op failed; the sentence names op, operands and the user's line.
             GuardError: State has another type than it had when it was traced.
         """
+        arrays, stamp_of = self._ready(state)
+        outputs, writes = self._main.run(inputs, arrays, stamp_of)
+        return outputs, writes
+
+    def _ready(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Callable[..., Any]]:
+        """Return the arrays that the main graph reads, and what says whether State stays."""
         arrays = self._arrays(state)
         early: Any = ()
         if self._made:
@@ -103,12 +110,55 @@ class CompiledGraph:
             stamps = _stamps([state[name] for name in names if name in state])
             return None if stamps is None or early is None else (early, stamps)
 
-        outputs, writes = self._main.run(inputs, arrays, stamp_of)
-        return outputs, writes
+        return arrays, stamp_of
 
     def explain(self) -> str:
         """Return what runs, for people: kernels and host calls of a native program."""
-        return str(self._main.explain())
+        return self._head() + str(self._main.explain())
+
+    def explain_call(
+        self, inputs: Sequence[Any], state: Mapping[str, Tensor], profile: bool
+    ) -> str:
+        """Return what runs for such inputs; `profile` runs it, commits nothing, and adds times.
+
+        Raises:
+            DeviceError: only a native program measures its steps.
+        """
+        if not self.is_native:
+            if profile:
+                raise DeviceError("only a native program measures its steps; leave profile out")
+            return self.explain()
+        arrays, stamp_of = self._ready(state)
+        told = self._main.explain_call(inputs, arrays, stamp_of, profile)
+        return self._head() + str(told)
+
+    def prepare(self, sizes: Mapping[str, int]) -> None:
+        """Compile for sizes of the dynamic dims.
+
+        Raises:
+            SizesError: a dim has no size, or there is none of that name.
+        """
+        names = self._main.dims if self.is_native else []
+        if wrong := set(sizes) ^ set(names):
+            listed = ", ".join(dict.fromkeys(names)) or "none"
+            raise SizesError(f"sizes of {', '.join(sorted(wrong))}: the dynamic dims are {listed}")
+        if self.is_native:
+            self._main.plan(*(sizes[name] for name in names))
+
+    @property
+    def is_native(self) -> bool:
+        """Whether native code runs it, host calls included."""
+        return not isinstance(self._main, InterpreterProgram)
+
+    def _head(self) -> str:
+        """Return what is to be said before the steps."""
+        head = ""
+        if self._made:
+            made = sum(node.op not in SOURCES for node in self._early_graph.nx)
+            head += f"{made} nodes of State alone: computed ahead, by the interpreter\n"
+        if self._wants_native and not self.is_native:
+            head += "the interpreter runs it: a size in it follows from data\n"
+        return head
 
     def _prologue(self, state: Mapping[str, Tensor]) -> tuple[Any, dict[str, Any]]:
         """Return the stamps of what was computed ahead (None: it may change), and the arrays."""

@@ -6,6 +6,7 @@ product. It is one launch where nothing else reads the scores or the weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -175,7 +176,8 @@ def lower_attention(low: Lowering, node: Node, kernel: Node) -> None:
         if name == "k":
             words["k_far"] = row if spec.keys == "rows" else near
     arguments = {name: words[name] for name in slots(spec)}
-    launch = Launch(spec.name, arguments, found.chunks, found.cost_ns)
+    flops = 2 * math.prod(y.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+    launch = Launch(spec.name, arguments, found.chunks, found.cost_ns, flops)
     kernels = [Kernel(spec.name, attention_text, spec, low.target)]
     low.run_steps(kernels, Steps((launch,)), [*places.values()], [y], node, "attention")
 

@@ -76,9 +76,9 @@ class Context:
                     self._write_address(found, kept.addresses[buffer])
         for part in self._parts:
             if isinstance(part, HostCall):
-                self._host(part, arrays)
+                self.host(part, arrays)
             elif code := part.run():
-                self._host(self.compiled.plan.checks[code], arrays)  # raises
+                self.host(self.compiled.plan.checks[code], arrays)  # raises
                 raise GraphError("a native kernel refused what the interpreter takes")
         return results
 
@@ -122,7 +122,8 @@ class Context:
             self._views[place] = made
         return made
 
-    def _host(self, step: HostCall, arrays: Arrays) -> None:
+    def host(self, step: HostCall, arrays: Arrays) -> None:
+        """Run a host call on the memory of a call."""
         operands = [self._view(p, arrays) for p in step.operands]
         try:
             with np.errstate(all="ignore"):

@@ -368,7 +368,9 @@ def _depthwise_launch(
 ) -> Launch:
     filled: dict[str, int | Buffer] = {**words, **part.words, **buffers}
     arguments = {name: filled[name] for name in depthwise_slots(spec)}
-    return Launch(spec.name, arguments, part.chunks, part.cost_ns)
+    flops = 2 * part.product.extents.m * part.words["channels"]
+    flops *= part.words["taps_y"] * part.words["taps_x"]
+    return Launch(spec.name, arguments, part.chunks, part.cost_ns, flops)
 
 
 def _weight_launch(spec: Contraction, g: Geometry, made: Buffer) -> Launch:
@@ -386,6 +388,6 @@ def _tap_launch(spec: DepthwiseGradient, g: Geometry, made: Buffer) -> Launch:
     buffers = {"x": Buffer("operand", 0), "dy": Buffer("operand", 1), "dw": made}
     filled: dict[str, int | Buffer] = {**depthwise_weight_grad(g), **buffers}
     arguments = {name: filled[name] for name in GRADIENT_SLOTS}
-    taps = math.prod(g.window)
-    chunks = -(-g.channels // spec.width)
-    return Launch(spec.name, arguments, chunks, int(taps * g.channels * g.places * _GRADIENT_NS))
+    products = math.prod(g.window) * g.channels * g.places
+    chunks, cost_ns = -(-g.channels // spec.width), int(products * _GRADIENT_NS)
+    return Launch(spec.name, arguments, chunks, cost_ns, 2 * products)

@@ -1,36 +1,235 @@
-"""What a native plan does, for people."""
+"""What a native plan does, as a table for people: a row for each step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tracegraph.runtime.cpu.steps import HostCall
+from tracegraph.dtypes import DType, float32, float64
+from tracegraph.ir.graph import KERNEL, Graph, Node
+from tracegraph.runtime.cpu.lowering import PRODUCTS
+from tracegraph.runtime.cpu.nest_kernel import NestKernel
+from tracegraph.runtime.cpu.nests import FOLDS, LOAD, NUMBER
+from tracegraph.runtime.cpu.places import Buffer, Place
+from tracegraph.runtime.cpu.steps import HostCall, Launch, Pointer
 
 if TYPE_CHECKING:
+    from tracegraph.runtime.cpu.profiling import Peak, Profile
     from tracegraph.runtime.cpu.program import Compiled
 
+_HEAD: Final = ["", "what", "result", "chunks", "read", "written", "FLOP", "time"]
+_PROFILED: Final = ["GB/s", "GFLOP/s", "of peak"]
+_LONGEST: Final = 40
+_SCALES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
-def explained_plan(compiled: Compiled, sizes: Mapping[str, int]) -> str:
-    """Return a line for each step: chunks, estimated time, what it computes, the user's line."""
+
+class Work(NamedTuple):
+    """What a step does: bytes that it reads and writes, operations, and those on which dtype.
+
+    A byte that it reads or writes again counts once. FLOP: multiplications and additions of a
+    contraction, though not what is fused behind it; elements times steps of a loop nest.
+    """
+
+    read: int
+    written: int
+    flops: int
+    dtype: DType
+
+
+def explained_plan(
+    compiled: Compiled, sizes: Mapping[str, int], profile: Profile | None = None
+) -> str:
+    """Return the table of a plan; with the measured times of a profile, or about what they are."""
     plan, arena = compiled.plan, compiled.arena
-    kernels = {s.kernel.name for s in plan.steps if not isinstance(s, HostCall)}
+    kernels = {s.kernel.name for s in plan.steps if isinstance(s, Launch)}
     hosts = sum(isinstance(s, HostCall) for s in plan.steps)
     bound = "".join(f" {name}={size}" for name, size in sizes.items())
-    lines = [
+    head = (
         f"{len(plan.steps)} steps{bound}: {len(kernels)} kernels in {len(plan.steps) - hosts} "
-        f"launches, {hosts} host calls; arena {arena.bytes} bytes, {arena.live_bytes} alive at most"
-    ]
-    for made, buffers in plan.ahead.values():
-        size = sum(b.bytes for b in buffers)
-        lines += [f"  ahead   {s.cost_ns / 1e3:9.1f} us  {s.what} into {size} bytes" for s in made]
-    for step in plan.steps:
-        node = step.node
-        place = f"  at {node.loc}" if node is not None and node.loc is not None else ""
-        if isinstance(step, HostCall):
-            lines.append(f"  host                  {step.node.op} ({step.why}){place}")
-        else:
-            lines.append(
-                f"  native  {step.cost_ns / 1e3:9.1f} us  {step.what} x{step.chunks}{place}"
-            )
-    return "\n".join(lines)
+        f"launches, {hosts} host calls\narena {_short(arena.bytes)}B, "
+        f"{_short(arena.live_bytes)}B alive at most"
+    )
+    rows = [[*_HEAD, *(_PROFILED if profile else []), ""]]
+    known: set[Buffer] = set()
+    for made, _ in plan.ahead.values():
+        rows += [_row("ahead", s, work_of(s, known), None, "", profile) for s in made]
+    total, seconds = [0, 0, 0], 0.0
+    for number, step in enumerate(plan.steps):
+        work = work_of(step, known)
+        took = profile.seconds[number] if profile else None
+        rows.append(_row("native", step, work, took, _note(step, compiled), profile))
+        seconds += _estimate(step) if took is None else took
+        total = [x + y for x, y in zip(total, work[:3], strict=True)]
+    whole = Work(total[0], total[1], total[2], float32)
+    told = _time(seconds) if profile else "~" + _time(seconds)
+    rates = _rates(whole, seconds, None) if profile else []
+    rows.append(["total", "", "", "", *_amounts(whole), told, *rates, ""])
+    head += f"\npeak: {profile.peak}" if profile else "\ntimes are estimates"
+    return "\n".join((head, "", *_aligned(rows)))
+
+
+def _row(
+    kind: str, step: Launch | HostCall, work: Work, seconds: float | None, note: str,
+    profile: Profile | None,
+) -> list[str]:  # fmt: skip
+    if isinstance(step, HostCall):
+        cells, told = ["host", step.node.op, _result(step), ""], ""
+    else:
+        cells = [kind, _clipped(step.what), _result(step), str(step.chunks)]
+        told = "~" + _time(step.cost_ns / 1e9)
+    rates = [""] * len(_PROFILED)
+    if seconds is not None and profile is not None:
+        told, rates = _time(seconds), _rates(work, seconds, profile.peak)
+    return [*cells, *_amounts(work), told, *(rates if profile else []), note]
+
+
+def _amounts(work: Work) -> list[str]:
+    return [_short(n) if n else "" for n in (work.read, work.written, work.flops)]
+
+
+def _rates(work: Work, seconds: float, peak: Peak | None) -> list[str]:
+    """Return bytes and operations a second, and what part of a peak that is."""
+    amounts = (work.read + work.written, work.flops)
+    rates = [f"{n / seconds / 1e9:.3g}" if n and seconds else "" for n in amounts]
+    return [*rates, f"{peak.share(work, seconds):.0%}" if peak else ""]
+
+
+def _estimate(step: Launch | HostCall) -> float:
+    return 0.0 if isinstance(step, HostCall) else step.cost_ns / 1e9
+
+
+def _result(step: Launch | HostCall) -> str:
+    """Return the types of what a step's node gives, or the elements of one without a node."""
+    if step.node is not None:
+        return " ".join(str(v.type) for v in step.node.outs)
+    if isinstance(step, Launch) and isinstance(step.kernel, NestKernel):
+        return f"{_Space(step, step.kernel).elements} elements"
+    return ""
+
+
+def _note(step: Launch | HostCall, compiled: Compiled) -> str:
+    """Return why the host computes a step, why a product is alone, and the user's line."""
+    node, told = step.node, ""
+    if isinstance(step, HostCall):
+        told = f"host: {step.why}; "
+    elif node is not None and node.op in PRODUCTS and step.what.startswith(node.op):
+        told = f"alone: {_apart(node, compiled.graph, compiled.plan.apart)}; "
+    place = f"at {node.loc}" if node is not None and node.loc is not None else ""
+    return (told + place).removesuffix("; ")
+
+
+def _apart(node: Node, graph: Graph, refused: Mapping[Node, str]) -> str:
+    """Return why what follows a product is not computed with it."""
+    if node in refused:
+        return refused[node]
+    if node.out in graph.results():
+        return "it is a result"
+    readers = graph.successors(node)
+    if len(readers) != 1:
+        return f"{len(readers)} nodes read it"
+    name = readers[0].attrs["kind"] if readers[0].op == KERNEL else readers[0].op
+    return f"its reader ({name}) is not elementwise over it"
+
+
+# What a step reads, writes and computes.
+
+
+def work_of(step: Launch | HostCall, known: set[Buffer]) -> Work:
+    """Return what a step does; `known` are the buffers that earlier ones wrote, and grows."""
+    dtype = float32
+    if step.node is not None and step.node.outs and step.node.outs[0].type.dtype is float64:
+        dtype = float64
+    if isinstance(step, HostCall):
+        read, written = (sum(map(_size, x)) for x in (step.operands, step.results))
+        known.update(p.buffer for p in step.results)
+        return Work(read, written, 0, dtype)
+    if isinstance(step.kernel, NestKernel):
+        known.update(step.use.writes)
+        return _Space(step, step.kernel).work(dtype)
+    buffers = dict.fromkeys(w.buffer for w in step.words if isinstance(w, Pointer))
+    made = [b for b in buffers if b in set(step.use.writes) - known or b.origin == "kept"]
+    if step.flops:  # panels that were packed ahead are read
+        made = [b for b in made if b.origin != "kept"]
+    known.update(made)
+    written = sum(b.bytes for b in made)
+    return Work(sum(b.bytes for b in buffers) - written, written, step.flops, dtype)
+
+
+def _size(place: Place) -> int:
+    return math.prod(place.shape) * place.dtype.itemsize
+
+
+class _Space:
+    """The extents of a launch of a loop nest."""
+
+    def __init__(self, step: Launch, kernel: NestKernel) -> None:
+        self.nest = nest = kernel.nest
+        self.words: dict[str, Any] = dict(zip(kernel.slots, step.words, strict=True))
+        names = [f"kept{d}" for d in range(nest.kept)]
+        folded = [f"folded{d}" for d in range(nest.folded)]
+        self.kept = math.prod(self.words[name] for name in names)
+        self.elements = self.kept * math.prod(self.words[name] for name in folded)
+        lanes = self.words["lanes"]
+        self.elements *= lanes
+        self.kept *= lanes if nest.lanes == "kept" else 1
+        self.loops = [*names, *folded]
+
+    def work(self, dtype: DType) -> Work:
+        """Return what the launch does."""
+        read = written = 0
+        for name, array in self.nest.arrays.items():
+            walked = [n for n in self.loops if self.words.get(f"{name}_{n}")]
+            count = math.prod(self.words[n] for n in walked)
+            count *= 1 if array.lane == "one" else self.words["lanes"]
+            if array.value < 0:
+                read += count * array.dtype.itemsize
+            else:
+                written += count * array.dtype.itemsize
+        return Work(read, written, self.flops(), dtype)
+
+    def flops(self) -> int:
+        """Return the operations: a fold has one for each element that it folds."""
+        full: list[bool] = []
+        found = 0
+        for step in self.nest.steps:
+            if step.op in (LOAD, NUMBER):
+                full.append(step.op == LOAD and not self.nest.operands[step.inputs[0]].is_row)
+                continue
+            takes = any(full[i] for i in step.inputs)
+            full.append(takes and step.op not in FOLDS)
+            found += self.elements if takes else self.kept
+        return found
+
+
+# Text.
+
+
+def _clipped(what: str) -> str:
+    if len(what) <= _LONGEST:
+        return what
+    names = what.split("+")
+    return f"{'+'.join(names[:3])}+...+{names[-1]} ({len(names)} ops)"
+
+
+def _short(number: float) -> str:
+    """Return a number with three digits: `123`, `4.56k`, `7.89M`."""
+    for scale, unit in _SCALES:
+        if number >= scale:
+            return f"{number / scale:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = {0, 1, 2, len(widths) - 1}
+    for row in rows:
+        cells = (
+            f"{cell:<{width}}" if i in left else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join(cells).rstrip()

@@ -35,3 +35,17 @@ def scatter(
     place = f"<{width} x ptr> align {element_bytes(kind)} {pointers}"
     there = f"<{width} x i1> {mask or ALL_LANES}"
     w.do(f"call void @llvm.masked.scatter.{tail}({vector} {value}, {place}, {there})")
+
+
+def reversed_lanes(
+    w: Writer, kind: str, width: int, pointer: str, start: Word, mask: str | None
+) -> str:
+    """Return the elements at -start, -start - 1, ... after a pointer; 0 where there is none."""
+    order = ", ".join(f"i32 {i}" for i in reversed(range(width)))
+
+    def turned(element: str, vector: str) -> str:
+        whole = f"<{width} x {element}>"
+        return w.let(f"shufflevector {whole} {vector}, {whole} poison, <{width} x i32> <{order}>")
+
+    place = w.at(pointer, w.sub(1 - width, start), kind)
+    return turned(kind, w.load_lanes(kind, width, place, mask and turned("i1", mask)))

@@ -35,12 +35,16 @@ class Buffer(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """A run of a kernel. `arguments` are the words of its argument block, in order, by name."""
+    """A run of a kernel. `arguments` are the words of its argument block, in order, by name.
+
+    `flops` are the multiplications and additions of a contraction.
+    """
 
     kernel: str
     arguments: dict[str, int | Buffer]
     chunks: int
     cost_ns: int
+    flops: int = 0
 
     @property
     def operands(self) -> list[Buffer]:

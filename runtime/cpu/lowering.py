@@ -54,6 +54,7 @@ class Lowering:
         self.steps: list[Launch | HostCall] = []
         self.ahead: dict[Any, tuple[list[Launch], list[Buffer]]] = {}
         self.checks: dict[int, HostCall] = {}
+        self.apart: dict[Node, str] = {}
         self.places: dict[Value, Place] = {}
         self._laid: dict[tuple[Place, tuple[int, ...]], Place] = {}
 
@@ -68,7 +69,7 @@ class Lowering:
             elif not any(v in self.delayed for v in node.outs):
                 self._lower(node)
         results = self._results()
-        return Plan(self.steps, results, self.ahead, self.checks)
+        return Plan(self.steps, results, self.ahead, self.checks, self.apart)
 
     def _source(self, node: Node) -> None:
         value = node.out
@@ -101,12 +102,12 @@ class Lowering:
             self._view(node)
             return
         fused = next((v for v in node.inputs if v in self.delayed), None)
-        if (
-            fused is not None
-            and self._tried(node, partial(lower_with_product, product=fused)) == ""
-        ):
-            del self.delayed[fused]
-            return
+        if fused is not None:
+            refused = self._tried(node, partial(lower_with_product, product=fused))
+            if not refused:
+                del self.delayed[fused]
+                return
+            self.apart[fused.node] = refused
         for value in node.inputs:
             self.place(value)
         why = "there is no template"
@@ -249,7 +250,8 @@ class Lowering:
             words = tuple(map(word, x.arguments.values()))
             buffers = [w.buffer for w in words if isinstance(w, Pointer)]
             use = Use(buffers, [p.buffer for p in results] + scratch, shared)
-            return Launch(by_name[x.kernel], words, x.chunks, x.cost_ns, use, node, label)
+            kernel = by_name[x.kernel]
+            return Launch(kernel, words, x.chunks, x.cost_ns, use, node, label, x.flops)
 
         first = 0 if made.may_alias else 1  # partial sums may be kept in result 0
         shared = sharing(operands[2:], results[first:], operands[:2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from tracegraph.runtime.cpu.lane_access import gather, scatter, steps_of
+from tracegraph.runtime.cpu.lane_access import gather, reversed_lanes, scatter, steps_of
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.nest_functions import Function, Functions, vector_of
 from tracegraph.runtime.cpu.nest_stages import folds_of
@@ -331,6 +331,8 @@ class _Code:
             place = w.at(places[name], lane.start, kind)
             return w.load(kind, place, size) if width == 1 else w.load_lanes(
                 kind, width, place, lane.mask)  # fmt: skip
+        if array.lane == "reversed" and width > 1:
+            return reversed_lanes(w, kind, width, places[name], lane.start, lane.mask)
         return self._strided(name, places, lane, kind, width, None)
 
     def _store(
@@ -359,7 +361,8 @@ class _Code:
         value: str | None,
     ) -> str:  # fmt: skip
         """Load or store elements that do not follow each other."""
-        w, stride = self.w, self.words[f"{name}_lane"]
+        w = self.w
+        stride = self.words.get(f"{name}_lane", -1)
         start = w.at(places[name], w.mul(lane.start, stride), kind)
         if width == 1:
             if value is None:

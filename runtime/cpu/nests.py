@@ -32,8 +32,9 @@ _PLAIN_NS: Final = 0.4
 _COSTLY_NS: Final = 5.0
 _LINE_NS: Final = 2.0
 _ROW_NS: Final = 20.0
+_LINES: Final[dict[str, int]] = {"one": 0, "vector": 1, "reversed": 1, "strided": 4}
 
-Lane = Literal["one", "vector", "strided"]
+Lane = Literal["one", "vector", "reversed", "strided"]
 
 
 class Step(NamedTuple):
@@ -196,7 +197,8 @@ def _lanes(kept: list[Dim], over: list[Dim], first: int) -> Literal["kept", "fol
 
 def lane_of(stride: int) -> Lane:
     """Return how an array of some stride is walked along the lanes."""
-    return "one" if stride == 0 else "vector" if stride == 1 else "strided"
+    named: dict[int, Lane] = {0: "one", 1: "vector", -1: "reversed"}
+    return named.get(stride, "strided")
 
 
 def _cut(
@@ -212,8 +214,7 @@ def _cut(
     across = max(1, vector_bytes // max(a.dtype.compute.itemsize for a in nest.arrays.values()))
     vectors = -(-(block if by_block else lane.extent) // across) * rows
     plain = len(nest.steps) - costly
-    lines = sum(1 if a.lane == "vector" else 4 if a.lane == "strided" else 0
-                for a in nest.arrays.values())  # fmt: skip
+    lines = sum(_LINES[a.lane] for a in nest.arrays.values())
     unit_ns = _ROW_NS + vectors * (plain * _PLAIN_NS + costly * _COSTLY_NS + lines * _LINE_NS)
     chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
     words = {

@@ -9,7 +9,6 @@ import numpy as np
 
 from tracegraph.dtypes import DType, bool_, int32, int64
 from tracegraph.ir.graph import Node
-from tracegraph.ops.windows import counts
 from tracegraph.runtime.cpu import places
 from tracegraph.runtime.cpu.lowering import Lowering
 from tracegraph.runtime.cpu.nests import LOAD, NUMBER, Step
@@ -101,33 +100,3 @@ def lower_diagonal_scatter(low: Lowering, node: Node) -> None:
     diagonal = places.view("diagonal", made, node.attrs)
     assert diagonal is not None
     low.copy(y, diagonal, node)
-
-
-def lower_unfold(low: Lowering, node: Node) -> None:
-    """Lower all windows of an array: a copy of a place with a stride for each tap and window."""
-    x, attrs = low.place(node.inputs[0]), node.attrs
-    window, stride, dilation = attrs["window"], attrs["stride"], attrs["dilation"]
-    lead, pads = len(x.shape) - len(window), [(p, p) for p in attrs["padding"]]
-    made = low.new(node.out)
-    count = counts(x.shape[lead:], window, stride, tuple(pads), dilation)
-    if any(map(any, pads)):
-        x = padded(low, node, x, [(0, 0)] * lead + pads, 0)
-    near = x.strides[lead:]
-    taps = tuple(s * d for s, d in zip(near, dilation, strict=True))
-    moves = tuple(s * m for s, m in zip(near, stride, strict=True))
-    shape, strides = (*x.shape[:lead], *window, *count), (*x.strides[:lead], *taps, *moves)
-    low.copy(x._replace(shape=shape, strides=strides), made, node)
-
-
-def padded(
-    low: Lowering, node: Node, x: Place, pads: Sequence[tuple[int, int]], number: float,
-    made: Place | None = None,
-) -> Place:  # fmt: skip
-    """Return a place with a border of a number; `made` is where it is to be."""
-    if made is None:
-        shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pads, strict=True))
-        buffer = Buffer("arena", math.prod(shape) * x.dtype.itemsize)
-        made = Place(buffer, x.dtype, shape, places.row_major(shape))
-    low.copy(places.expand(low.number(number, x.dtype), made.shape), made, node)
-    low.copy(x, places.cut(made, [(a, a + n, 1) for n, (a, _) in zip(x.shape, pads, strict=True)]))
-    return made

@@ -148,7 +148,8 @@ def product_launch(
     launch = schedule(spec, extents)
     filled: dict[str, int | Buffer] = {**launch.words, **words, **buffers}
     arguments = {name: filled[name] for name in slots(spec)}
-    return Launch(spec.name, arguments, launch.chunks, launch.cost_ns)
+    flops = 2 * math.prod(extents.batch) * extents.m * extents.n * extents.k
+    return Launch(spec.name, arguments, launch.chunks, launch.cost_ns, flops)
 
 
 # Arrays and their strides.

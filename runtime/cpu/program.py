@@ -97,7 +97,7 @@ class NativeProgram:
         Raises:
             OpError: an op failed; the sentence names op, operands and the user's line.
         """
-        sizes = tuple(inputs[number].shape[axis] for _, number, axis in self._dims)
+        sizes = self._sizes(inputs)
         plan = self._plans.get(sizes)
         if plan is None:
             plan = self._made(sizes)
@@ -109,8 +109,7 @@ class NativeProgram:
         with self._lock:
             plan = self._plans.get(sizes)
             if plan is None:
-                names = [name for name, _, _ in self._dims]
-                bound = dict(zip(names, sizes, strict=True))
+                bound = dict(zip(self.dims, sizes, strict=True))
                 graph = specialised(self.graph, bound) if bound else self.graph
                 plan = Compiled(graph, self._lasting, self._in_place, self._store)
                 self._plans[sizes] = plan
@@ -126,10 +125,31 @@ class NativeProgram:
             if self._dims:
                 return "nothing is compiled yet: it will be for the sizes of the first call"
             self._made(())
+        names = self.dims
         return "\n\n".join(
-            explained_plan(plan, dict(zip((name for name, _, _ in self._dims), sizes, strict=True)))
+            explained_plan(plan, dict(zip(names, sizes, strict=True)))
             for sizes, plan in self._plans.items()
         )
+
+    def explain_call(
+        self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: StampOf, profile: bool
+    ) -> str:
+        """Return the steps of a call with such inputs; `profile` runs it and measures each."""
+        from tracegraph.runtime.cpu.explaining import explained_plan
+        from tracegraph.runtime.cpu.profiling import profiled
+
+        sizes = self._sizes(inputs)
+        plan = self.plan(*sizes)
+        found = profiled(plan, inputs, states, stamp_of) if profile else None
+        return explained_plan(plan, dict(zip(self.dims, sizes, strict=True)), found)
+
+    @property
+    def dims(self) -> list[str]:
+        """The names of the dynamic dims whose sizes a plan is made for."""
+        return [name for name, _, _ in self._dims]
+
+    def _sizes(self, inputs: Sequence[Any]) -> tuple[int, ...]:
+        return tuple(inputs[number].shape[axis] for _, number, axis in self._dims)
 
     def plan(self, *sizes: int) -> Compiled:
         """Return what runs for sizes of the dynamic dims."""
@@ -151,6 +171,7 @@ class Compiled:
     def __init__(
         self, graph: Graph, lasting: Sequence[str], in_place: Sequence[str], store: Store
     ) -> None:
+        self.graph = graph
         order = facts_early(sizes_first(graph.order()))
         order = [*graph.inputs, *(n for n in order if n.op != INPUT)]
         delayed = delays(graph, order)

@@ -127,7 +127,9 @@ class _Layer:
         before = packing_launch(packing, packed, source, panels)
         arguments = {name: words[name] for name in slots(spec)}
         steps = 1 if found.by_step else self.time
-        launch = KernelLaunch(spec.name, arguments, found.chunks, int(steps * found.step_ns))
+        flops = 2 * steps * self.rows * units * sums.gates * k
+        cost_ns = int(steps * found.step_ns)
+        launch = KernelLaunch(spec.name, arguments, found.chunks, cost_ns, flops)
         size = (panels_bytes(packed, packing),)
         made = Steps((launch,), (before,), size) if ahead else Steps((before, launch), (), (), size)
         kernels = [Kernel(spec.name, recurrence_text, spec, low.target)]

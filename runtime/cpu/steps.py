@@ -19,7 +19,7 @@ class Pointer(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """A kernel to run."""
+    """A kernel to run. `flops` are the multiplications and additions of a contraction."""
 
     kernel: Kernel
     words: tuple[int | Pointer, ...]
@@ -28,6 +28,7 @@ class Launch(NamedTuple):
     use: Use
     node: Node | None
     what: str
+    flops: int = 0
 
 
 class HostCall(NamedTuple):
@@ -44,13 +45,15 @@ class Plan(NamedTuple):
     """What runs, in order, and where the results lie.
 
     `ahead`: launches that fill kept buffers from what lasts, by key. `checks`: what the host is to
-    call where a kernel reports a code, because it will raise the error.
+    call where a kernel reports a code, because it will raise the error. `apart`: why the reader of
+    a product was not computed with it.
     """
 
     steps: list[Launch | HostCall]
     results: list[Place]
     ahead: dict[Any, tuple[list[Launch], list[Buffer]]]
     checks: dict[int, HostCall]
+    apart: dict[Node, str]
 
 
 def pointer(place: Place) -> Pointer:

@@ -24,8 +24,6 @@ from tracegraph.runtime.cpu.numbered import (
     lower_flip,
     lower_iota,
     lower_triangle,
-    lower_unfold,
-    padded,
 )
 from tracegraph.runtime.cpu.pooling import (
     lower_avg_pool,
@@ -36,6 +34,7 @@ from tracegraph.runtime.cpu.pooling import (
 from tracegraph.runtime.cpu.recurrent import RECURRENT, lower_recurrent
 from tracegraph.runtime.cpu.resampling import lower_resize, lower_resize_grad
 from tracegraph.runtime.cpu.scans import SCANS, lower_scan
+from tracegraph.runtime.cpu.unfolding import lower_fold, lower_unfold, padded
 
 Template = Callable[[Lowering, Node], None]
 
@@ -86,6 +85,7 @@ TEMPLATES: Final[dict[str, Template]] = {
     "flip": lower_flip,
     "diagonal_scatter": lower_diagonal_scatter,
     "unfold_windows": lower_unfold,
+    "fold_windows": lower_fold,
     **dict.fromkeys(("tril", "triu"), lower_triangle),
     **dict.fromkeys(("argmax", "argmin", "max_at", "min_at"), lower_extreme_place),
     **dict.fromkeys(SCANS, lower_scan),

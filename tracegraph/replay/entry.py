@@ -18,7 +18,6 @@ from tracegraph.audit.report import Report, report_on
 from tracegraph.audit.watching import Watch
 from tracegraph.capture.state import Place
 from tracegraph.capture.variants import Variant, check_value, choose
-from tracegraph.compiler import make_program
 from tracegraph.devices import device_of, parse_device
 from tracegraph.eager.conversion import to
 from tracegraph.eager.dispatch import assign, put
@@ -26,7 +25,8 @@ from tracegraph.eager.tensors import Tensor, storage_of, wrap
 from tracegraph.errors import GuardError
 from tracegraph.ir.graph import Graph
 from tracegraph.replay.held_state import Trainable, check_type, load_state, moved
-from tracegraph.replay.on_tensors import graded_sources, replay_on_tensors, tracing, wants_tensors
+from tracegraph.replay.on_tensors import graded_sources, replay_on_tensors, wants_tensors
+from tracegraph.replay.program import Program
 from tracegraph.replay.signature import Hyper, Signature, bind, checked, is_leaf, plainly
 
 
@@ -36,43 +36,6 @@ def _result(described: dict[str, Any], given: list[Tensor]) -> Any:
         return described["constant"]
     t = given[described["value"]]
     return t.item() if "number" in described else t
-
-
-class Program:
-    """An entry point made executable on one device by one runtime. Call it like the entry.
-
-    It computes values without gradients, whatever requires one.
-    """
-
-    def __init__(
-        self, entry: EntryPoint, device: Any, runtime: str | None, level: int | None
-    ) -> None:
-        self.entry = entry
-        self.device = parse_device(device)
-        self._how = (runtime, level)
-        self._make()
-
-    def _make(self) -> None:
-        self._graph = self.entry.graph
-        in_place = [name for name in self._graph.states if name not in self.entry.rebound]
-        self._program = make_program(self._graph, self.device, *self._how, in_place)
-
-    def explain(self) -> str:
-        """Return what runs: kernels with what was fused in them, and what the host computes."""
-        return self._program.explain()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Replay: check inputs, run, commit State, return outputs on this device.
-
-        Raises:
-            SignatureError: inputs differ from the signature.
-            GuardError: something that the trace relied on has changed.
-        """
-        if tracing():
-            return self.entry(*args, **kwargs)
-        if self._graph is not self.entry.graph:  # an example was added
-            self._make()
-        return self.entry.replay(self._program, self.device, args, kwargs)
 
 
 class EntryPoint:

@@ -1,0 +1,65 @@
+"""Program: an entry point made executable on one device by one runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracegraph.compiler import CompiledGraph, make_program
+from tracegraph.devices import parse_device
+from tracegraph.replay.on_tensors import tracing
+
+if TYPE_CHECKING:
+    from tracegraph.replay.entry import EntryPoint
+
+
+class Program:
+    """An entry point made executable on one device by one runtime. Call it like the entry.
+
+    It computes values without gradients, whatever requires one.
+    """
+
+    def __init__(
+        self, entry: EntryPoint, device: Any, runtime: str | None, level: int | None
+    ) -> None:
+        self.entry = entry
+        self.device = parse_device(device)
+        self._how = (runtime, level)
+        self._make()
+
+    def _make(self) -> None:
+        self._graph = self.entry.graph
+        in_place = [name for name in self._graph.states if name not in self.entry.rebound]
+        self._program = make_program(self._graph, self.device, *self._how, in_place)
+
+    def explain(self, *args: Any, profile: bool = False, **kwargs: Any) -> str:
+        """Return what runs, a line a step: kernels with what was fused in them, host calls.
+
+        With the arguments of a call: for their sizes; `profile` runs each step alone some times,
+        commits nothing, and tells times and rates. See docs/native.md.
+        """
+        program = self._current()
+        if not (args or kwargs or profile):
+            return program.explain()
+        arrays, _, hypers = self.entry._arguments(self.device, args, kwargs)
+        return program.explain_call([*arrays, *hypers], self.entry.state, profile)
+
+    def prepare(self, **sizes: int) -> Program:
+        """Compile now instead of at the first call; `sizes` are those of the dynamic dims."""
+        self._current().prepare(sizes)
+        return self
+
+    def _current(self) -> CompiledGraph:
+        if self._graph is not self.entry.graph:  # an example was added
+            self._make()
+        return self._program
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Replay: check inputs, run, commit State, return outputs on this device.
+
+        Raises:
+            SignatureError: inputs differ from the signature.
+            GuardError: something that the trace relied on has changed.
+        """
+        if tracing():
+            return self.entry(*args, **kwargs)
+        return self.entry.replay(self._current(), self.device, args, kwargs)
