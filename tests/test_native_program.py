@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
@@ -221,3 +222,36 @@ def test_integers_divided_by_zero_are_refused_as_ever() -> None:
     assert program(tg.arange(4), tg.full((4,), 2)).tolist() == [-1, 0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         program(tg.arange(4), tg.zeros(4, dtype=tg.int64))
+
+
+def test_branches_and_loops_are_native_inside() -> None:
+    weight = tg.randn(8, 8)
+
+    def body(x: Any) -> Any:
+        return (x @ weight).tanh() * 0.5 + x
+
+    def f(x: Any) -> Any:
+        y = tg.cond(x.sum() > 0, body, lambda x: body(x) - 1, (x,))
+        z, ys = tg.scan(lambda c, t: (body(c) + t, c.sum()), y, tg.arange(3.0))
+        return tg.while_loop(lambda c: c.sum() < 50, lambda c: (c.abs() + 1,), (z,)), ys
+
+    x = tg.randn(4, 8)
+    program = tg.trace(f, (x,)).program()
+    for sign in (1, -1):
+        got, wanted = program(x.abs() * sign), f(x.abs() * sign)
+        assert_close([got[0][0].numpy(), got[1].numpy()], [wanted[0][0].numpy(), wanted[1].numpy()])
+
+
+def test_both_modes_of_a_file_are_native() -> None:
+    tg.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU())
+    x = tg.randn(4, 5)
+    traced = tg.trace(net, (x,))
+    net.eval()
+    traced.add_example(x)
+    program = traced.program()
+    assert_close([program(x).numpy()], [net(x).detach().numpy()])
+    other = copy.deepcopy(net).train()
+    net.train()
+    assert_close([program(x).numpy()], [other(x).detach().numpy()])
+    assert_close([net[1].running_mean.numpy()], [other[1].running_mean.numpy()])

@@ -82,6 +82,7 @@ class NativeProgram:
             for number, node in enumerate(graph.inputs)
             for name, _, axis in bare_dims(node.outs)
         ]
+        self.xp = np
         self._store = Store()
         self._plans: OrderedDict[tuple[int, ...], Compiled] = OrderedDict()
         self._lock = threading.Lock()
@@ -116,6 +117,10 @@ class NativeProgram:
                 while len(self._plans) > _MAX_PLANS:
                     self._plans.popitem(last=False)
             return plan
+
+    def values(self, *inputs: Any) -> tuple[Any, ...]:
+        """Return the outputs of a region, in memory of their own."""
+        return tuple(self.run(inputs, {})[0])
 
     def explain(self) -> str:
         """Return the steps of the plans made so far: what was fused, and what the host computes."""
@@ -236,7 +241,7 @@ def _caller(node: Node) -> Callable[..., Any]:
     if node.op == KERNEL:
         return InterpreterProgram(node.regions["body"]).values
     if node.op in HANDLERS:
-        return HANDLERS[node.op](node, InterpreterProgram)
+        return HANDLERS[node.op](node, program_for)
     if node.row.kernel is not None:
         return partial(node.row.kernel, np, **node.attrs)
     return partial(run_op, node.row, np, **node.attrs)
