@@ -381,3 +381,20 @@ def test_kernels_compile_for_other_machines(level: str, machine: str) -> None:
         assert not [s.why for s in plan.steps if isinstance(s, HostCall)], op.name
         kernels |= {s.kernel.name: s.kernel for s in plan.steps if isinstance(s, Launch)}
     assert compile_assembly([kernel.text() for kernel in kernels.values()], target)
+
+
+def test_indices_are_checked_once() -> None:
+    graph = Graph("training")
+    index = graph.add_input("index", TensorType(int64, (50,))).out
+    table = graph.add_input("table", TensorType(float32, (9, 4))).out
+    rows = graph.add("index", (table, index), {"dims": (0,)}).out
+    image = graph.add_input("image", TensorType(float32, (2, 8, 8))).out
+    put = {"dims": (0,), "accumulate": True}
+    graph.outputs.append(graph.add("index_put", (table, rows, index), put).out)
+    half = {"window": (2, 2), "stride": (2, 2), "padding": (0, 0), "ceil_mode": False}
+    pool = half | {"dilation": (1, 1)}
+    best = graph.add("max_pool", (image,), pool).out
+    index_of_best = graph.add("max_pool_indices", (image,), pool).out
+    graph.outputs.append(graph.add("max_pool_grad", (best, index_of_best), {"size": (8, 8)}).out)
+    checks = NativeProgram(graph).plan().plan.checks
+    assert [step.node.op for step in checks.values()] == ["index"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -80,12 +81,31 @@ def add_move(low: Lowering, node: Node, kind: Kind, space: Space, near: Place, f
         [0 if d is None else far.strides[d] for d in space.rest], indices, space.wraps,
     )  # fmt: skip
     kernel, arrays = move_kernel(cut.move, low.target), [far, near, *(i for i, _ in space.indices)]
-    known = cut.words | {"code": low.check(node)}
+    known = cut.words | {"code": _code(low, node, space, far)}
     words = [pointer(p) for p in arrays] + [known[name] for name in slots(cut.move)[len(arrays) :]]
     written = near if kind == "read" else far
     use = Use([p.buffer for p in arrays], [written.buffer])
     what = node.op if kind == "read" else f"{node.op} ({kind})"
     low.steps.append(Launch(kernel, tuple(words), cut.chunks, cut.cost_ns, use, node, what))
+    _note_in_range(low, space, far)
+
+
+def _code(low: Lowering, node: Node, space: Space, far: Place) -> int:
+    """Return the code to report a fault by; 0 where earlier steps have seen all indices."""
+    for place, dim in space.indices:
+        size = far.shape[dim]
+        if not {(place.buffer, size, False), (place.buffer, size, space.wraps)} & low.in_range:
+            return low.check(node)
+    return 0
+
+
+def _note_in_range(low: Lowering, space: Space, far: Place) -> None:
+    """Note the index arrays of which all elements have been seen."""
+    for place, dim in space.indices:
+        dims = [(n, s) for n, s in zip(place.shape, place.strides, strict=True) if s]
+        own = place._replace(shape=tuple(n for n, _ in dims), strides=tuple(s for _, s in dims))
+        if places.is_dense(own) and math.prod(own.shape) * own.dtype.itemsize == own.buffer.bytes:
+            low.in_range.add((place.buffer, far.shape[dim], space.wraps))
 
 
 def lower_index(low: Lowering, node: Node) -> None:

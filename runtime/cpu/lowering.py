@@ -54,6 +54,8 @@ class Lowering:
         self.steps: list[Launch | HostCall] = []
         self.ahead: dict[Any, tuple[list[Launch], list[Buffer]]] = {}
         self.checks: dict[int, HostCall] = {}
+        # Indices known to name places in a dim of some size, and whether some may be negative.
+        self.in_range: set[tuple[Buffer, int, bool]] = set()
         self.apart: dict[Node, str] = {}
         self.places: dict[Value, Place] = {}
         self._laid: dict[tuple[Place, tuple[int, ...]], Place] = {}

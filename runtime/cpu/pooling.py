@@ -90,7 +90,10 @@ def lower_max_pool(low: Lowering, node: Node) -> None:
     y = low.new_as(node.out, laid.strides(node.out.type.shape))
     if 0 not in y.shape:
         kind: Kind = "amax" if node.op == "max_pool" else "places"
-        _windows(low, node, kind, laid.x, y, _dimensions(laid.x, y, node.attrs))
+        dims = _dimensions(laid.x, y, node.attrs)
+        _windows(low, node, kind, laid.x, y, dims)
+        if kind == "places" and all(dim.dilation == 1 for dim in dims):  # each window has a tap
+            low.in_range.add((y.buffer, math.prod(dim.size for dim in dims), False))
 
 
 def lower_max_pool_grad(low: Lowering, node: Node) -> None:

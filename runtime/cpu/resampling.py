@@ -87,6 +87,7 @@ def _moved(low: Lowering, node: Node, x: Place, y: Place, dim: int, tap: Tap) ->
     index = low.held(np.ascontiguousarray(tap.source, np.int64), int64)
     under = tuple(int(d == dim) for d in range(len(y.shape)))
     rest = tuple(None if d == dim else d for d in range(len(y.shape)))
+    low.in_range.add((index.buffer, x.shape[dim], False))
     index = index._replace(shape=y.shape, strides=under)
     add_move(low, node, "read", Space(y.shape, (dim,), rest, [(index, dim)], wraps=False), y, x)
 

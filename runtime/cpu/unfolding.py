@@ -58,8 +58,8 @@ def lower_fold(low: Lowering, node: Node) -> None:
         buffer = Buffer("arena", math.prod(shape) * dtype.compute.itemsize)
         total = Place(buffer, dtype.compute, shape, made.strides)
     low.copy(places.expand(low.number(0, total.dtype), shape), total, node)
-    steps = (Step(LOAD, (0,), total.dtype), Step(LOAD, (1,), dtype))
-    steps = (*steps, Step("add", (0, 1), total.dtype))
+    loads = (Step(LOAD, (0,), total.dtype), Step(LOAD, (1,), dtype))
+    steps = (*loads, Step("add", (0, 1), total.dtype))
     for taps in itertools.product(*map(range, window)):
         offsets = [
             t * d - p for t, d, p in zip(taps, attrs["dilation"], attrs["padding"], strict=True)
