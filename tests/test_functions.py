@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import random
 import subprocess
 import sys
 from types import ModuleType
@@ -403,6 +405,47 @@ def test_views_by_steps_share_memory(function: Any) -> None:
         for mine, theirs in zip(run(given), right, strict=True):
             assert mine.tolist() == theirs.tolist()
         assert given.tolist() == y.tolist()
+
+
+def _some_view(t: Any, x: Any, seed: int) -> Any:
+    draw = random.Random(seed)
+    for _ in range(draw.randrange(1, 6)):
+        kind = draw.randrange(3)
+        if kind == 0:
+            index: list[Any] = []
+            for n in x.shape:
+                first = draw.randrange(n + 1)
+                part = slice(first, draw.randrange(first, n + 1), draw.choice((1, 1, 2, 3)))
+                index.append(draw.randrange(n) if n and draw.random() < 0.2 else part)
+            x = x[tuple(index)]
+        elif kind == 1:
+            order = list(range(x.ndim))
+            draw.shuffle(order)
+            x = x.permute(order)
+        else:
+            x = x[None] if draw.random() < 0.5 else x.unsqueeze(-1)
+    return x
+
+
+@pytest.mark.oracle
+def test_views_of_views_are_written_where_pytorch_writes() -> None:
+    """Steps of one kind are joined to one; an empty view may lie anywhere."""
+    torch = pytest.importorskip("torch")
+
+    def double(t: Any, by: Any, seed: int) -> Any:
+        whole = t.arange(120.0).reshape(4, 5, 6) * 1
+        view = _some_view(t, whole, seed)
+        whole.add_(1)
+        before = view * 1
+        view.mul_(by)
+        return whole, view * 1, before
+
+    for seed in range(150):
+        right = double(torch, 2.0, seed)
+        traced = tg.trace(functools.partial(double, tg, seed=seed), (tg.tensor(3.0),), check=False)
+        for found in (double(tg, 2.0, seed), traced(tg.tensor(2.0))):
+            for mine, theirs in zip(found, right, strict=True):
+                assert mine.tolist() == theirs.tolist(), seed
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,18 @@ def views(n: int) -> Function:
     return f
 
 
+def reshapes(n: int) -> Function:
+    """Views of views: one reshape after another."""
+
+    def f(x: Any) -> Any:
+        y = x * 2.0
+        for _ in range(n // 2):
+            y = y.reshape(2, 2).unsqueeze(0)
+        return y.sum()
+
+    return f
+
+
 def states(n: int) -> Function:
     """Many States, each read once."""
     weights = [tg.ones(4) for _ in range(n // 2)]
@@ -139,7 +151,19 @@ def unread(n: int) -> Function:
 
 SHAPES: dict[str, Callable[[int], Function]] = {
     f.__name__: f
-    for f in (chain, wide, cat, writes, views, states, prologue, training, composites, unread)
+    for f in (
+        chain,
+        wide,
+        cat,
+        writes,
+        views,
+        reshapes,
+        states,
+        prologue,
+        training,
+        composites,
+        unread,
+    )
 }
 
 
@@ -226,7 +250,8 @@ def test_work_grows_with_the_size(shape: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", ["chain", *(pytest.param(s, marks=pytest.mark.slow) for s in ("writes", "wide"))]
+    "shape",
+    ["chain", "reshapes", *(pytest.param(s, marks=pytest.mark.slow) for s in ("writes", "wide"))],
 )
 def test_time_does_not_grow_with_the_square(shape: str) -> None:
     """Work that no call shows: 64 times where it is quadratic. What seems slow is tried again."""

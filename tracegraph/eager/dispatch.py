@@ -17,7 +17,7 @@ from tracegraph.dims.symint import SymInt, traces_sizes
 from tracegraph.dtypes import FLOAT_KIND, DType, int64
 from tracegraph.eager import modes
 from tracegraph.eager.computing import compute, operand_types
-from tracegraph.eager.storage import AbstractArray, Storage, bare, sized
+from tracegraph.eager.storage import AbstractArray, Storage, bare, extended, sized
 from tracegraph.eager.tape import AccumulateGrad, record_node
 from tracegraph.eager.tensors import (
     Tensor,
@@ -154,7 +154,7 @@ def _view(op: Op, source: Tensor, attrs: dict[str, Any], array: Any) -> Tensor:
     if lineage is None:
         lineage = lineage_of(source)
     out._storage = storage
-    out._chain = (*source._chain, (op, tuple(attrs.items())))
+    out._chain = extended(source._chain, lineage.depth, op, attrs)
     out._lineage = lineage
     out._seen = lineage.version
     return out

@@ -23,6 +23,53 @@ ViewStep = tuple[Op, tuple[tuple[str, Any], ...]]
 Chain = tuple[ViewStep, ...]
 
 
+def extended(chain: Chain, depth: int, op: Op, attrs: dict[str, Any]) -> Chain:
+    """Return the chain of a view of a view.
+
+    A step after another of its kind is one step, from `depth` steps on: a chain of many views stays
+    short.
+    """
+    if len(chain) > depth and chain[-1][0] is op and op.name in _JOINED:
+        (attribute, before), *rest = chain[-1][1]
+        joined = None if rest or mentions(before) else _JOINED[op.name](before, attrs[attribute])
+        if joined is not None:
+            return (*chain[:-1], (op, ((attribute, joined),)))
+    return (*chain, (op, tuple(attrs.items())))
+
+
+def _permuted(before: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([before[d] for d in dims])
+
+
+def _sliced(before: tuple[Any, ...], index: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Two basic indices as one; None where sizes are symbolic."""
+    if mentions(index):
+        return None
+    inner = iter(index)
+    joined: list[Any] = []
+    for item in before:
+        if not isinstance(item, tuple):
+            joined.append(item)
+            continue
+        first, _, step = item
+        then = next(inner)
+        if not isinstance(then, tuple):
+            joined.append(first + then * step)
+            continue
+        count = -(-(then[1] - then[0]) // then[2])
+        start, step = first + then[0] * step, step * then[2]
+        stop = start + (count - 1) * step + 1
+        joined.append((start, stop, step) if count else (first, first, 1))
+    return tuple(joined)
+
+
+_JOINED: dict[str, Any] = {
+    "reshape": lambda before, shape: shape,
+    "permute": _permuted,
+    "slice": _sliced,
+}
+
+
 class Storage:
     """Memory with a version that counts writes.
 
