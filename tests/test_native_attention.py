@@ -202,3 +202,35 @@ def test_scaled_dot_product_attention_is_that_of_pytorch(kind: str) -> None:
         *map(torch.from_numpy, given), **options
     )
     np.testing.assert_allclose(fused(step, given), wanted.numpy(), 1e-5, 1e-6)
+
+
+def test_a_mask_that_lies_in_columns_leaves_three_launches() -> None:
+    given = [*tensors(20, 300), np.random.default_rng(4).random((300, 20)) < 0.6]
+
+    def turned(q: Any, k: Any, v: Any, mask: Any) -> Any:
+        return attention(q, k, v, mask.t())
+
+    made = program(turned, given)
+    assert " attention " not in made._program.explain()
+    got = made(*map(tracegraph.from_numpy, given)).numpy()
+    np.testing.assert_allclose(got, expected(*given[:3], given[3].T), 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("rows,keys", [(128, 128), (150, 300), (300, 150), (16, 640)])
+def test_hidden_panels_are_passed_over(rows: int, keys: int) -> None:
+    places = np.arange(rows)[:, None] - np.arange(keys)
+    for hidden in (places < 0, places > 20, (places < -40) | (places > 5), places != places):
+        given = [*tensors(rows, keys, 16, 40), hidden]
+        np.testing.assert_allclose(fused(attention, given), expected(*given), 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("value", [INF, math.nan])
+def test_odd_numbers_of_hidden_keys_are_seen(value: float) -> None:
+    q, k, v = tensors(40, 300, 16, 40)
+    v[0, 270, 3] = value
+    k[1, 280] = value
+    hidden = np.zeros((40, 300), bool)
+    hidden[:, 200:] = True
+    got, wanted = fused(attention, [q, k, v, hidden]), expected(q, k, v, hidden)
+    assert np.isnan(wanted[0, :, 3]).all()
+    np.testing.assert_allclose(got, wanted, 1e-5, 1e-6)

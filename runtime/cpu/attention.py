@@ -3,8 +3,10 @@
 Keys come in blocks. Of a row, only the greatest score so far, the sum of exp(score - greatest) and
 the sum of v times that are kept; what was summed before is scaled down where a block has a greater
 score (Milakov and Gimelshein 2018, "Online normalizer calculation for softmax"; Dao et al. 2022,
-"FlashAttention"). A unit has some rows of one matrix and all keys; how rows are cut depends on
-sizes alone, so results do not depend on threads.
+"FlashAttention"). Panels of keys that a mask hides from all rows of a tile are passed over, but for
+the product with v where that has infinities or NaNs: 0 times these is NaN. A unit has some rows of
+one matrix and all keys; how rows are cut depends on sizes alone, so results do not depend on
+threads.
 
 Words of the argument block, strides in elements:
 
@@ -42,7 +44,8 @@ class Attention(NamedTuple):
     """What the code depends on: equal ones are compiled once.
 
     `depth`, `width`: of q and of v; `keys`: whether a key is contiguous ("rows"), or what keys have
-    of one element of q is ("columns"); `dead`: for which value of `dead` a row is 0.
+    of one element of q is ("columns"); `dead`: for which value of `dead` a row is 0; `hides`: the
+    number of an operand, and the value for which it makes a score -inf.
     """
 
     dtype: DType
@@ -52,6 +55,7 @@ class Attention(NamedTuple):
     batch: int
     score: Output
     dead: bool | None
+    hides: tuple[int, bool] | None
     tile: Tile
 
     @property

@@ -157,14 +157,14 @@ def lower_attention(low: Lowering, node: Node, kernel: Node) -> None:
     if softmax is None or node.inputs[0] is not kernel.out:
         raise UnsupportedError("no attention")
     q, k, v, y = _matrices(low, node, product)
-    score, operands = _score(low, softmax, product)
+    score, operands, hides = _score(low, softmax, product)
     places = {"q": q, "k": k, "v": v, "y": y}
     places |= {f"operand{i}": x for i, x in enumerate(operands)}
     if softmax.dead is not None:
         places["dead"] = _operand(low, softmax.body, softmax.dead[0])
     spec = Attention(
         q.dtype, q.shape[-1], v.shape[-1], "rows" if k.strides[-1] == 1 else "columns",
-        len(y.shape) - 2, score, None if softmax.dead is None else softmax.dead[1],
+        len(y.shape) - 2, score, None if softmax.dead is None else softmax.dead[1], hides,
         tile_for(low.target, q.dtype),
     )  # fmt: skip
     found = cut(spec, y.shape[:-2], y.shape[-2], k.shape[-2])
@@ -224,8 +224,27 @@ def _operand(low: Lowering, body: Body, load: int) -> Place:
     return walked(low.place(value), axes, body.shape)
 
 
-def _score(low: Lowering, softmax: Softmax, product: Value) -> tuple[Output, list[Place]]:
-    """Return what makes scores of products, and its operands."""
+def _hidden(softmax: Softmax) -> tuple[int, bool] | None:
+    """Return the load of a mask, and the value for which it makes a score -inf."""
+    steps, number = softmax.body.steps, softmax.score
+    if softmax.dead is not None and steps[number].op == "where":  # rows that will be 0 anyway
+        condition, *sides = steps[number].inputs
+        if condition == softmax.dead[0]:
+            number = sides[softmax.dead[1]]
+    if steps[number].op != "where":
+        return None
+    condition, *sides = steps[number].inputs
+    for value, side in ((True, sides[0]), (False, sides[1])):
+        is_least = steps[side].op == NUMBER and dict(steps[side].attrs)["value"] == float("-inf")
+        if is_least and steps[condition].op == LOAD and steps[condition].dtype is bool_:
+            return condition, value
+    return None
+
+
+def _score(
+    low: Lowering, softmax: Softmax, product: Value
+) -> tuple[Output, list[Place], tuple[int, bool] | None]:
+    """Return what makes scores of products, its operands, and which of them hides keys, and how."""
     body, order = softmax.body, _needed(softmax.body.steps, softmax.score)
     loads = [i for i in order if body.steps[i].op == LOAD]
     others = [i for i in loads if body.operands[body.steps[i].inputs[0]].value is not product]
@@ -241,7 +260,7 @@ def _score(low: Lowering, softmax: Softmax, product: Value) -> tuple[Output, lis
             raise UnsupportedError("an operand of scores that lies in columns")
         used.append(Operand(names[row != 0, near == 1], place.dtype))
     if len(order) == 1:
-        return Output((product.type.dtype,)), []
+        return Output((product.type.dtype,)), [], None
     steps, score = body.steps, softmax.score
     read = [next(i for i in loads if i not in others), *others]
 
@@ -250,5 +269,10 @@ def _score(low: Lowering, softmax: Softmax, product: Value) -> tuple[Output, lis
         evaluate(m, steps, values, order)
         return values[score]
 
+    hides = _hidden(softmax)
+    if hides is not None:
+        number = others.index(hides[0])
+        is_wide = used[number].extent in ("place", "column")
+        hides = (number, hides[1]) if is_wide else None
     key = repr(([steps[i] for i in order], order, read))
-    return Output((product.type.dtype,), tuple(used), Epilogue(key, epilogue)), places
+    return Output((product.type.dtype,), tuple(used), Epilogue(key, epilogue)), places, hides

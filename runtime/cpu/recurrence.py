@@ -13,7 +13,7 @@ Words of the argument block, strides in elements:
     begin, end                             steps
     rows, units, k, first_k                extents; k of step 0, which may have no state
     row_block, row_blocks, group_block     how the work is cut: groups are of `vectors` vectors
-    panels, panel_stride                   B packed: panels[gate, units // width, k, width]
+    panels                                 B packed: panels[group, k, gate, vectors · width]
     state, state_time, state_row           the state, after each step
     first, first_row                       the state before step 0, if `lag`
     <name>, <name>_time, <name>_row, <name>_gate      x<i> an operand, y<i> a result
@@ -97,7 +97,7 @@ def tile_of(target: Target, dtype: DType, gates: int, units: int) -> tuple[int, 
 def slots(spec: Recurrence) -> tuple[str, ...]:
     """Return the names of the words of the argument block, in order."""
     names = ["begin", "end", "rows", "units", "k", "first_k", "row_block", "row_blocks"]
-    names += ["group_block", "panels", "panel_stride", "state", "state_time", "state_row"]
+    names += ["group_block", "panels", "state", "state_time", "state_row"]
     if spec.lag:
         names += ["first", "first_row"]
     for name, stream in spec.streams.items():

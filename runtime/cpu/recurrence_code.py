@@ -35,17 +35,15 @@ def recurrence_text(spec: Recurrence, target: Target) -> str:
 
 
 def _tile_text(code: _Code, height: int) -> str:
-    """Return the function (a, stride of its rows, a panel for each vector, sums, k)."""
+    """Return the function (a, stride of its rows, a panel of b, sums, k)."""
     w, spec, kind = Writer(), code.spec, code.kind
     width, size, count = spec.width, spec.dtype.itemsize, code.count
     rows = [w.at("%a", w.mul("%stride", row), kind) for row in range(height)]
 
     def step(values: list[str]) -> list[str]:
         k, *sums = values
-        place = w.mul(k, width)
-        loaded = [
-            w.load(code.vector, w.at(f"%b{v}", place, kind), width * size) for v in range(count)
-        ]
+        b = w.at("%b", w.mul(k, count * width), kind)
+        loaded = [w.load(code.vector, w.at(b, v * width, kind), width * size) for v in range(count)]
         added = []
         for r, row in enumerate(rows):
             factors = w.splat(w.load(kind, w.at(row, k, kind), size), kind, width)
@@ -58,8 +56,9 @@ def _tile_text(code: _Code, height: int) -> str:
     _, *sums = w.repeat(start, lambda values: w.compare("slt", values[0], "%k"), step)
     for i, total in enumerate(sums):
         w.store(code.vector, total, w.at("%sums", i * width, kind), width * size)
-    panels = [f"ptr noalias %b{v}" for v in range(count)]
-    parameters = ("ptr noalias %a", "i64 %stride", *panels, "ptr noalias %sums", "i64 %k")
+    parameters = (
+        "ptr noalias %a", "i64 %stride", "ptr noalias %b", "ptr noalias %sums", "i64 %k"
+    )  # fmt: skip
     name, linkage = code.tile_name(height), "linkonce_odr hidden"
     return function(name, parameters, w, "nounwind noinline", linkage)
 
@@ -111,7 +110,6 @@ class _Code:
             for i, name in enumerate(slots(spec))
         }
         vectors = w.div(w.add(words["units"], spec.width - 1), spec.width)
-        self.last = w.sub(vectors, 1)
         self.groups = w.div(w.add(vectors, spec.vectors - 1), spec.vectors)
         w.loop("%end", self._chunk, start="%begin")
 
@@ -129,13 +127,14 @@ class _Code:
 
             def units(g: str) -> None:
                 vector = w.mul(g, self.spec.vectors)
-                panels = self._panels(vector)
+                panel = w.mul(g, w.mul(words["k"], self.count * self.spec.width))
+                b = w.at(words["panels"], panel, self.kind)
 
                 def rows(values: list[str]) -> list[Word]:
                     (first,) = values
                     height = self._height(w.sub(row_end, first))
                     a = w.at(state.start, w.mul(first, state.row), self.kind)
-                    given = f"ptr {a}, i64 {state.row}, {panels}, ptr {self.sums}, i64 {k}"
+                    given = f"ptr {a}, i64 {state.row}, ptr {b}, ptr {self.sums}, i64 {k}"
                     w.switch(
                         height, range(1, self.spec.height + 1),
                         lambda tall: w.do(f"call void @{self.tile_name(tall)}({given})"),
@@ -154,17 +153,6 @@ class _Code:
         w, most = self.w, self.spec.height
         tiles = w.div(w.add(left, most - 1), most)
         return w.div(w.add(left, w.sub(tiles, 1)), tiles)
-
-    def _panels(self, vector: Word) -> str:
-        """Return the panels of a group as arguments; those that are not there repeat the last."""
-        w, words, found = self.w, self.words, []
-        each = w.mul(words["k"], self.spec.width)
-        for gate in range(self.spec.gates):
-            start = w.at(words["panels"], w.mul(gate, words["panel_stride"]), self.kind)
-            for v in range(self.spec.vectors):
-                panel = w.least(w.add(vector, v), self.last)
-                found.append(w.at(start, w.mul(panel, each), self.kind))
-        return ", ".join(f"ptr {panel}" for panel in found)
 
     # Where things are at a step.
 

@@ -113,16 +113,13 @@ class _Layer:
             tuple(x.stream for x in operands), tuple(y.stream for y in results),
             Epilogue(key, cell),
         )  # fmt: skip
-        packing = Packing(self.dtype, width, width, "any")
-        packed = _packing_words(weights, sums.gates, units, width)
+        packing = Packing(self.dtype, vectors * width, width, "any")
+        packed = _packing_words(weights, sums.gates, units, packing.columns)
         found = cut(spec, self.rows, units, k, by_step)
         ahead = low.is_lasting(weights)
         panels = Buffer("packed" if ahead else "scratch", 0)
         words, places = _words(sums, operands, results, units)
-        words |= {
-            **found.words, "begin": 0, "end": self.time, "panels": panels,
-            "panel_stride": packed["panel_count"] * k * width,
-        }  # fmt: skip
+        words |= {**found.words, "begin": 0, "end": self.time, "panels": panels}
         source = Buffer("operand", len(places))
         before = packing_launch(packing, packed, source, panels)
         arguments = {name: words[name] for name in slots(spec)}
@@ -171,12 +168,13 @@ def _words(
     return words, places
 
 
-def _packing_words(weights: Place, gates: int, units: int, width: int) -> dict[str, int]:
+def _packing_words(weights: Place, gates: int, units: int, columns: int) -> dict[str, int]:
+    """Return the words of a packing for which (k, gate) is one index, of the rows of panels."""
     k, (k_stride, n_stride) = weights.shape[0], weights.strides
     return {
-        "n": units, "panel_count": -(-units // width), "k2": 1, "k1": 1, "k0": k,
-        "k2_stride": 0, "k1_stride": 0, "k0_stride": k_stride, "n_stride": n_stride,
-        "matrices": gates, "matrix_stride": units * n_stride,
+        "n": units, "panel_count": -(-units // columns), "k2": 1, "k1": k, "k0": gates,
+        "k2_stride": 0, "k1_stride": k_stride, "k0_stride": units * n_stride,
+        "n_stride": n_stride, "matrices": 1, "matrix_stride": 0,
     }  # fmt: skip
 
 
