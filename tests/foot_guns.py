@@ -586,6 +586,32 @@ def output_is_state() -> Program:
     return Program(f, [(x(),), (x(by=2),)], state=lambda: [memory])
 
 
+@gun("places that come to hold one tensor", TRACE,
+     "a replay gives each its own, so that a later write changes one", TraceError)  # fmt: skip
+def shared_places() -> Program:
+    held = {"last": x(), "best": x()}
+
+    def f(x: Any) -> Any:
+        held["last"] = held["best"] = x * 2
+        return x
+
+    return Program(f, [(x(),)])
+
+
+@gun("writes through `as_strided` and `unfold`", RIGHT, "they are views")
+def steps() -> Program:
+    memory = x(4, 3)
+
+    def f(x: Any) -> Any:
+        memory.as_strided((4,), (3,)).copy_(x)
+        windows = memory.reshape(-1).unfold(0, 2, 2)
+        memory.mul_(0.5)
+        windows[1] = 7
+        return windows * 1
+
+    return Program(f, [(x(4),), (x(4, by=3),)], state=lambda: [memory])
+
+
 @gun("tied weights", RIGHT, "one State, tied in the file as well")
 def tied_weights() -> Program:
     tg.manual_seed(3)
@@ -676,10 +702,34 @@ def batch_norm() -> Program:
     return Program(layer, calls, state=lambda: [layer.running_mean, layer.num_batches_tracked])
 
 
+@gun("batch-norm buffers in eval mode", RIGHT, "running statistics are State, and are read only")
+def batch_norm_in_eval() -> Program:
+    layer = nn.BatchNorm1d(3).eval()
+
+    def change() -> None:
+        layer.running_mean.add_(1)
+
+    calls = [(x(4, 3),), (x(4, 3, by=3),)]
+    return Program(layer, calls, change, state=lambda: [layer.running_mean])
+
+
 @gun("train mode traced, eval mode replayed", REPLAY, "the mode is a guard", GuardError)
 def mode() -> Program:
     layer = nn.BatchNorm1d(3)
     return Program(layer, [(x(4, 3),)] * 2, layer.eval)
+
+
+@gun("a gradient that one branch leaves None", TRACE,
+     "a replay would leave zeros: let it be zeros before", TraceError)  # fmt: skip
+def unset_gradient() -> Program:
+    first, second = (tg.ones(3, requires_grad=True) for _ in range(2))
+
+    def f(x: Any) -> Any:
+        weight = first if x.sum() > 0 else second
+        (x * weight).sum().backward()
+        return x
+
+    return Program(f, [(x(),)], options={"more_examples": [(x(by=-1),)]})
 
 
 # Control flow.
@@ -704,6 +754,49 @@ def both_branches() -> Program:
 
     options = {"more_examples": [(x(by=-1),)]}
     return Program(f, [(x(),), (x(by=-2),), (x(by=3),)], options=options)
+
+
+@gun("branch on shape", REPLAY, "a guard: the way not seen is refused", UnseenPathError)
+def shape_branch() -> Program:
+    def f(a: Any) -> Any:
+        if a.shape[0] > 3:  # <-
+            return a.sum(0)
+        return a.amax(0)
+
+    options = {"dynamic": {"a": {0: "rows"}}}
+    return Program(f, [(x(5, 2),), (x(2, 2),)], options=options)
+
+
+@gun("branch on shape, both ways among the examples", RIGHT, "the graph branches by the size")
+def both_shapes() -> Program:
+    def f(a: Any) -> Any:
+        if a.shape[0] > 3:
+            return a.sum(0)
+        return a.amax(0)
+
+    options = {"more_examples": [(x(2, 2),)]}
+    return Program(f, [(x(5, 2),), (x(1, 2),), (x(9, 2),), (x(3, 2),)], options=options)
+
+
+@gun("loop over a length", REPLAY, "a guard: a number of steps not seen is refused",
+     UnseenPathError)  # fmt: skip
+def loop() -> Program:
+    def f(a: Any) -> Any:
+        total = a.sum() * 0
+        for i in range(a.shape[0]):  # <-
+            total = total * 0.5 + a[i].sum()
+        return total
+
+    return Program(f, [(x(3, 2),), (x(5, 2),)], options={"dynamic": {"a": {0: "rows"}}})
+
+
+@gun("loop over a length, as scan", RIGHT, "one node, for any number of steps")
+def scanned() -> Program:
+    def f(a: Any) -> Any:
+        return tg.scan(lambda t, row: (t * 0.5 + row.sum(), row * 2), a.sum() * 0, a)
+
+    calls = [(x(3, 2),), (x(5, 2),), (x(1, 2),)]
+    return Program(f, calls, options={"dynamic": {"a": {0: "rows"}}})
 
 
 @gun("early return", REPLAY, "a guard: the way not seen is refused", UnseenPathError)
