@@ -147,6 +147,16 @@ def test_places_along_a_dim(case: Any, op: str, include: bool) -> None:
               include_self=include)  # fmt: skip
 
 
+def test_the_last_of_several_writes_wins() -> None:
+    random = np.random.default_rng(0)
+    rows, columns = random.integers(0, 2, (20, 20)), random.integers(-3, 3, (1, 20))
+    for order in ((0, 1), (1, 0)):
+        y = np.arange(400.0, dtype=np.float32).reshape(20, 20)
+        x = np.zeros((2, 3), np.float32)
+        check("index_put", (x, y, rows, columns), (float32, float32, int64, int64),
+              {0: order, 2: order}, dims=(0, 1), accumulate=False)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("op", "attrs", "wrong"),
     [
@@ -218,10 +228,11 @@ def test_maxima_of_windows(case: Any, dilation: int, op: str, special: bool) -> 
         for w, n in zip(attrs["window"], shape[-len(attrs["window"]) :], strict=True)
     )
     x = filled(seed, shape, dtype)
-    if special:
-        x.reshape(-1)[:: max(1, x.size // 3)] = np.nan
-        x.reshape(-1)[1::5] = -np.inf
     x = np.round(x.astype(np.float32) * 2).astype(x.dtype)  # several are the largest
+    if special:  # windows of which all are the smallest, or several are not numbers
+        rare = np.random.default_rng(seed).integers(0, 4, shape)
+        x = np.where(rare == 0, np.nan, np.where(rare == 1, x.astype(np.float32), -np.inf))
+        x = x.astype(dtype.np)
     if op != "_grad":
         check("max_pool" + op, (x,), (dtype,), {0: order}, **attrs)
         return
