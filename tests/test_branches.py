@@ -389,6 +389,24 @@ def test_too_many_branches_within_one_another_are_refused_with_a_remedy() -> Non
         tg.trace(f, many[0], more_examples=many[1:])
 
 
+def test_memory_that_is_written_and_left_is_refused_where_others_see_it() -> None:
+    memory = tg.ones(3)
+    view = memory[1:]  # that the function does not know
+
+    def f(x: Any) -> Any:
+        nonlocal memory
+        memory.mul_(2)
+        memory = memory + x
+        return memory.sum()
+
+    with pytest.raises(TraceError, match=r"memory is written in place and holds another tensor"):
+        tg.trace(f, (tg.ones(3),))
+    assert memory.tolist() == [1, 1, 1] and view.tolist() == [1, 1]
+    del view
+    traced = tg.trace(f, (tg.ones(3),))
+    assert [traced(tg.ones(3)).item() for _ in range(2)] == [9, 21]
+
+
 def test_a_gradient_that_one_branch_leaves_none_is_refused() -> None:
     w, v = (tg.ones(2, requires_grad=True) for _ in range(2))
 

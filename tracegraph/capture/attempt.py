@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -208,6 +209,7 @@ class Attempt:
         recorder = self.recorder
         moved = self.rebound(self.found)
         self._check_sharing({path: now for path, _, now in moved})
+        self._check_left_behind([(path, t) for path, t, _ in moved])
         values = []
         for path, t, now in moved:
             place, name = self.found.places[path], recorder.entry_of(t).name
@@ -246,6 +248,21 @@ class Attempt:
                 raise TraceError(
                     f"{path} and {other} share memory after the traced call, which they did not "
                     f"before it: a write to one of them would change both; {remedy}"
+                )
+
+    def _check_left_behind(self, moved: Sequence[tuple[str, Tensor]]) -> None:
+        """Refuse memory that was written in place and left, where others still look at it."""
+        known = {id(t) for t in leaves_of(self.found)}
+        for path, t in moved:
+            storage = storage_of(t)
+            if not self.recorder.entry_of(t).written:
+                continue
+            holders = (r for r in gc.get_referrers(storage) if isinstance(r, Tensor))
+            if any(id(holder) not in known for holder in holders):
+                raise TraceError(
+                    f"{path} is written in place and holds another tensor after the traced call, "
+                    "and a tensor that the function does not know shares the memory that it left: "
+                    "a replay would not write there. Write the new value in place as well (copy_)"
                 )
 
     def example(self) -> Example:
