@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree
@@ -300,9 +301,50 @@ def test_bench_times_each_level(files: Path, run: Run) -> None:
     status, out, _ = run("bench", files / "both.tg", "--repeat", 3)
     assert status == 0
     rows = [line.split() for line in out.splitlines()[2:]]
-    assert [row[:2] for row in rows] == [
-        [name, level] for name in ("forward", "train_step") for level in "012"
-    ]
+    how = [["interpreter", "0"], ["interpreter", "1"], ["interpreter", "2"], ["native", "2"]]
+    wanted = [[name, *row] for name in ("forward", "train_step") for row in how]
+    assert [row[:3] for row in rows] == wanted
+    out = run("bench", files / "both.tg", "forward", "--repeat", 3, "--runtime", "native")[1]
+    assert [line.split()[:3] for line in out.splitlines()[2:]] == [["forward", "native", "2"]]
+
+
+def test_compile_fills_the_cache_and_explains(files: Path, run: Run, tmp_path: Path) -> None:
+    def compiled(*more: Any) -> tuple[str, set[Path]]:
+        environment = {**os.environ, "TRACEGRAPH_CACHE_DIR": str(tmp_path / "cache")}
+        done = command("compile", files / "both.tg", *more, env=environment, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout, set((tmp_path / "cache").iterdir())
+
+    out, entries = compiled()
+    assert out.count("# entry point ") == 2 and entries
+    assert f"kept in {tmp_path / 'cache'}" in out and "matmul" in out
+    out, again = compiled("--entry", "forward")
+    assert out.startswith("# entry point forward\n") and "train_step" not in out
+    kept = {path: path.read_bytes() for path in again}
+    assert compiled()[1] == again and {p: p.read_bytes() for p in again} == kept
+
+
+def test_the_runtime_can_be_chosen(files: Path, run: Run) -> None:
+    values = {}
+    for runtime in ("interpreter", "native"):
+        status, out, _ = run("run", files / "both.tg", "--runtime", runtime)
+        assert status == 0
+        values[runtime] = out.splitlines()[1]
+    assert len({v.split(" [")[0] for v in values.values()}) == 1
+    for more in ([], ["--runtime", "native"], ["--runtime", "interpreter", "--level", "0"]):
+        assert run("verify", files / "both.tg", *more)[0] == 0
+
+
+def test_sizes_of_dynamic_dims_are_given(run: Run, tmp_path: Path) -> None:
+    dims = {"x": {0: torch.Dim("batch", min=1, max=64)}}
+    traced = torch.trace(lambda x: x * 2, (torch.ones(4, 3),), dynamic=dims, name="forward")
+    torch.save(traced, tmp_path / "a.tg")
+    assert "output: f32[7,3]" in run("run", tmp_path / "a.tg", "--size", "batch=7")[1]
+    assert "1 steps batch=5:" in run("compile", tmp_path / "a.tg", "--size", "batch=5")[1]
+    assert run("bench", tmp_path / "a.tg", "--size", "batch=5", "--repeat", 3)[0] == 0
+    for name in ("run", "bench", "compile"):
+        status, _, err = run(name, tmp_path / "a.tg")
+        assert (status, "give --size batch=N" in err) == (2, True)
 
 
 ERRORS = {
@@ -322,6 +364,7 @@ ERRORS = {
     ),
     "no such device": (["run", "{}/both.tg", "--device", "tpu"], "no device type 'tpu'"),
     "no such runtime": (["run", "{}/both.tg", "--runtime", "magic"], "no runtime 'magic'"),
+    "bad size": (["run", "{}/both.tg", "--size", "batch"], "expected NAME=N, got 'batch'"),
     "bad number": (["run", "{}/both.tg", "--repeat", "0"], "expected a whole number above 0"),
 }
 

@@ -23,7 +23,7 @@ from tracegraph.capture.compiling import (  # noqa: F401
 from tracegraph.devices import Device, device_of, module_of, parse_device
 from tracegraph.eager.storage import stamp
 from tracegraph.eager.tensors import Tensor, storage_of, type_of
-from tracegraph.errors import DeviceError, GuardError, SizesError
+from tracegraph.errors import DeviceError, GuardError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import SOURCES, Graph, Node
 from tracegraph.runtime.interpreter import InterpreterProgram
@@ -132,18 +132,10 @@ class CompiledGraph:
         told = self._main.explain_call(inputs, arrays, stamp_of, profile)
         return self._head() + str(told)
 
-    def prepare(self, sizes: Mapping[str, int]) -> None:
-        """Compile for sizes of the dynamic dims.
-
-        Raises:
-            SizesError: a dim has no size, or there is none of that name.
-        """
-        names = self._main.dims if self.is_native else []
-        if wrong := set(sizes) ^ set(names):
-            listed = ", ".join(dict.fromkeys(names)) or "none"
-            raise SizesError(f"sizes of {', '.join(sorted(wrong))}: the dynamic dims are {listed}")
+    def prepare(self, inputs: Sequence[Any]) -> None:
+        """Compile what a call with such inputs needs."""
         if self.is_native:
-            self._main.plan(*(sizes[name] for name in names))
+            self._main.prepare(inputs)
 
     @property
     def is_native(self) -> bool:

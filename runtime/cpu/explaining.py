@@ -221,7 +221,8 @@ def _short(number: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+    scaled, unit = (seconds * 1e3, "ms") if seconds >= 1e-3 else (seconds * 1e6, "us")
+    return f"{scaled:.{2 if scaled < 10 else 1}f} {unit}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _BUDGET_S: Final = 0.2
 _CALL_BUDGET_S: Final = 0.005
 _LEAST_RUNS: Final = 3
+_LEAST_S: Final = 5e-8  # what a clock can tell
 _MOST_RUNS: Final = 200
 # Of the kernels that measure peaks: sums side by side, turns of a chunk, chunks; and bytes that a
 # copy moves: in a core's cache, in the shared one, in memory.
@@ -96,7 +97,7 @@ def profiled(
             began = time.perf_counter()
             call()
             took = time.perf_counter() - began
-            seconds[number] = min(seconds[number], max(took - idle, 1e-8))
+            seconds[number] = min(seconds[number], max(took - idle, _LEAST_S))
     return Profile(seconds, peak(get_num_threads()))
 
 

@@ -22,6 +22,7 @@ from tracegraph.runtime.binding import (
 from tracegraph.runtime.control import HANDLERS
 from tracegraph.runtime.cpu.arrays import Arrays, Blocks
 from tracegraph.runtime.cpu.context import Context
+from tracegraph.runtime.cpu.driver import host_driver
 from tracegraph.runtime.cpu.kept import Kept, Store, ahead_of
 from tracegraph.runtime.cpu.kernels import addresses
 from tracegraph.runtime.cpu.llvm import host_target
@@ -152,6 +153,11 @@ class NativeProgram:
     def dims(self) -> list[str]:
         """The names of the dynamic dims whose sizes a plan is made for."""
         return [name for name, _, _ in self._dims]
+
+    def prepare(self, inputs: Sequence[Any]) -> None:
+        """Compile what a call with such inputs needs, and what calls it."""
+        self.plan(*self._sizes(inputs))
+        host_driver()
 
     def _sizes(self, inputs: Sequence[Any]) -> tuple[int, ...]:
         return tuple(inputs[number].shape[axis] for _, number, axis in self._dims)

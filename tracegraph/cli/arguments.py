@@ -33,6 +33,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> tuple[str, int]:
+    name, _, size = text.partition("=")
+    if not name or not size.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected NAME=N, got {text!r}")
+    return name, int(size)
+
+
 def _fraction(text: str) -> float:
     try:
         number = float(text)
@@ -63,9 +70,24 @@ def _show(command: argparse.ArgumentParser) -> None:
 
 def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    command.add_argument("--runtime", help="the runtime (default: the best at hand)")
     command.add_argument("--seed", type=int, default=0, help="of random inputs (default: 0)")
+    _add_sizes(command)
     _add_host_calls(command)
+
+
+def _add_runtime(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runtime", help="native or interpreter (default: native on a CPU)")
+    command.add_argument(
+        "--level", type=int, choices=(0, 1, 2),
+        help="of optimisation; without --runtime, on the interpreter (default: 2 native, else 1)",
+    )  # fmt: skip
+
+
+def _add_sizes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--size", metavar="NAME=N", type=_size, action="append", default=[],
+        help="the size of a dynamic dim for random inputs; may be repeated",
+    )  # fmt: skip
 
 
 def _add_host_calls(command: argparse.ArgumentParser) -> None:
@@ -85,9 +107,7 @@ def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--npz", metavar="IN.npz", help="inputs by name from a .npz file")
     command.add_argument("--output", metavar="OUT.npz", help="write the outputs here")
     command.add_argument("--repeat", type=_positive, default=1, metavar="N", help="time N calls")
-    command.add_argument(
-        "--level", type=int, choices=(0, 1, 2), default=1, help="of optimisation (default: 1)"
-    )
+    _add_runtime(command)
     _add_running(command)
 
 
@@ -95,10 +115,7 @@ def _verify(command: argparse.ArgumentParser) -> None:
     _add_file(command)
     _add_host_calls(command)
     command.add_argument("--device", default="cpu", help="where samples are replayed: cpu, cuda")
-    command.add_argument("--runtime", help="that replays them (default: the best at hand)")
-    command.add_argument(
-        "--level", type=int, choices=(0, 1, 2), default=1, help="of optimisation (default: 1)"
-    )
+    _add_runtime(command)
     command.add_argument(
         "--tolerance", type=_fraction, metavar="R",
         help="allow differences up to R times the largest element (default: what each node may "
@@ -121,7 +138,15 @@ def _bench(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--repeat", type=_positive, metavar="N", help="calls a row (default: about a second)"
     )
+    command.add_argument("--runtime", help="native or interpreter (default: both)")
     _add_running(command)
+
+
+def _compile(command: argparse.ArgumentParser) -> None:
+    _add_file(command)
+    command.add_argument("--entry", help="the entry point to compile (default: all)")
+    _add_sizes(command)
+    _add_host_calls(command)
 
 
 def _optimize(command: argparse.ArgumentParser) -> None:
@@ -143,7 +168,8 @@ COMMANDS: Final[_Commands] = {
     "verify": ("check a file through and through, replay its samples (exit 1: it fails)", _verify),
     "report": ("tell what a trace froze and what its graph relies on", _report),
     "diff": ("compare two files (exit 1: they differ)", _diff),
-    "bench": ("time replays at each level of optimisation", _bench),
+    "bench": ("time replays on the interpreter, at each level, and as native code", _bench),
+    "compile": ("compile the kernels ahead, and explain what runs", _compile),
     "optimize": ("run passes and show the graphs, or what each pass did", _optimize),
 }
 """Each command's help and arguments; the module of its name in this package has `run(args)`."""

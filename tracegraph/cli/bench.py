@@ -1,4 +1,4 @@
-"""`tracegraph bench`: how long replays take at each level of optimisation."""
+"""`tracegraph bench`: how long replays take on the interpreter, at each level, and native."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracegraph.cli.run import wait
 from tracegraph.compiler import optimize
 from tracegraph.replay.entry import EntryPoint
 
-_LEVELS = (0, 1, 2)
+_ROWS = (("interpreter", 0), ("interpreter", 1), ("interpreter", 2), ("native", 2))
 _BUDGET_S = 1.0
 _MAX_CALLS = 10_000
 
@@ -22,20 +22,30 @@ def run(args: argparse.Namespace) -> int:
     """Time entry points with random inputs; State is put back after each row."""
     file = File(args.file, args.device, args.allow_host_call)
     entries = file.graphs.entries if args.entry is None else dict([file.entry(args.entry)])
-    rows = [["entry point", "level", "nodes", "compile", *TIMING_HEAD]]
+    rows = [["entry point", "runtime", "level", "nodes", "compile", *TIMING_HEAD]]
     for name, entry in entries.items():
-        for level in _LEVELS:
-            rows.append([name, str(level), *_time(entry, level, f"{name}, level {level}", args)])
+        for runtime, level in _wanted(args):
+            label = f"{name}, {runtime}, level {level}"
+            rows.append([name, runtime, str(level), *_time(entry, runtime, level, label, args)])
     write(f"random inputs, seed {args.seed}; device {args.device}")
-    write_table(rows, "<>>>>>>>")
+    write_table(rows, "<<>>>>>>>")
     return 0
 
 
-def _time(entry: EntryPoint, level: int, label: str, args: argparse.Namespace) -> list[str]:
-    values, named = make_call(entry, {}, args.seed)
+def _wanted(args: argparse.Namespace) -> list[tuple[str, int]]:
+    """Return runtimes and levels: all that the device has, or those of one runtime."""
+    if args.runtime is None:
+        return [row for row in _ROWS if row[0] == "interpreter" or args.device == "cpu"]
+    return [row for row in _ROWS if row[0] == args.runtime] or [(args.runtime, 1)]
+
+
+def _time(
+    entry: EntryPoint, runtime: str, level: int, label: str, args: argparse.Namespace
+) -> list[str]:
+    values, named = make_call(entry, {}, args.seed, dict(args.size))
     before = {name: t.clone() for name, t in entry.state.items()}
     started = time.perf_counter()
-    program = entry.program(args.device, args.runtime, level)
+    program = entry.program(args.device, runtime, level).prepare(*values, **named)
     compile_s = time.perf_counter() - started
 
     def call() -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph import pytree
+from tracegraph.dims.shapes import evaluated, symbols_of
 from tracegraph.dtypes import FLOAT_KIND, bool_
 from tracegraph.errors import SignatureError
 from tracegraph.replay.entry import EntryPoint
@@ -52,13 +53,16 @@ def _number(name: str, text: str) -> float:
         raise SignatureError(f"hyper-parameter {name} wants a number, got {text!r}") from None
 
 
-def make_call(entry: EntryPoint, given: Mapping[str, Any], seed: int) -> Call:
+def make_call(
+    entry: EntryPoint, given: Mapping[str, Any], seed: int, sizes: Mapping[str, int]
+) -> Call:
     """Return arguments for a call: given inputs, and random ones where none are given.
 
-    Random floats are standard normal; integers are 0 or 1, which every index allows.
+    Random floats are standard normal; integers are 0 or 1, which every index allows. `sizes` are
+    those of dynamic dims.
 
     Raises:
-        SignatureError: inputs were given, but not all.
+        SignatureError: inputs were given, but not all; or a size is not known.
     """
     signature = entry.signature
     generator = np.random.default_rng(seed)
@@ -73,7 +77,7 @@ def make_call(entry: EntryPoint, given: Mapping[str, Any], seed: int) -> Call:
         elif spec.name in given:
             leaves.append(_as_stored(given[spec.name], spec.type))
         else:
-            leaves.append(_random(generator, spec.type))
+            leaves.append(_random(generator, _of_sizes(spec.type, sizes)))
     values = pytree.unflatten(signature.inputs, leaves, pytree.dataclasses_in(signature.inputs))
     named = dict(zip(signature.names[signature.positional :], values[signature.positional :],
                      strict=True))  # fmt: skip
@@ -85,6 +89,14 @@ def _as_stored(array: Any, wanted: TensorType) -> Any:
     if array.dtype.kind == "V" and array.dtype.itemsize == wanted.dtype.np.itemsize:
         return array.view(wanted.dtype.np)
     return array
+
+
+def _of_sizes(wanted: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    """Return a type with the sizes of dynamic dims put in."""
+    for name in symbols_of(wanted.shape):
+        if name not in sizes:
+            raise SignatureError(f"the size {name} is not known: give --size {name}=N")
+    return TensorType(wanted.dtype, evaluated(wanted.shape, sizes))
 
 
 def _random(generator: np.random.Generator, wanted: TensorType) -> Any:

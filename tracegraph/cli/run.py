@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
     name, entry = file.entry(args.entry)
     read_s = time.perf_counter() - started
     given = read_inputs(entry, args.input, args.npz)
-    values, named = make_call(entry, given, args.seed)
+    values, named = make_call(entry, given, args.seed, dict(args.size))
     started = time.perf_counter()
-    program = entry.program(args.device, args.runtime, args.level)
+    program = entry.program(args.device, args.runtime, args.level).prepare(*values, **named)
     compile_s = time.perf_counter() - started
     results: list[Any] = [None]
 

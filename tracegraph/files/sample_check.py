@@ -46,7 +46,7 @@ class Replay(NamedTuple):
 
     device: Device
     runtime: str | None
-    level: int
+    level: int | None
     tolerance: float | None
 
     def allowed(self, own: float, scale: float) -> float:
@@ -165,8 +165,11 @@ class SampleCheck:
         )  # fmt: skip
 
     def _place(self) -> str:
-        runtime = self.replay.runtime or "the default runtime"
-        return f"{self.replay.device}, {runtime}, level {self.replay.level}"
+        runtime, level = self.replay.runtime, self.replay.level
+        if runtime is None:
+            native = level is None and self.replay.device.type == "cpu"
+            runtime = "native" if native else "interpreter"
+        return f"{self.replay.device}, {runtime}" + ("" if level is None else f", level {level}")
 
     def _gap(self, found: Any, wanted: Any, own: float) -> str:
         """How an output differs; "" where it agrees."""

@@ -44,14 +44,15 @@ class Verification(NamedTuple):
 
 def verify_file(
     path: str | os.PathLike[str], *, device: Any = "cpu", runtime: str | None = None,
-    level: int = 1, tolerance: float | None = None, allow_host_calls: Iterable[str] = (),
+    level: int | None = None, tolerance: float | None = None, allow_host_calls: Iterable[str] = (),
 ) -> Verification:  # fmt: skip
     """Check a file through and through, and replay the samples in it; nothing is changed.
 
     Args:
         path: of a file that `save` wrote, with `samples=` for replays.
         device: where samples are replayed.
-        runtime: that replays them; the best at hand by default.
+        runtime: "native" or "interpreter", beside the interpreter node by node; by default native
+            on a CPU if no level is given.
         level: of optimisation.
         tolerance: the difference to allow, in parts of the largest element; by default each node
             has its own, measured when the file was saved.

@@ -40,13 +40,16 @@ class Program:
         program = self._current()
         if not (args or kwargs or profile):
             return program.explain()
-        arrays, _, hypers = self.entry._arguments(self.device, args, kwargs)
-        return program.explain_call([*arrays, *hypers], self.entry.state, profile)
+        return program.explain_call(self._inputs(args, kwargs), self.entry.state, profile)
 
-    def prepare(self, **sizes: int) -> Program:
-        """Compile now instead of at the first call; `sizes` are those of the dynamic dims."""
-        self._current().prepare(sizes)
+    def prepare(self, *args: Any, **kwargs: Any) -> Program:
+        """Compile now what a call with such arguments needs; nothing runs."""
+        self._current().prepare(self._inputs(args, kwargs))
         return self
+
+    def _inputs(self, args: Any, kwargs: dict[str, Any]) -> list[Any]:
+        arrays, _, hypers = self.entry._arguments(self.device, args, kwargs)
+        return [*arrays, *hypers]
 
     def _current(self) -> CompiledGraph:
         if self._graph is not self.entry.graph:  # an example was added
