@@ -48,11 +48,11 @@ def on_tape(op: Op, args: tuple[Any, ...], out: Tensor) -> None:
             record_node(op, args, _NO_ATTRS, (out,))
 
 
-def _has_history(t: Tensor, peer: Tensor | None) -> bool:
-    """Whether a trace has to see more of an op than its result: gradients, or views."""
-    if t._node is not None or t._lineage is not None or modes.sizes:
+def _takes_long(t: Tensor, peer: Tensor | None) -> bool:
+    """Whether a trace has to see more of an op than its result: views, symbolic sizes."""
+    if t._lineage is not None or modes.sizes:
         return True
-    return peer is not None and (peer._node is not None or peer._lineage is not None)
+    return peer is not None and peer._lineage is not None
 
 
 def _scalar_array(value: float) -> Any:
@@ -100,7 +100,7 @@ def _arithmetic(  # noqa: C901, PLR0915 (holds the hot path below)
         else:
             return slow(self, other)
         recorder = _recorder() if modes.recording else None
-        if recorder is not None and _has_history(self, peer):
+        if recorder is not None and _takes_long(self, peer):
             return slow(self, other)
         try:
             r = compute(b, a) if reflected else compute(a, b)
@@ -116,22 +116,22 @@ def _arithmetic(  # noqa: C901, PLR0915 (holds the hot path below)
         out._seen = 0
         out._grad = None
         args = (other, self) if reflected else (self, other)
-        if recorder is not None:
-            recorder.record_one(op, args, _NO_ATTRS, out, recorder.here())
-            return out
+        loc = None if recorder is None else recorder.here()
         if self._lineage is not None or (peer is not None and peer._lineage is not None):
             on_tape(op, args, out)
         elif self._node is not None:
             if _grad_on():
                 edge = (self._node, self._index)
                 if peer is not None and peer._node is not None:
-                    attach(op, (edge, (peer._node, peer._index)), 3, args, _NO_ATTRS, out)
+                    attach(op, (edge, (peer._node, peer._index)), 3, args, _NO_ATTRS, out, loc)
                 elif reflected:
-                    attach(op, (None, edge), 2, args, _NO_ATTRS, out)
+                    attach(op, (None, edge), 2, args, _NO_ATTRS, out, loc)
                 else:
-                    attach(op, (edge, None), 1, args, _NO_ATTRS, out)
+                    attach(op, (edge, None), 1, args, _NO_ATTRS, out, loc)
         elif peer is not None and peer._node is not None and _grad_on():
-            attach(op, (None, (peer._node, peer._index)), 2, args, _NO_ATTRS, out)
+            attach(op, (None, (peer._node, peer._index)), 2, args, _NO_ATTRS, out, loc)
+        if recorder is not None:
+            recorder.record_one(op, args, _NO_ATTRS, out, loc)
         return out
 
     def slow(self: Tensor, other: Any) -> Any:
@@ -218,7 +218,7 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
         a = input._data
         recorder = _recorder() if modes.recording else None
         if (
-            (recorder is not None and _has_history(input, None))
+            (recorder is not None and _takes_long(input, None))
             or a.__class__ is not _ndarray
             or (a.dtype is not _FLOAT32 and a.dtype not in FAST_FLOATS)
         ):
@@ -236,12 +236,13 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
         out._lineage = None
         out._seen = 0
         out._grad = None
-        if recorder is not None:
-            recorder.record_one(op, (input,), _NO_ATTRS, out, recorder.here())
-        elif input._lineage is not None:
+        loc = None if recorder is None else recorder.here()
+        if input._lineage is not None:
             on_tape(op, (input,), out)
         elif input._node is not None and differentiable and _grad_on():
-            attach(op, ((input._node, input._index),), 1, (input,), _NO_ATTRS, out)
+            attach(op, ((input._node, input._index),), 1, (input,), _NO_ATTRS, out, loc)
+        if recorder is not None:
+            recorder.record_one(op, (input,), _NO_ATTRS, out, loc)
         return out
 
     function.__name__ = op.name
