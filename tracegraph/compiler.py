@@ -84,6 +84,7 @@ class CompiledGraph:
         self._kept: tuple[Any, dict[str, Any]] = (None, {})
         # Likewise the arrays of State that were found to fit, and what they are on this device.
         self._seen: tuple[list[tuple[str, Any]], dict[str, Any]] = ([], {})
+        self._both: tuple[Any, Any, dict[str, Any]] = (None, None, {})
 
     def run(
         self, inputs: Sequence[Any], state: Mapping[str, Tensor]
@@ -104,7 +105,7 @@ class CompiledGraph:
         early: Any = ()
         if self._made:
             early, made = self._prologue(state)
-            arrays = {**arrays, **made}
+            arrays = self._joined(arrays, made)
 
         def stamp_of(names: Sequence[str]) -> Any:
             stamps = _stamps([state[name] for name in names if name in state])
@@ -165,6 +166,14 @@ class CompiledGraph:
         unchanged = stamps is not None and stamps == _stamps(tensors)
         self._kept = (stamps, arrays) if unchanged else (None, {})
         return stamps if unchanged else None, arrays
+
+    def _joined(self, arrays: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+        """Return both, as the same dict as long as they are the same."""
+        known, other, both = self._both
+        if known is not arrays or other is not made:
+            both = {**arrays, **made}
+            self._both = (arrays, made, both)
+        return both
 
     def _arrays(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the arrays of State that the main graph reads, on this device."""

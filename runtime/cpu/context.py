@@ -47,6 +47,7 @@ class Context:
             elif buffer.origin == "kept":
                 self._kept_words.append((buffer, found))
         self._pointed: list[Any] = [None] * len(self._states)  # their addresses are in the words
+        self._seen: Any = None
         self._outputs = [
             (p.buffer, p.shape, p.dtype.np, blocks.pointers.get(p.buffer, []))
             for p in compiled.plan.results
@@ -63,11 +64,8 @@ class Context:
         results = self._results(arrays)
         for buffer, found in self._inputs:
             self._write(found, arrays.of(buffer))
-        pointed = self._pointed
-        for number, (name, buffer, found) in enumerate(self._states):
-            if states[name] is not pointed[number]:
-                array = pointed[number] = arrays.of(buffer)
-                self._write(found, array)
+        if states is not self._seen:
+            self._seen = states if self._point(arrays) else None
         if self._kept_words:
             kept = self.compiled.kept(stamp_of, arrays)
             if kept is not self._kept:
@@ -81,6 +79,16 @@ class Context:
                 self.host(self.compiled.plan.checks[code], arrays)  # raises
                 raise GraphError("a native kernel refused what the interpreter takes")
         return results
+
+    def _point(self, arrays: Arrays) -> bool:
+        """Write the addresses of State that is not what it was; whether none of it is a copy."""
+        pointed, lasts = self._pointed, True
+        for number, (name, buffer, found) in enumerate(self._states):
+            if arrays.states[name] is not pointed[number]:
+                array = pointed[number] = arrays.of(buffer)
+                lasts = lasts and array is arrays.states[name]
+                self._write(found, array)
+        return lasts
 
     def _results(self, arrays: Arrays) -> list[Any]:
         """Return the arrays that results are written to."""

@@ -105,6 +105,8 @@ class NativeProgram:
             plan = self._made(sizes)
         results = plan.run(inputs, states, stamp_of)
         count = len(self.graph.outputs)
+        if len(results) == count:
+            return results, {}
         return results[:count], dict(zip(self.graph.writes, results[count:], strict=True))
 
     def _made(self, sizes: tuple[int, ...]) -> Compiled:
@@ -160,7 +162,9 @@ class NativeProgram:
         host_driver()
 
     def _sizes(self, inputs: Sequence[Any]) -> tuple[int, ...]:
-        return tuple(inputs[number].shape[axis] for _, number, axis in self._dims)
+        if not self._dims:
+            return ()
+        return tuple([inputs[number].shape[axis] for _, number, axis in self._dims])
 
     def plan(self, *sizes: int) -> Compiled:
         """Return what runs for sizes of the dynamic dims."""

@@ -55,6 +55,8 @@ def choose(variants: Sequence[Variant], scalars: Mapping[str, Any], mode: bool |
         UnseenPathError: no example had these Python arguments.
         GuardError: no example was traced in the mode that the modules are in.
     """
+    if len(variants) == 1 and not variants[0].scalars and variants[0].moved(mode) is None:
+        return 0
     fitting = [i for i, v in enumerate(variants) if v.fits(scalars)]
     if not fitting:
         given = {n: scalars[n] for n in variants[0].scalars}
