@@ -43,22 +43,24 @@ class Workload:
         return lambda: function(*next(ring))
 
 
-def _numbers(seed: int = 11) -> np.random.RandomState:
+def numbers(seed: int = 11) -> np.random.RandomState:
+    """Return the source of the numbers of a program."""
     return np.random.RandomState(seed)
 
 
-def _floats(random: np.random.RandomState, *shape: int) -> Any:
+def floats(random: np.random.RandomState, *shape: int) -> Any:
+    """Return float32 numbers of a shape."""
     return random.standard_normal(shape).astype(np.float32)
 
 
 def fill(torch: Any, module: Any, seed: int = 23) -> Any:
     """Give every parameter its numbers, drawn in order, scaled to keep activations near 1."""
-    random = _numbers(seed)
+    random = numbers(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             shape = tuple(parameter.shape)
             width = shape[-1] if len(shape) > 1 else 10
-            parameter.copy_(torch.tensor(_floats(random, *shape) / np.float32(math.sqrt(width))))
+            parameter.copy_(torch.tensor(floats(random, *shape) / np.float32(math.sqrt(width))))
     return module
 
 
@@ -205,7 +207,8 @@ def _normed_softmax(torch: Any, width: int) -> Any:
     return Normed()
 
 
-def _forward(torch: Any, name: str, module: Any, arrays: tuple[Any, ...]) -> Workload:
+def timed_forward(torch: Any, name: str, module: Any, arrays: tuple[Any, ...]) -> Workload:
+    """Return the program that runs a module on variations of some arrays in turn."""
     module.eval()
 
     def varied(array: Any, k: int) -> Any:
@@ -244,8 +247,8 @@ def _training(torch: Any, name: str, module: Any, x: Any, labels: Any) -> Worklo
 
 
 def _tiny_adds(torch: Any, count: int) -> Workload:
-    random = _numbers()
-    start, more = (torch.tensor(_floats(random, 8)) for _ in range(2))
+    random = numbers()
+    start, more = (torch.tensor(floats(random, 8)) for _ in range(2))
 
     def step() -> Any:
         with torch.no_grad():
@@ -258,9 +261,9 @@ def _tiny_adds(torch: Any, count: int) -> Workload:
 
 
 def _tiny_gradient(torch: Any, count: int) -> Workload:
-    random = _numbers()
-    leaf = torch.tensor(_floats(random, 8), requires_grad=True)
-    factor = torch.tensor(_floats(random, 8))
+    random = numbers()
+    leaf = torch.tensor(floats(random, 8), requires_grad=True)
+    factor = torch.tensor(floats(random, 8))
 
     def step() -> Any:
         x = leaf
@@ -280,53 +283,53 @@ def _gpt_sizes(small: bool) -> dict[str, int]:
 
 
 def _pointwise(torch: Any, name: str, size: int) -> Workload:
-    random = _numbers()
-    arrays = tuple(_floats(random, size) for _ in range(3))
-    return _forward(torch, name, function_module(torch, _gates(torch)), arrays)
+    random = numbers()
+    arrays = tuple(floats(random, size) for _ in range(3))
+    return timed_forward(torch, name, function_module(torch, _gates(torch)), arrays)
 
 
 def _mlp(torch: Any, name: str, batch: int, small: bool) -> Workload:
     widths = (32, 24, 16, 10) if small else (784, 512, 256, 10)
-    random, module = _numbers(), fill(torch, perceptron(torch, widths))
-    x = _floats(random, batch, widths[0])
+    random, module = numbers(), fill(torch, perceptron(torch, widths))
+    x = floats(random, batch, widths[0])
     if name.startswith("train"):
         return _training(torch, name, module, x, random.randint(0, 10, batch).astype(np.int64))
-    return _forward(torch, name, module, (x,))
+    return timed_forward(torch, name, module, (x,))
 
 
 def _gpt(torch: Any, name: str, batch: int, small: bool) -> Workload:
-    sizes, random = _gpt_sizes(small), _numbers()
+    sizes, random = _gpt_sizes(small), numbers()
     module = fill(torch, gpt(torch, **sizes))
     tokens = random.randint(0, sizes["words"], (batch, sizes["span"])).astype(np.int64)
     if name.startswith("train"):
         wanted = random.randint(0, sizes["words"], tokens.size).astype(np.int64)
         return _training(torch, name, module, tokens, wanted)
-    return _forward(torch, name, module, (tokens,))
+    return timed_forward(torch, name, module, (tokens,))
 
 
 def _resnet(torch: Any, small: bool) -> Workload:
     module = fill(torch, resnet18(torch, 4 if small else 64, 10 if small else 1000))
     side = 33 if small else 224
-    return _forward(torch, "resnet18", module, (_floats(_numbers(), 1, 3, side, side),))
+    return timed_forward(torch, "resnet18", module, (floats(numbers(), 1, 3, side, side),))
 
 
 def _lstm(torch: Any, small: bool) -> Workload:
     inner, hidden, steps = (6, 8, 5) if small else (64, 128, 64)
     module = fill(torch, recurrent(torch, inner, hidden))
-    return _forward(torch, "lstm", module, (_floats(_numbers(), 8, steps, inner),))
+    return timed_forward(torch, "lstm", module, (floats(numbers(), 8, steps, inner),))
 
 
 def _train_cnn(torch: Any, small: bool) -> Workload:
-    random, batch = _numbers(), 3 if small else 32
+    random, batch = numbers(), 3 if small else 32
     module = fill(torch, small_cnn(torch, 4 if small else 32))
-    x = _floats(random, batch, 1, 28, 28)
+    x = floats(random, batch, 1, 28, 28)
     return _training(torch, "train_cnn", module, x, random.randint(0, 10, batch).astype(np.int64))
 
 
 def _rows(torch: Any, small: bool) -> Workload:
     rows, width = (6, 20) if small else (4096, 1024)
     module = fill(torch, _normed_softmax(torch, width))
-    return _forward(torch, "ln_softmax", module, (_floats(_numbers(), rows, width),))
+    return timed_forward(torch, "ln_softmax", module, (floats(numbers(), rows, width),))
 
 
 _BUILDERS: dict[str, Callable[[Any, bool], Workload]] = {

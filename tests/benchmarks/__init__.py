@@ -1,5 +1,11 @@
-"""Benchmarks: `python -m tests.benchmarks [names] [--peers torch,...] [--quick]` prints tables.
+"""Benchmarks: `python -m tests.benchmarks [tables or rows] [--peers torch,...] [--quick]`.
 
-Every library runs the programs of `tests/workloads.py` in processes of its own, one at a time,
-with a fixed number of threads. Nothing here passes or fails.
+    programs    the programs of `tests/workloads.py`: ours and every library that is installed
+    models      other models, of other sizes
+    service     latencies: pauses, busy threads, several callers, one core
+    startup     from the start of a process to the first answer
+    micro       what one op, node, trace, file costs
+
+Every library runs in processes of its own, one at a time, in turn for some rounds, with a fixed
+number of threads ($THREADS); tables show the least. Nothing here passes or fails.
 """

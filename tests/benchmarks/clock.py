@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Times(NamedTuple):
@@ -50,3 +54,34 @@ def shown(seconds: float) -> str:
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
+
+
+def latencies(call: Callable[[], object], calls: int, gap_s: float = 0.0) -> np.ndarray:
+    """Return the nanoseconds of each of a number of calls, pausing before each."""
+    found = np.empty(calls, np.int64)
+    now = time.perf_counter_ns
+    for index in range(calls):
+        if gap_s:
+            time.sleep(gap_s)
+        start = now()
+        call()
+        found[index] = now() - start
+    return found
+
+
+@contextlib.contextmanager
+def busy_python() -> Iterator[None]:
+    """Compute in another Python thread meanwhile."""
+    stop = threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -7,31 +7,18 @@ it is done, a chunk run twice or not at all, is an error; a hang is a hang.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from tests import driver_kernels
+from tests.benchmarks.clock import busy_python, latencies
 from tests.driver_kernels import CHEAP, DEAR, checked, plan, relay
 from tracegraph.runtime.cpu.pool import SPIN_NS, Pool, usable_cores
-
-
-def latencies(call: Callable[[], object], calls: int, gap_s: float = 0.0) -> np.ndarray:
-    """Return the nanoseconds of each of a number of calls, pausing before each."""
-    found = np.empty(calls, np.int64)
-    now = time.perf_counter_ns
-    for index in range(calls):
-        if gap_s:
-            time.sleep(gap_s)
-        start = now()
-        call()
-        found[index] = now() - start
-    return found
 
 
 def line(name: str, found: np.ndarray, each: int = 1) -> str:
@@ -47,24 +34,6 @@ def multiplications(ns: float) -> np.ndarray:
     made = plan(("work", rounds, 1))
     took = latencies(lambda: made.call.run(Pool(0)), 20).min()
     return np.array([max(1, int(rounds[0] * ns / took))])
-
-
-@contextlib.contextmanager
-def busy_python() -> Iterator[None]:
-    """Compute in another Python thread meanwhile."""
-    stop = threading.Event()
-
-    def spin() -> None:
-        while not stop.is_set():
-            sum(range(1000))
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def basics(pool: Pool, calls: int) -> Iterator[str]:

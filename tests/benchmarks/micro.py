@@ -135,44 +135,26 @@ end = time.perf_counter()
 {_MEMORY}
 print(json.dumps([middle - start, end - middle, int(peak) / 1024]))
 """
-_ANSWER = f"""
-import json, sys, time
-start = time.perf_counter()
-import numpy, tracegraph
-program = tracegraph.load(sys.argv[1])
-program(tracegraph.tensor(numpy.ones((1, 784), "float32")))
-end = time.perf_counter()
-{_MEMORY}
-print(json.dumps([end - start, int(peak) / 1024]))
-"""
 
 
-def _best(code: str, *arguments: str, rounds: int = 5) -> list[float]:
+def _best(code: str, rounds: int = 5) -> list[float]:
     """Return the least of each number that fresh processes print; bytecode is kept."""
     with tempfile.TemporaryDirectory() as cache:
         settings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         settings |= {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": cache}
         runs = []
         for _ in range(rounds):
-            command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+            command = [sys.executable, "-W", "ignore", "-c", code]
             done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
             runs.append(json.loads(done.stdout))
     return [min(values) for values in zip(*runs, strict=True)]
 
 
 def start_cost() -> Iterator[Row]:
-    """Yield the seconds and megabytes of a start: the import, and the first answer of a file."""
+    """Yield the seconds and megabytes of the import; for the rest see `startup`."""
     numpy, ours, memory = _best(_START)
     yield "import numpy", shown(numpy)
     yield "import tracegraph, beyond NumPy", f"{shown(ours)}, {memory:.0f} MB in all"
-    from tests import workloads
-
-    made = workloads.build(torch, "mlp_b1")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tg"
-        torch.save(torch.trace(made.module, made.inputs), path)
-        seconds, memory = _best(_ANSWER, str(path))
-    yield "start to the first answer of an MLP", f"{shown(seconds)}, {memory:.0f} MB in all"
 
 
 def render(quick: bool) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests import workloads
+from tests.benchmarks import models
 
 
 class Made(NamedTuple):
@@ -19,11 +20,16 @@ class Made(NamedTuple):
     wait: Callable[[Any], Any] = id
 
 
+def build(torch: Any, name: str) -> workloads.Workload:
+    """Return a program or a model made with a library."""
+    return (models if name in models.NAMES else workloads).build(torch, name)
+
+
 def _ours(name: str, threads: int) -> tuple[Any, workloads.Workload]:
     import tracegraph
 
     tracegraph.set_num_threads(threads)
-    return tracegraph, workloads.build(tracegraph, name)
+    return tracegraph, build(tracegraph, name)
 
 
 def tracegraph_eager(name: str, threads: int) -> Made | None:
@@ -40,9 +46,9 @@ def _replayed(name: str, threads: int, **options: Any) -> Made | None:
     return Made(program if made.trains else made.calling(program))
 
 
-def tracegraph_replay(name: str, threads: int) -> Made | None:
-    """Our replay on the runtime that is chosen by itself."""
-    return _replayed(name, threads)
+def tracegraph_native(name: str, threads: int) -> Made | None:
+    """Our replay as native code."""
+    return _replayed(name, threads, runtime="native")
 
 
 def tracegraph_interpreter(name: str, threads: int) -> Made | None:
@@ -53,7 +59,7 @@ def tracegraph_interpreter(name: str, threads: int) -> Made | None:
 def _torch(name: str, threads: int) -> tuple[Any, workloads.Workload]:
     torch = importlib.import_module("torch")
     torch.set_num_threads(threads)
-    return torch, workloads.build(torch, name)
+    return torch, build(torch, name)
 
 
 def torch_eager(name: str, threads: int) -> Made | None:
@@ -124,9 +130,9 @@ def jax_jit(name: str, threads: int) -> Made | None:
 
 
 MODES: dict[str, tuple[Callable[[str, int], Made | None], tuple[str, ...]]] = {
-    "tracegraph": (tracegraph_eager, ()),
-    "replay": (tracegraph_replay, ()),
+    "native": (tracegraph_native, ()),
     "interpreter": (tracegraph_interpreter, ()),
+    "eager": (tracegraph_eager, ()),
     "torch": (torch_eager, ("torch",)),
     "torch.jit": (torch_jit, ("torch",)),
     "torch.compile": (torch_compile, ("torch",)),
@@ -134,7 +140,8 @@ MODES: dict[str, tuple[Callable[[str, int], Made | None], tuple[str, ...]]] = {
     "jax": (jax_jit, ("jax",)),
 }
 """mode -> (how to make a program run so, what must be installed)."""
-OURS = ("tracegraph", "replay")
+OURS = ("native", "interpreter", "eager")
+SLOW_TO_START = ("torch.compile",)
 
 
 def missing(mode: str) -> list[str]:

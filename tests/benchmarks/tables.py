@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -27,11 +28,17 @@ class Settings(NamedTuple):
     cpu: bool
 
 
+def process(command: Sequence[str], threads: int) -> subprocess.CompletedProcess[str]:
+    """Run a module of this package in a process of its own, with a number of threads."""
+    settings = os.environ | {name: str(threads) for name in _THREADS}
+    command = [sys.executable, "-W", "ignore", "-m", *command]
+    return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
+
+
 def _process(mode: str, names: Sequence[str], how: Settings) -> list[Cell]:
-    settings = os.environ | {name: str(how.threads) for name in _THREADS}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.run"]
-    command += [mode, str(how.threads), str(how.budget_s), "cpu" if how.cpu else "wall", *names]
-    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
+    measured = "cpu" if how.cpu else "wall"
+    command = ["tests.benchmarks.run", mode, str(how.threads), str(how.budget_s), measured, *names]
+    done = process(command, how.threads)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no output"]
@@ -59,22 +66,33 @@ def collect(
 
 
 def render(found: dict[str, dict[str, Cell]], wanted: Sequence[str], key: str) -> list[str]:
-    """Return the lines of one table: seconds, and for each peer its time over our best."""
-    lines = [f"{key} seconds a call; in brackets: that time over tracegraph's best"]
-    lines.append(f"{'':14}" + "".join(f"{mode:>22}" for mode in wanted))
+    """Return the lines of one table: seconds, and for each peer its time over our native one."""
+    lines = [f"{key} seconds a call; in brackets: that time over native; last: the best peer's"]
+    lines.append(f"{'':14}" + "".join(f"{mode:>20}" for mode in wanted) + f"{'best peer':>14}")
+    ratios: dict[str, list[float]] = {}
     for name, cells in found.items():
-        ours = [cells[m][key] for m in wanted if m in modes.OURS and key in cells.get(m, {})]
-        row = f"{name:14}"
+        ours = cells.get("native", cells.get("eager", {})).get(key)
+        row, best = f"{name:14}", math.inf
         for mode in wanted:
             cell = cells.get(mode, {})
             text = "-"
             if "error" in cell:
-                text = cell["error"][:20]
+                text = cell["error"][:18]
             elif key in cell:
-                ratio = f" ({cell[key] / min(ours):.2f})" if ours and mode not in modes.OURS else ""
-                text = shown(cell[key]) + ratio
-            row += f"{text:>22}"
+                text = shown(cell[key])
+                if ours and mode not in modes.OURS:
+                    text += f" ({cell[key] / ours:.2f})"
+                    best = min(best, cell[key] / ours)
+            row += f"{text:>20}"
+        if best < math.inf:
+            row += f"{best:>13.2f}x"
+            if "native" in cells:
+                group = "training" if name.startswith("train") else "inference"
+                ratios.setdefault(group, []).append(best)
         lines.append(row)
+    for group, values in ratios.items():
+        mean = math.exp(sum(map(math.log, values)) / len(values))
+        lines.append(f"best peer over native, {group}: {mean:.2f}x as a geometric mean")
     return lines
 
 
