@@ -25,11 +25,11 @@ _SHIFT32 = numpy.uint64(32)
 _LOW32 = numpy.uint64(_MASK32)
 
 # Multipliers and Weyl increments of Philox4x32 (Salmon et al. 2011, table 2 and section 3.3).
-_MULTIPLIER_0 = 0xD2511F53
-_MULTIPLIER_1 = 0xCD9E8D57
-_WEYL_0 = 0x9E3779B9
-_WEYL_1 = 0xBB67AE85
-_ROUNDS = 10
+MULTIPLIER_0 = 0xD2511F53
+MULTIPLIER_1 = 0xCD9E8D57
+WEYL_0 = 0x9E3779B9
+WEYL_1 = 0xBB67AE85
+ROUNDS = 10
 
 # Sizes found by measurement.  Up to 16 blocks Python integers are faster than array calls.  One
 # host chunk needs 32 bytes of scratch a block, in all 1 MiB, the level-2 cache measured on; half
@@ -38,7 +38,7 @@ _SCALAR_BLOCKS = 16
 _HOST_CHUNK = 1 << 15
 _DEVICE_CHUNK = 1 << 20
 
-_UNIFORM_BITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+UNIFORM_BITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
 _ONE_WORD_RANGE = 1 << 24
 
 # Wichura, "Algorithm AS 241: the percentage points of the normal distribution", Applied
@@ -83,8 +83,8 @@ def _round_keys(seed: int) -> list[tuple[int, int]]:
     """Return the two 32-bit key words of each of the ten rounds."""
     low, high = seed & _MASK32, (seed >> 32) & _MASK32
     return [
-        ((low + step * _WEYL_0) & _MASK32, (high + step * _WEYL_1) & _MASK32)
-        for step in range(_ROUNDS)
+        ((low + step * WEYL_0) & _MASK32, (high + step * WEYL_1) & _MASK32)
+        for step in range(ROUNDS)
     ]
 
 
@@ -95,8 +95,8 @@ def _scalar_blocks(seed: int, tick: int, first_block: int, blocks: int) -> list[
     for block in range(first_block, first_block + blocks):
         word_0, word_1, word_2, word_3 = block & _MASK32, block >> 32, tick & _MASK32, tick >> 32
         for key_0, key_1 in keys:
-            product_0 = word_0 * _MULTIPLIER_0
-            product_1 = word_2 * _MULTIPLIER_1
+            product_0 = word_0 * MULTIPLIER_0
+            product_1 = word_2 * MULTIPLIER_1
             word_0, word_1 = (product_1 >> 32) ^ word_1 ^ key_0, product_1 & _MASK32
             word_2, word_3 = (product_0 >> 32) ^ word_3 ^ key_1, product_0 & _MASK32
         words += (word_0, word_1, word_2, word_3)
@@ -114,18 +114,18 @@ def _first_two_rounds(
     upper, lower = state
     tick_low, tick_high = tick & _MASK32, tick >> 32
     (key_0, key_1), (next_key_0, next_key_1) = keys[0], keys[1]
-    fixed_upper = (_MULTIPLIER_1 * tick_low) ^ (((block >> 32) ^ key_0) << 32)
+    fixed_upper = (MULTIPLIER_1 * tick_low) ^ (((block >> 32) ^ key_0) << 32)
     fixed_lower = (tick_high ^ key_1) << 32
     low_index = block & _MASK32
     scratch[...] = xp.arange(low_index, low_index + scratch.shape[0], dtype=xp.uint64)
-    xp.multiply(scratch, numpy.uint64(_MULTIPLIER_0), out=scratch)
+    xp.multiply(scratch, numpy.uint64(MULTIPLIER_0), out=scratch)
     xp.bitwise_xor(scratch, numpy.uint64(fixed_lower), out=scratch)
     xp.right_shift(scratch, _SHIFT32, out=upper)
-    xp.multiply(upper, numpy.uint64(_MULTIPLIER_1), out=upper)
+    xp.multiply(upper, numpy.uint64(MULTIPLIER_1), out=upper)
     mixed = ((fixed_upper & _MASK32) ^ next_key_0) << 32
     xp.bitwise_xor(upper, numpy.uint64(mixed), out=upper)
     xp.left_shift(scratch, _SHIFT32, out=lower)
-    mixed = (_MULTIPLIER_0 * (fixed_upper >> 32)) ^ (next_key_1 << 32)
+    mixed = (MULTIPLIER_0 * (fixed_upper >> 32)) ^ (next_key_1 << 32)
     xp.bitwise_xor(lower, numpy.uint64(mixed), out=lower)
 
 
@@ -138,8 +138,8 @@ def _array_blocks(xp: Any, seed: int, tick: int, first_block: int, blocks: int) 
     """
     output = xp.empty((blocks, 2), dtype="<u8")
     keys = _round_keys(seed)
-    shifted_keys = xp.array(keys, dtype=xp.uint64).reshape(_ROUNDS, 2, 1) << _SHIFT32
-    multipliers = xp.array([[_MULTIPLIER_0], [_MULTIPLIER_1]], dtype=xp.uint64)
+    shifted_keys = xp.array(keys, dtype=xp.uint64).reshape(ROUNDS, 2, 1) << _SHIFT32
+    multipliers = xp.array([[MULTIPLIER_0], [MULTIPLIER_1]], dtype=xp.uint64)
     chunk = min(blocks, _HOST_CHUNK if xp is numpy else _DEVICE_CHUNK)
     buffers = xp.empty((2, 2, chunk), dtype=xp.uint64)
     done = 0
@@ -149,7 +149,7 @@ def _array_blocks(xp: Any, seed: int, tick: int, first_block: int, blocks: int) 
         state, products = buffers[0, :, :size], buffers[1, :, :size]
         swapped = products[::-1]
         _first_two_rounds(xp, keys, tick, block, state, products[0])
-        for step in range(2, _ROUNDS):
+        for step in range(2, ROUNDS):
             xp.right_shift(state, _SHIFT32, out=products)
             xp.multiply(products, multipliers, out=products)
             xp.left_shift(state, _SHIFT32, out=state)
@@ -202,8 +202,8 @@ def _word_pairs(xp: Any, bits: Any) -> Any:
 def _dtype_name(dtype: Any) -> str:
     """Return the name of a supported floating type; raise TypeError for another type."""
     name = str(numpy.dtype(dtype).name)
-    if name not in _UNIFORM_BITS:
-        raise TypeError(f"expected one of {', '.join(_UNIFORM_BITS)}, got {name}")
+    if name not in UNIFORM_BITS:
+        raise TypeError(f"expected one of {', '.join(UNIFORM_BITS)}, got {name}")
     return name
 
 
@@ -227,7 +227,7 @@ def uniform(xp: Any, bits: Any, dtype: Any) -> Any:
         ValueError: an odd number of words for float64.
     """
     name = _dtype_name(dtype)
-    kept = _UNIFORM_BITS[name]
+    kept = UNIFORM_BITS[name]
     scale = 2.0**-kept
     if name == "float64":
         words = _word_pairs(xp, bits) >> numpy.uint64(64 - kept)

@@ -10,6 +10,7 @@ from tracegraph.ops.core import ELEMENTWISE
 from tracegraph.ops.table import OPS
 from tracegraph.runtime.cpu import places
 from tracegraph.runtime.cpu.attention_lowering import attentions
+from tracegraph.runtime.cpu.draws import lower_draw
 from tracegraph.runtime.cpu.fused_convolutions import lower_weight_grad
 from tracegraph.runtime.cpu.indexed import (
     lower_gather,
@@ -83,6 +84,7 @@ TEMPLATES: Final[dict[str, Template]] = {
     "gather": lower_gather,
     "iota": lower_iota,
     "flip": lower_flip,
+    "draw": lower_draw,
     "diagonal_scatter": lower_diagonal_scatter,
     "unfold_windows": lower_unfold,
     "fold_windows": lower_fold,
