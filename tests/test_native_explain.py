@@ -41,6 +41,14 @@ def test_a_product_counts_its_operations_and_each_byte_once() -> None:
     assert panels >= 4 * 20 * 30 and panels % (4 * 20) == 0
 
 
+def test_a_product_reads_no_more_than_the_slice_that_it_is_of() -> None:
+    weight = tg.randn(10, 4)
+    program = tg.trace(lambda x: x[:, 3].neg() @ weight + x[:, 5] @ weight, (tg.randn(8, 9, 10),))
+    work = works(program.program())["matmul"]
+    assert work.flops == 2 * 8 * 10 * 4 and work.written == 4 * 8 * 4
+    assert work.read < 4 * 8 * 9 * 10
+
+
 def test_loop_nests_count_elements_by_steps_and_what_they_repeat_once() -> None:
     def f(x: Any, y: Any) -> Any:
         return (x + y).exp() * x, (x * x).sum(dim=1)

@@ -147,13 +147,17 @@ def work_of(step: Launch | HostCall, known: set[Buffer]) -> Work:
     if isinstance(step.kernel, NestKernel):
         known.update(step.use.writes)
         return _Space(step, step.kernel).work(dtype)
-    buffers = dict.fromkeys(w.buffer for w in step.words if isinstance(w, Pointer))
+    buffers: dict[Buffer, int] = {}
+    for word in step.words:
+        if isinstance(word, Pointer):
+            size = buffers.get(word.buffer, 0) + word.reach
+            buffers[word.buffer] = min(size, word.buffer.bytes)
     made = [b for b in buffers if b in set(step.use.writes) - known or b.origin == "kept"]
     if step.flops:  # panels that were packed ahead are read
         made = [b for b in made if b.origin != "kept"]
     known.update(made)
-    written = sum(b.bytes for b in made)
-    return Work(sum(b.bytes for b in buffers) - written, written, step.flops, dtype)
+    written = sum(buffers[b] for b in made)
+    return Work(sum(buffers.values()) - written, written, step.flops, dtype)
 
 
 def _size(place: Place) -> int:

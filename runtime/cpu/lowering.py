@@ -244,7 +244,7 @@ class Lowering:
             if x.kind in ("operand", "result"):
                 place = (operands if x.kind == "operand" else results)[x.number]
                 first = pointer(place)
-                return Pointer(first.buffer, first.offset_bytes + x.offset_bytes)
+                return first._replace(offset_bytes=first.offset_bytes + x.offset_bytes)
             buffer = (packed if x.kind == "packed" else scratch)[x.number]
             return Pointer(buffer, x.offset_bytes)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tracegraph.runtime.cpu.program import Compiled
 
 _BUDGET_S: Final = 0.2
-_CALL_BUDGET_S: Final = 0.005
+_CALL_BUDGET_S: Final = 0.01
 _LEAST_RUNS: Final = 3
 _LEAST_S: Final = 5e-8  # what a clock can tell
 _MOST_RUNS: Final = 200

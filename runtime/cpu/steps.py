@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,10 +13,16 @@ from tracegraph.runtime.cpu.places import Buffer, Place
 
 
 class Pointer(NamedTuple):
-    """A word that is the address of a place in a buffer."""
+    """A word that is the address of a place in a buffer, `size` bytes of it if that is known."""
 
     buffer: Buffer
     offset_bytes: int = 0
+    size: int | None = None
+
+    @property
+    def reach(self) -> int:
+        """The bytes that are read or written there, at most."""
+        return self.buffer.bytes if self.size is None else min(self.size, self.buffer.bytes)
 
 
 class Launch(NamedTuple):
@@ -58,7 +65,9 @@ class Plan(NamedTuple):
 
 def pointer(place: Place) -> Pointer:
     """Return the address of a place's first element."""
-    return Pointer(place.buffer, place.offset * place.dtype.itemsize)
+    moved = (n for n, s in zip(place.shape, place.strides, strict=True) if s)
+    size = math.prod(moved) * place.dtype.itemsize
+    return Pointer(place.buffer, place.offset * place.dtype.itemsize, size)
 
 
 _Step = TypeVar("_Step", Launch, HostCall, Launch | HostCall)
