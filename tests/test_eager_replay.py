@@ -662,3 +662,19 @@ def test_nothing_is_written_to_nothing() -> None:
         return wide
 
     assert torch.trace(f, (torch.arange(2.0),))(torch.ones(2)).tolist() == [[1, 1], [1, 1]]
+
+
+def test_a_gradient_of_nothing_is_zeros() -> None:
+    w = torch.tensor(2.0, requires_grad=True)
+
+    def f(x: Any) -> Any:
+        y = x * 1.0
+        y.unsqueeze(-1).copy_(w)
+        y.sum().backward()
+        return y.detach()
+
+    f(torch.ones(0, 3))
+    assert w.grad is not None and w.grad.item() == 0
+    w.grad = None
+    torch.trace(f, (torch.ones(0, 3),))(torch.ones(0, 3))
+    assert w.grad is not None and w.grad.item() == 0

@@ -297,8 +297,9 @@ class Recorder(GradientMarks, Provenance):
 
         Through a detached view, or under no_grad, gradients of the whole go on to what it held.
         """
-        if t._chain and t._data.__class__ is np.ndarray and not t._data.size:
-            return
+        repeats = any(op.name in ("expand", "strided") for op, _ in t._chain)
+        if repeats and t._data.__class__ is np.ndarray and not t._data.size:
+            return  # nothing is written, and such a view has no way back
         entry = self.entry_of(t)
         value = self.value_of(new)
         entry.written = True
