@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from tracegraph.dtypes import DType, float32, float64
 from tracegraph.runtime.cpu.contraction import Contraction
 from tracegraph.runtime.cpu.contraction_code import contraction_text
-from tracegraph.runtime.cpu.contraction_epilogue import Extent, Operand, Output
+from tracegraph.runtime.cpu.contraction_epilogue import Output
 from tracegraph.runtime.cpu.contraction_tiles import tile_for
 from tracegraph.runtime.cpu.convolution import (
     DepthwiseProduct,
@@ -46,7 +46,14 @@ from tracegraph.runtime.cpu.convolution_depthwise_grad import (
     DepthwiseGradient,
     gradient_text,
 )
-from tracegraph.runtime.cpu.launches import PLAIN, Array, Buffer, Epilogue, Kernel, Launch, Steps
+from tracegraph.runtime.cpu.convolution_places import (
+    Row,
+    is_plain,
+    output_of,
+    result_shape,
+    rows_of,
+)
+from tracegraph.runtime.cpu.launches import Array, Buffer, Epilogue, Kernel, Launch, Steps
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.packing import Packing, source_of
 from tracegraph.runtime.cpu.products import (
@@ -62,6 +69,11 @@ from tracegraph.runtime.cpu.transposition import (
     transposition_text,
 )
 from tracegraph.runtime.cpu.values import UnsupportedError
+from tracegraph.runtime.cpu.winograd_products import (
+    WinogradConvolution,
+    winograd_convolution,
+    winograd_size,
+)
 
 _GRADIENT_NS: Final = 0.06
 
@@ -126,14 +138,14 @@ class Convolution(NamedTuple):
         if isinstance(self.spec, Depthwise):
             return self._depthwise(self.spec, g, operands)
         spec = self.spec
-        rows = _rows(spec.output, g, self.is_gradient, operands)
+        rows = rows_of(spec.output, g, self.is_gradient, operands)
         products = _products(g, self.is_gradient, spec.tile.columns, self.may_be_plain)
         scratch: list[int] = []
         rows["partial"] = rows["result0"]
         if self.has_partial:
-            images, size, channels = _shape(g, self.is_gradient)
+            images, size, channels = result_shape(g, self.is_gradient)
             scratch.append(images * math.prod(size) * channels * spec.dtype.itemsize)
-            rows["partial"] = _Row(Buffer("scratch", 0), dense(size, channels), 1, spec.dtype)
+            rows["partial"] = Row(Buffer("scratch", 0), dense(size, channels), 1, spec.dtype)
         sizes: list[int] = [] if self.ahead else scratch
         before, launches = [], []
         for product, packing in zip(products, self.packings, strict=True):
@@ -150,7 +162,7 @@ class Convolution(NamedTuple):
         return self._made(before, launches, sizes, scratch, may_alias)
 
     def _depthwise(self, spec: Depthwise, g: Geometry, operands: Sequence[Array]) -> Steps:
-        rows = _rows(spec.output, g, self.is_gradient, operands)
+        rows = rows_of(spec.output, g, self.is_gradient, operands)
         panels = Buffer("packed" if self.ahead else "scratch", 0)
         taps, size = math.prod(g.window), spec.dtype.itemsize
         turned = transposition(spec.dtype, target=self.target)
@@ -178,7 +190,7 @@ def convolution(
     g: Geometry, dtype: DType, results: Sequence[DType] | None = None,
     operands: Sequence[Array] = (), epilogue: Epilogue | None = None, *, target: Target,
     ahead: bool = False,
-) -> Convolution:  # fmt: skip
+) -> Convolution | WinogradConvolution:  # fmt: skip
     """Return the kernels of a convolution; `ahead`: the weight is known before a call.
 
     Operand 0 is x, 1 the weight, 2 and on are the operands of the epilogue.
@@ -186,7 +198,7 @@ def convolution(
     Raises:
         UnsupportedError: of dtypes or strides.
     """
-    output = _output(g, False, results or (dtype,), operands, epilogue)
+    output = output_of(g, False, results or (dtype,), operands, epilogue)
     return _convolution(g, dtype, output, operands, target, ahead, is_gradient=False)
 
 
@@ -194,22 +206,24 @@ def convolution_input_grad(
     g: Geometry, dtype: DType, results: Sequence[DType] | None = None,
     operands: Sequence[Array] = (), epilogue: Epilogue | None = None, *, target: Target,
     ahead: bool = False,
-) -> Convolution:  # fmt: skip
+) -> Convolution | WinogradConvolution:  # fmt: skip
     """Return the kernels of the gradient of the input; operand 0 is dy, the rest as above.
 
     Raises:
         UnsupportedError: of dtypes or strides.
     """
-    output = _output(g, True, results or (dtype,), operands, epilogue)
+    output = output_of(g, True, results or (dtype,), operands, epilogue)
     return _convolution(g, dtype, output, operands, target, ahead, is_gradient=True)
 
 
 def _convolution(
     g: Geometry, dtype: DType, output: Output, operands: Sequence[Array], target: Target,
     ahead: bool, is_gradient: bool,
-) -> Convolution:  # fmt: skip
+) -> Convolution | WinogradConvolution:  # fmt: skip
     _check(dtype)
-    may_be_plain = all(_is_plain(g, is_gradient, x) for x in operands)
+    if ahead and (size := winograd_size(g, is_gradient, dtype, target)):
+        return winograd_convolution(g, dtype, output, target, size, is_gradient)
+    may_be_plain = all(is_plain(g, is_gradient, x) for x in operands)
     if g.is_depthwise:
         spec = Depthwise(dtype, output, target.vector_bytes // dtype.itemsize)
         return Convolution(spec, (), is_gradient, may_be_plain, target, ahead)
@@ -273,77 +287,12 @@ def convolution_weight_grad(g: Geometry, dtype: DType, *, target: Target) -> Wei
     return WeightGradient(spec, turned, target)
 
 
-# What the epilogue reads and writes.
-
-
-class _Row(NamedTuple):
-    """Where images lie: the strides of an image, a line and a pixel, and of a channel."""
-
-    buffer: Buffer
-    far: tuple[int, int, int]
-    channel: int
-    dtype: DType
-
-
 def _check(dtype: DType) -> None:
     if dtype not in (float32, float64):
         raise UnsupportedError(f"convolutions of {dtype}")
 
 
-def _shape(g: Geometry, is_gradient: bool) -> tuple[int, tuple[int, int], int]:
-    """Return images, size and channels of the result."""
-    if is_gradient:
-        return g.images, g.size, g.channels
-    return g.images, g.out_size, g.out_channels
-
-
-def _far(g: Geometry, is_gradient: bool, x: Array) -> tuple[int, int, int, int]:
-    """Return the strides of an operand of the epilogue over the result."""
-    images, size, channels = _shape(g, is_gradient)
-    own = zip(x.shape, x.strides, (images, *size, channels), strict=True)
-    image, line, pixel, channel = (0 if n == 1 and to != 1 else far for n, far, to in own)
-    return image, line, pixel, channel
-
-
-def _is_plain(g: Geometry, is_gradient: bool, x: Array) -> bool:
-    _, size, _ = _shape(g, is_gradient)
-    image, line, pixel, _ = _far(g, is_gradient, x)
-    return (image, line) == (size[0] * size[1] * pixel, size[1] * pixel)
-
-
-def _output(
-    g: Geometry, is_gradient: bool, results: Sequence[DType], operands: Sequence[Array],
-    epilogue: Epilogue | None,
-) -> Output:  # fmt: skip
-    used = []
-    for x in operands:
-        *far, channel = _far(g, is_gradient, x)
-        if channel not in (0, 1) and _shape(g, is_gradient)[2] != 1:
-            raise UnsupportedError(
-                "an operand of a convolution whose channels are not side by side"
-            )
-        varies = any(far)
-        extents: tuple[Extent, Extent] = ("row", "place") if varies else ("scalar", "column")
-        used.append(Operand(extents[channel == 1], x.dtype))
-    return Output(tuple(results), tuple(used), epilogue or PLAIN)
-
-
-def _rows(
-    output: Output, g: Geometry, is_gradient: bool, operands: Sequence[Array]
-) -> dict[str, _Row]:
-    _, size, channels = _shape(g, is_gradient)
-    found = {
-        f"result{i}": _Row(Buffer("result", i), dense(size, channels), 1, dtype)
-        for i, dtype in enumerate(output.results)
-    }
-    for i, x in enumerate(operands):
-        image, line, pixel, channel = _far(g, is_gradient, x)
-        here = Buffer("operand", 2 + i)
-        found[f"operand{i}"] = _Row(here, (image, line, pixel), int(channel == 1), x.dtype)
-    return found
-
-
-def _placed(product: Product, rows: dict[str, _Row]) -> tuple[dict[str, int], dict[str, Buffer]]:
+def _placed(product: Product, rows: dict[str, Row]) -> tuple[dict[str, int], dict[str, Buffer]]:
     """Return the words and the buffers of results and operands."""
     words, buffers = dict(product.words), {}
     for name, row in rows.items():
