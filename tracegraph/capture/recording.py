@@ -164,8 +164,8 @@ class Recorder(GradientMarks, Provenance):
 
     def _scalar(self, x: Any, args: Sequence[Any]) -> RowValue:
         """Return the Value of a Python number beside tensors, which has their dtype."""
-        data = args[0]._data if isinstance(args[0], Tensor) else _first_tensor(args)._data
-        dtype = dtype_of_data(data)
+        tensors = (a for a in args if isinstance(a, Tensor))
+        dtype = dtype_of_data((args[0] if isinstance(args[0], Tensor) else next(tensors))._data)
         if dtype.kind == FLOAT_KIND:
             x = float(x)
         # By value, but the numbers that are equal to others; those by text.
@@ -390,10 +390,6 @@ class Recorder(GradientMarks, Provenance):
             entry = storage_of(leaf).entry
             if entry is None or entry.token is not self.token or entry.kind == STATE:
                 self.missing_grads.append(leaf)
-
-
-def _first_tensor(args: Sequence[Any]) -> Tensor:
-    return next(a for a in args if isinstance(a, Tensor))
 
 
 def _array_type(array: Any) -> tuple[DType, tuple[int, ...]]:
