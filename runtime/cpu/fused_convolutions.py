@@ -21,6 +21,7 @@ from tracegraph.runtime.cpu.fused_products import program_of
 from tracegraph.runtime.cpu.launches import Array
 from tracegraph.runtime.cpu.places import Place, row_major
 from tracegraph.runtime.cpu.values import UnsupportedError
+from tracegraph.tensor_type import TensorType
 
 if TYPE_CHECKING:
     from tracegraph.runtime.cpu.lowering import Lowering
@@ -45,14 +46,15 @@ def lower_convolution(low: Lowering, node: Node, product: Node, body: Body | Non
     results = [low.new_as(v, last) for _, v in program.results]
     if 0 in out:
         return
-    x, weight = low.laid(x, channels_last(x.shape)), low.dense(weight)
+    dtype, ahead = x.dtype.compute, low.is_lasting(weight)
+    x = low.laid(x, channels_last(x.shape), dtype)
+    weight = low.prepared(weight, row_major(weight.shape), dtype)
     others = [_beside(low, p, last) for p in program.operands]
     make = convolution_input_grad if is_gradient else convolution
     arrays = [_images(p) for p in others]
     dtypes = [p.dtype for p in results]
     made = make(
-        g, x.dtype, dtypes, arrays, program.epilogue(), target=low.target,
-        ahead=low.is_lasting(weight),
+        g, dtype, dtypes, arrays, program.epilogue(), target=low.target, ahead=ahead,
     )  # fmt: skip
     operands = [x, weight, *others]
     steps = made.steps(g, arrays)
@@ -68,9 +70,13 @@ def lower_weight_grad(low: Lowering, node: Node) -> None:
         return
     if 0 in x.shape or 0 in dy.shape:
         raise UnsupportedError("the gradient of a weight by no images")
-    x, dy = low.laid(x, channels_last(x.shape)), low.laid(dy, channels_last(dy.shape))
-    made = convolution_weight_grad(g, x.dtype, target=low.target)
-    low.run_steps(made.kernels, made.steps(g), [x, dy], [result], node, node.op)
+    dtype = x.dtype.compute
+    x, dy = (low.laid(p, channels_last(p.shape), dtype) for p in (x, dy))
+    wide = result if result.dtype is dtype else low.fresh(TensorType(dtype, result.shape))
+    made = convolution_weight_grad(g, dtype, target=low.target)
+    low.run_steps(made.kernels, made.steps(g), [x, dy], [wide], node, node.op)
+    if wide is not result:
+        low.copy(wide, result, node)
 
 
 def _geometry(

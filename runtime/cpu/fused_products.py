@@ -10,7 +10,7 @@ from tracegraph.runtime.cpu.fused import Body, walked
 from tracegraph.runtime.cpu.launches import Array, Epilogue
 from tracegraph.runtime.cpu.nest_functions import evaluate
 from tracegraph.runtime.cpu.nests import LOAD, NUMBER, Step
-from tracegraph.runtime.cpu.places import Place
+from tracegraph.runtime.cpu.places import Place, compact, row_major
 from tracegraph.runtime.cpu.products import matrix_product
 from tracegraph.runtime.cpu.scalars import Emitter
 from tracegraph.runtime.cpu.values import UnsupportedError
@@ -61,7 +61,10 @@ def program_of(low: Lowering, out: Value, bias: Value | None, body: Body | None)
         steps.append(Step(LOAD, (len(operands),), value.type.dtype))
         return len(steps) - 1
 
-    total = 0
+    total, dtype = 0, out.type.dtype
+    if bias is None and body is not None and dtype.compute is not dtype:
+        steps.append(Step("cast", (0,), dtype, (("dtype", dtype),)))
+        total = 1
     if bias is not None:
         number = load(bias, (*(None for _ in out.type.shape[1:]), 0))
         steps.append(Step("add", (0, number), out.type.dtype))
@@ -95,10 +98,10 @@ def lower_product(low: Lowering, node: Node, product: Node, body: Body | None) -
     results = [low.new(v) for _, v in program.results]
     if 0 in product.out.type.shape:
         return
+    ahead = low.is_lasting(y)
     x, y = _read(low, x), _read(low, y)
     a, b = _array(x), _array(y)
     outs, others = [_array(p) for p in results], [_array(p) for p in program.operands]
-    ahead = low.is_lasting(y)
     made = matrix_product(a, b, outs, others, program.epilogue(), target=low.target, ahead=ahead)
     steps = made.steps(a, b, outs, others)
     operands = [x, y, *program.operands]
@@ -106,9 +109,15 @@ def lower_product(low: Lowering, node: Node, product: Node, body: Body | None) -
 
 
 def _read(low: Lowering, x: Place) -> Place:
-    """Return a place of matrices in rows or columns."""
+    """Return a place of matrices in rows or columns; 16-bit floats are widened."""
     near = [s for n, s in zip(x.shape[-2:], x.strides[-2:], strict=True) if n != 1]
-    return x if not near or 1 in near else low.dense(x)
+    dtype, is_near = x.dtype.compute, not near or 1 in near
+    if not is_near:
+        return low.prepared(x, row_major(x.shape), dtype)
+    if x.dtype is dtype:
+        return x
+    own = x._replace(shape=tuple(n if s else 1 for n, s in zip(x.shape, x.strides, strict=True)))
+    return low.prepared(own, compact(own), dtype)._replace(shape=x.shape)
 
 
 def _array(place: Place) -> Array:

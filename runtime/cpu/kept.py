@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracegraph.runtime.cpu.arrays import Arrays, Blocks, lines
-from tracegraph.runtime.cpu.places import Buffer
+from tracegraph.runtime.cpu.places import Buffer, Place
 from tracegraph.runtime.cpu.pool import Call
 from tracegraph.runtime.cpu.steps import Launch
 
@@ -65,6 +65,8 @@ def _filled(ahead: Ahead, arrays: Arrays) -> list[NDArray[Any]]:
     """Return the kept buffers in new memory."""
     made = [lines(buffer.bytes) for buffer in ahead.buffers]
     own = {b: int(m.ctypes.data) for b, m in zip(ahead.buffers, made, strict=True)}
+    between = {b: lines(b.bytes) for b in ahead.blocks.pointers if b.origin == "arena"}
+    own |= {b: int(m.ctypes.data) for b, m in between.items()}
     words = ahead.blocks.words.copy()
     for buffer, found in ahead.blocks.pointers.items():
         start = own[buffer] if buffer in own else int(arrays.of(buffer).ctypes.data)
@@ -73,3 +75,25 @@ def _filled(ahead: Ahead, arrays: Arrays) -> list[NDArray[Any]]:
     records = ahead.blocks.records(words)
     Call(records, np.zeros(1, np.int64), ahead.blocks.cost_ns).run()
     return made
+
+
+def identity(place: Place) -> tuple[Any, ...]:
+    """Return what tells a lasting place from others in any plan of the same program."""
+    buffer = place.buffer
+    held = buffer.key if buffer.origin == "state" else _Same(buffer.array)
+    return (buffer.origin, held, place.dtype.name, place.shape, place.strides, place.offset)
+
+
+class _Same:
+    """An array as a key: equal to itself alone."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.array is other.array
+
+    def __hash__(self) -> int:
+        return id(self.array)

@@ -6,7 +6,6 @@ becomes launches; the rest is a call of the interpreter's kernel on arrays over 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -23,6 +22,7 @@ from tracegraph.runtime.cpu.fused import Body, body_of, is_fold, lower_body
 from tracegraph.runtime.cpu.fused_convolutions import lower_convolution
 from tracegraph.runtime.cpu.fused_products import lower_product
 from tracegraph.runtime.cpu.in_place import sharing, written_at_once
+from tracegraph.runtime.cpu.kept import identity
 from tracegraph.runtime.cpu.kernels import Kernel
 from tracegraph.runtime.cpu.launches import Steps
 from tracegraph.runtime.cpu.llvm import Target
@@ -34,6 +34,7 @@ from tracegraph.runtime.cpu.steps import HostCall, Launch, Plan, Pointer, moved_
 from tracegraph.runtime.cpu.values import UnsupportedError
 
 Template = Callable[..., None]  # adds what a node takes to a lowering
+_Layout = tuple[Place, tuple[int, ...], DType]  # elements with other strides and another dtype
 
 
 class Lowering:
@@ -58,7 +59,10 @@ class Lowering:
         self.in_range: set[tuple[Buffer, int, bool]] = set()
         self.apart: dict[Node, str] = {}
         self.places: dict[Value, Place] = {}
-        self._laid: dict[tuple[Place, tuple[int, ...]], Place] = {}
+        self._laid: dict[_Layout, Place] = {}
+        # What is made of lasting places where, or before, it is read: its buffer -> of what, how.
+        self._prepared: dict[_Layout, Place] = {}
+        self._preparing: dict[Buffer, tuple[_Layout, Launch]] = {}
 
     def run(self, order: Sequence[Node]) -> Plan:
         """Lower the nodes and place the results.
@@ -179,24 +183,43 @@ class Lowering:
     def is_lasting(self, place: Place) -> bool:
         """Whether a place holds the same from call to call."""
         buffer = place.buffer
-        return buffer.origin == "constant" or (
-            buffer.origin == "state" and buffer.key in self.lasting
-        )
+        if buffer.origin == "state":
+            return buffer.key in self.lasting
+        return buffer.origin == "constant" or buffer in self._preparing
 
     def dense(self, x: Place) -> Place:
         """Return a place with the same elements in row-major order; a copy is made if need be."""
         return self.laid(x, places.row_major(x.shape))
 
-    def laid(self, x: Place, strides: tuple[int, ...]) -> Place:
-        """Return a place with the same elements and the strides of some order of its dims."""
-        if all(n == 1 or s == t for n, s, t in zip(x.shape, x.strides, strides, strict=True)):
+    def laid(self, x: Place, strides: tuple[int, ...], dtype: DType | None = None) -> Place:
+        """Return a place with the same elements and the strides of some order of its dims.
+
+        `dtype`: another one that holds them, float32 for 16-bit floats.
+        """
+        if places.lies_so(x, strides, dtype):
             return x
-        found = self._laid.get((x, strides))
+        layout = (x, strides, dtype or x.dtype)
+        found = self._laid.get(layout)
         if found is None:
-            buffer = Buffer("arena", math.prod(x.shape) * x.dtype.itemsize)
-            found = Place(buffer, x.dtype, x.shape, strides)
+            found = self._laid[layout] = places.laid_out(*layout)
             self.copy(x, found)
-            self._laid[x, strides] = found
+        return found
+
+    def prepared(self, x: Place, strides: tuple[int, ...], dtype: DType) -> Place:
+        """Return what `laid` does, for `run_steps` alone to read: of lasting elements made ahead.
+
+        Where the launches that run ahead do not read it, it is made as often as it is read.
+        """
+        if not self.is_lasting(x) or places.lies_so(x, strides, dtype) or 0 in x.shape:
+            return self.laid(x, strides, dtype)
+        layout = (x, strides, dtype)
+        found = self._prepared.get(layout)
+        if found is None:
+            found = self._prepared[layout] = places.laid_out(*layout)
+            self.copy(x, found)
+            made = self.steps.pop()
+            assert isinstance(made, Launch)
+            self._preparing[found.buffer] = (layout, made)
         return found
 
     def copy(self, x: Place, y: Place, node: Node | None = None) -> None:
@@ -232,8 +255,12 @@ class Lowering:
         """Add launches that were made for operands and results."""
         by_name = {kernel.name: kernel for kernel in kernels}
         scratch = [Buffer("arena", size) for size in made.scratch_bytes]
-        read = sorted({x.number for launch in made.ahead for x in launch.operands})
-        key = (repr(made.ahead), *(_identity(operands[i]) for i in read))
+        early = [self._preparing.get(p.buffer) for p in _read(made.ahead, operands)]
+        key = (
+            repr(made.ahead),
+            *((identity(p), None) if x is None else (identity(x[0][0]), x[0][1:])
+              for x, p in zip(early, _read(made.ahead, operands), strict=True)),
+        )  # fmt: skip
         packed = self.ahead[key][1] if key in self.ahead else [
             Buffer("kept", size, key) for size in made.packed_bytes
         ]  # fmt: skip
@@ -258,7 +285,10 @@ class Lowering:
         first = 0 if made.may_alias else 1  # partial sums may be kept in result 0
         shared = sharing(operands[2:], results[first:], operands[:2])
         if made.ahead and key not in self.ahead:
-            self.ahead[key] = ([launch(x, "pack") for x in made.ahead], packed)
+            before = [x[1] for x in early if x is not None]
+            self.ahead[key] = ([*before, *(launch(x, "pack") for x in made.ahead)], packed)
+        late = [self._preparing.get(p.buffer) for p in _read(made.launches, operands)]
+        self.steps += [x[1] for x in late if x is not None]
         self.steps += [launch(x, what) for x in made.launches]
 
     def host(self, node: Node, why: str) -> None:
@@ -344,23 +374,6 @@ def _is_elementwise(node: Node) -> bool:
     return node.op in OPS and ELEMENTWISE in node.row.traits
 
 
-def _identity(place: Place) -> tuple[Any, ...]:
-    """Return what tells a lasting place from others in any plan of the same program."""
-    buffer = place.buffer
-    held = buffer.key if buffer.origin == "state" else _Same(buffer.array)
-    return (buffer.origin, held, place.dtype.name, place.shape, place.strides, place.offset)
-
-
-class _Same:
-    """An array as a key: equal to itself alone."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.array is other.array
-
-    def __hash__(self) -> int:
-        return id(self.array)
+def _read(launches: Iterable[Any], operands: Sequence[Place]) -> list[Place]:
+    """Return the operands that launches read."""
+    return [operands[i] for i in sorted({x.number for made in launches for x in made.operands})]

@@ -83,6 +83,27 @@ def is_dense(x: Place) -> bool:
     return True
 
 
+def compact(x: Place) -> tuple[int, ...]:
+    """Return the strides of the elements close together, in the order that they lie in."""
+    strides, step = [0] * len(x.shape), 1
+    for stride, d in sorted((s, d) for d, s in enumerate(x.strides)):
+        if stride and x.shape[d] != 1:
+            strides[d], step = step, step * x.shape[d]
+    return tuple(strides)
+
+
+def lies_so(x: Place, strides: tuple[int, ...], dtype: DType | None) -> bool:
+    """Whether a place has these strides, and this dtype if one is given."""
+    return dtype in (None, x.dtype) and all(
+        n == 1 or s == t for n, s, t in zip(x.shape, x.strides, strides, strict=True)
+    )
+
+
+def laid_out(x: Place, strides: tuple[int, ...], dtype: DType) -> Place:
+    """Return a fresh place for the elements of x with other strides and another dtype."""
+    return Place(Buffer("arena", math.prod(x.shape) * dtype.itemsize), dtype, x.shape, strides)
+
+
 def byte_size(type: TensorType) -> int:
     """Return the bytes of a tensor."""
     return math.prod(type.shape) * type.dtype.itemsize
