@@ -160,8 +160,9 @@ class Lowering:
         """Return a fresh place for a Value, in row-major order or as what it is made of lies."""
         made = self.fresh(value.type)
         for x in like:
-            if x.shape == made.shape and not x.is_row_major and places.is_dense(x):
-                made = made._replace(strides=x.strides)
+            strides = places.strides_like(made.shape, x)
+            if strides is not None:
+                made = made._replace(strides=strides)
                 break
         self.places[value] = made
         return made

@@ -27,6 +27,7 @@ FOLDS: Final = ("sum", "prod", "amax", "amin", "any", "all")
 _SAVED_BYTES: Final = 1 << 16
 _CHUNK_NS: Final = 4000
 _BLOCK_LANES: Final = 2048
+_SHORT_LANES: Final = 8
 # About what a vector costs, in ns: an operation, a function that is no instruction, 64 bytes.
 _PLAIN_NS: Final = 0.4
 _COSTLY_NS: Final = 5.0
@@ -140,6 +141,8 @@ def make_nest(
     kept = merged(ordered([d for d in dims if not d.is_folded], first))
     over = merged(ordered([d for d in dims if d.is_folded], 0))
     lanes = _lanes(kept, over, first)
+    if not over:
+        kept = _long_lanes_last(kept)
     along = (kept if lanes == "kept" else over) or [Dim(1, (0,) * len(walks), False)]
     lane, outer = along[-1], along[:-1]
     kept, over = (outer, over) if lanes == "kept" else (kept, outer)
@@ -193,6 +196,20 @@ def _lanes(kept: list[Dim], over: list[Dim], first: int) -> Literal["kept", "fol
     along_row = sum(s == 1 for s, t in zip(inner, outer, strict=True) if t)
     along_kept = sum(s == 1 for s, t in zip(outer[:first], inner[:first], strict=False) if t)
     return "folded" if along_row >= max(along_kept, 1) else "kept"
+
+
+def _long_lanes_last(dims: list[Dim]) -> list[Dim]:
+    """Return dims with a longer one last where the last is too short for vectors.
+
+    As the three channels of an image: what is written apart costs less than lanes left empty.
+    """
+    if not dims or dims[-1].extent >= _SHORT_LANES:
+        return dims
+    longer = [d for d in dims if d.extent >= 2 * _SHORT_LANES and 1 in d.strides]
+    if not longer:
+        return dims
+    best = max(longer, key=lambda d: d.extent)
+    return [*(d for d in dims if d is not best), best]
 
 
 def lane_of(stride: int) -> Lane:

@@ -104,6 +104,22 @@ def laid_out(x: Place, strides: tuple[int, ...], dtype: DType) -> Place:
     return Place(Buffer("arena", math.prod(x.shape) * dtype.itemsize), dtype, x.shape, strides)
 
 
+def strides_like(shape: Shape, x: Place) -> tuple[int, ...] | None:
+    """Return the strides of a dense array whose dims lie in the order of those of a dense place.
+
+    None where that is row-major order, or not to be known.
+    """
+    if len(shape) != len(x.shape) or x.is_row_major or not is_dense(x):
+        return None
+    if any(own == 1 and size != 1 for own, size in zip(x.shape, shape, strict=True)):
+        return None
+    strides, step = [0] * len(shape), 1
+    for d in sorted(range(len(shape)), key=lambda d: (x.strides[d], x.shape[d])):
+        strides[d] = step
+        step *= max(shape[d], 1)
+    return tuple(strides)
+
+
 def byte_size(type: TensorType) -> int:
     """Return the bytes of a tensor."""
     return math.prod(type.shape) * type.dtype.itemsize

@@ -41,9 +41,9 @@ Template = Callable[[Lowering, Node], None]
 
 
 def _cat(low: Lowering, node: Node) -> None:
-    made, dim, start = low.new(node.out), node.attrs["dim"], 0
-    for value in node.inputs:
-        x = low.place(value)
+    operands = [low.place(v) for v in node.inputs]
+    made, dim, start = low.new(node.out, operands), node.attrs["dim"], 0
+    for x in operands:
         stop = start + x.shape[dim]
         index = [(start, stop, 1) if d == dim else (0, n, 1) for d, n in enumerate(made.shape)]
         low.copy(x, places.cut(made, index), node)
@@ -52,13 +52,14 @@ def _cat(low: Lowering, node: Node) -> None:
 
 def _slice_scatter(low: Lowering, node: Node) -> None:
     x, y = (low.place(v) for v in node.inputs)
-    made = low.new(node.out)
+    made = low.new(node.out, [x])
     low.copy(x, made, node)
     low.copy(y, places.cut(made, node.attrs["index"]), node)
 
 
 def _pad(low: Lowering, node: Node) -> None:
-    x, made = low.place(node.inputs[0]), low.new(node.out)
+    x = low.place(node.inputs[0])
+    made = low.new(node.out, [x])
     padded(low, node, x, node.attrs["pads"], node.attrs["value"], made)
 
 
