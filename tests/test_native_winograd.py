@@ -20,7 +20,7 @@ from tracegraph.runtime.cpu.convolution_products import convolution
 from tracegraph.runtime.cpu.launches import Epilogue
 from tracegraph.runtime.cpu.llvm import Target, host_target
 from tracegraph.runtime.cpu.pool import Pool
-from tracegraph.runtime.cpu.winograd import transforms
+from tracegraph.runtime.cpu.winograd import LEAST_CHANNELS, transforms
 from tracegraph.runtime.cpu.winograd_products import (
     WinogradConvolution,
     winograd_convolution,
@@ -39,15 +39,15 @@ def geometry(
 CASES = {
     "whole tiles": geometry(1, (8, 8), 32, 32),
     "odd sizes": geometry(3, (7, 9), 17, 33),
-    "one channel": geometry(2, (9, 6), 1, 1),
-    "one pixel": geometry(1, (1, 1), 5, 3),
+    "one channel of results": geometry(2, (9, 6), 16, 1),
+    "one pixel": geometry(1, (1, 1), 19, 16),
     "a line": geometry(1, (1, 11), 16, 16),
     "no padding": geometry(1, (6, 11), 20, 40, ((0, 0), (0, 0))),
-    "lopsided padding": geometry(2, (5, 7), 18, 5, ((2, 0), (1, 3))),
-    "more padding than image": geometry(1, (2, 3), 3, 16, ((4, 5), (0, 3))),
+    "lopsided padding": geometry(2, (5, 7), 18, 21, ((2, 0), (1, 3))),
+    "more padding than image": geometry(1, (2, 3), 35, 16, ((4, 5), (0, 3))),
     "many tiles": geometry(1, (30, 31), 48, 70),
     "many channels": geometry(1, (6, 6), 123, 20),
-    "no images": geometry(0, (5, 6), 3, 4),
+    "no images": geometry(0, (5, 6), 16, 16),
 }
 
 
@@ -86,8 +86,9 @@ def check(g: Geometry, size: int, dtype: type, target: Target | None = None) -> 
     dy = drawn(g.images, *g.out_size, g.out_channels, dtype=dtype, seed=2)
     got = winograd(x, weight, g, size, target=target)()
     close(got, reference(x, weight, g), size, g.channels)
-    got = winograd(dy, weight, g, size, is_gradient=True, target=target)()
-    close(got, reference_gradients(x, weight, dy, g)[0], size, g.out_channels)
+    if g.out_channels >= LEAST_CHANNELS:
+        got = winograd(dy, weight, g, size, is_gradient=True, target=target)()
+        close(got, reference_gradients(x, weight, dy, g)[0], size, g.out_channels)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

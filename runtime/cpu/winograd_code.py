@@ -23,7 +23,13 @@ from tracegraph.runtime.cpu.scalar_language import new_library
 from tracegraph.runtime.cpu.scalars import Abilities
 from tracegraph.runtime.cpu.storage import stored_dtype
 from tracegraph.runtime.cpu.values import element_type
-from tracegraph.runtime.cpu.winograd import Winograd, nest_slots, transforms, winograd_slots
+from tracegraph.runtime.cpu.winograd import (
+    Winograd,
+    most_channels,
+    nest_slots,
+    transforms,
+    winograd_slots,
+)
 from tracegraph.runtime.cpu.winograd_algebra import Algebra
 from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function
 
@@ -66,19 +72,18 @@ class _Nest(NamedTuple):
     dtype: DType
     tile: Tile
     size: int
-    most_channels: int
     has_fma: bool
 
     @classmethod
     def of(cls, spec: Winograd, target: Target) -> _Nest:
         """Return that of a kernel."""
         has_fma = Abilities.of(target).fma
-        return cls(spec.dtype, spec.tile, spec.size, spec.most_channels, has_fma)
+        return cls(spec.dtype, spec.tile, spec.size, has_fma)
 
     @property
     def name(self) -> str:
         """A name that tells it from others of a target."""
-        return f"winograd_nest_{self._shape}_{self.tile.vectors}_{self.most_channels}"
+        return f"winograd_nest_{self._shape}_{self.rows}x{self.tile.vectors}"
 
     @property
     def _shape(self) -> str:
@@ -92,12 +97,12 @@ class _Nest(NamedTuple):
     @property
     def to(self) -> str:
         """The name of the function that transforms a patch."""
-        return f"winograd_to_{self._shape}_{self.rows}_{self.most_channels}"
+        return f"winograd_to_{self._shape}_{self.rows}"
 
     @property
     def zeros(self) -> str:
         """The name of a pixel of zeros."""
-        return f"winograd_zeros_{self.dtype.code}_{self.most_channels}"
+        return f"winograd_zeros_{self._shape}"
 
     @property
     def rows(self) -> int:
@@ -117,7 +122,7 @@ class _Nest(NamedTuple):
     @property
     def patch_stride(self) -> int:
         """Elements from a transformed patch to the next; no power of two: see contractions."""
-        return self.most_channels + self.tile.width
+        return most_channels(self.dtype, self.size) + self.tile.width
 
     def tile_code(self, height: int) -> TileCode:
         """Return what the code of a tile depends on."""
@@ -131,7 +136,7 @@ class _Nest(NamedTuple):
         parameters = ("ptr noalias %arguments", "i64 %begin", "i64 %end", "ptr %store")
         nest = function(self.name, parameters, loops.w, "nounwind noinline", _SHARED)
         tiles = [tile_text(self.tile_code(height)) for height in self.tile.heights]
-        zeros = f"[{self.most_channels} x {self.kind}] zeroinitializer"
+        zeros = f"[{self.patch_stride} x {self.kind}] zeroinitializer"
         constant = f"@{self.zeros} = {_SHARED} constant {zeros}"
         return [constant, *tiles, _patch_text(self), _back_text(self), nest]
 
@@ -142,10 +147,13 @@ def _patch_text(nest: _Nest) -> str:
     algebra = Algebra(w, nest.dtype, width, nest.has_fma)
     edges = range(nest.edge)
 
-    def vector(channel: Word, mask: str | None) -> None:
+    def vector(start: str) -> None:
+        # The last vector goes back so far that it is whole.
+        channel = w.least(start, w.sub("%channels", width))
+
         def pixel(i: int, j: int) -> str:
             place = w.load("ptr", w.at("%table", i * nest.edge + j, "ptr"), 8)
-            return w.load_lanes(nest.kind, width, w.at(place, channel, nest.kind), mask)
+            return w.load(algebra.vector, w.at(place, channel, nest.kind), size)
 
         patch = [[pixel(i, j) for j in edges] for i in edges]
         made = algebra.in_two_dims(transforms(nest.size).patch, patch)
@@ -153,16 +161,9 @@ def _patch_text(nest: _Nest) -> str:
         for i in edges:
             for j in edges:
                 far = (i * nest.edge + j) * nest.rows * nest.patch_stride
-                w.store(algebra.vector, made[i][j], w.at(to, far, nest.kind), size * width)
+                w.store(algebra.vector, made[i][j], w.at(to, far, nest.kind), size)
 
-    whole = w.mul(w.div("%channels", width), width)
-    w.loop(whole, lambda channel: vector(channel, None), step=width)
-
-    def rest() -> None:
-        (mask,) = w.masks(w.sub("%channels", whole), width, 1)
-        vector(whole, mask)
-
-    w.when(w.compare("slt", whole, "%channels"), rest)
+    w.loop("%channels", vector, step=width)
     parameters = ("ptr noalias %table", "ptr noalias %to", "i64 %channels")
     return function(nest.to, parameters, w, "nounwind noinline", _SHARED)
 

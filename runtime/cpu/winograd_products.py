@@ -13,7 +13,9 @@ from tracegraph.runtime.cpu.convolution_places import rows_of
 from tracegraph.runtime.cpu.launches import Array, Buffer, Kernel, Launch, Steps
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.winograd import (
+    LEAST_CHANNELS,
     Winograd,
+    most_channels,
     winograd_slots,
     winograd_tile,
 )
@@ -24,10 +26,6 @@ from tracegraph.runtime.cpu.winograd_weights import (
     winograd_weights_text,
 )
 
-# The most bytes of the channels of a pixel that there is a kernel for, by the size of tiles: all
-# transformed patches of a unit are on the stack, 550 KiB at most.
-_MOST_BYTES: Final = {2: (1024, 2048), 4: (1024,)}
-_LEAST_CHANNELS: Final = 16
 # What panels of a unit may take of the second cache, and what a chunk should take of time.
 _PANEL_BYTES: Final = 600 << 10
 _CHUNK_NS: Final = 3000
@@ -119,17 +117,17 @@ def winograd_size(g: Geometry, is_gradient: bool, dtype: DType, target: Target) 
     """
     view = _view(g, is_gradient)
     is_fit = (g.window, g.stride, g.dilation, g.groups) == ((3, 3), (1, 1), (1, 1), 1)
-    if not is_fit or min(view.channels, view.n) < _LEAST_CHANNELS or 0 in view.result:
+    if not is_fit or min(view.channels, view.n) < LEAST_CHANNELS or 0 in view.result:
         return 0
     tile, found = winograd_tile(target, dtype), 0
     lanes, columns = tile.width, -(-view.n // tile.columns) * tile.columns
     weights = view.channels * columns * dtype.itemsize / _STREAM_RATE
     products = math.prod(view.result) * view.channels * columns
     least = 9 * (products / (_LANE_RATE * lanes) / _THREADS + weights)
-    for size, most in _MOST_BYTES.items():
-        if view.channels * dtype.itemsize > most[-1]:
+    for size in (2, 4):
+        if view.channels > most_channels(dtype, size):
             continue
-        spec = Winograd(dtype, Output((dtype,)), tile, size, 0)
+        spec = Winograd(dtype, Output((dtype,)), tile, size)
         _, _, cost_ns = _cut(spec, 1, view)
         taken = cost_ns / _THREADS + spec.places * weights
         if taken * _MARGIN < least:
@@ -140,10 +138,11 @@ def winograd_size(g: Geometry, is_gradient: bool, dtype: DType, target: Target) 
 def winograd_convolution(
     g: Geometry, dtype: DType, output: Output, target: Target, size: int, is_gradient: bool
 ) -> WinogradConvolution:
-    """Return the kernels for tiles of a size."""
-    channels = _view(g, is_gradient).channels
-    most = min(x for x in (x // dtype.itemsize for x in _MOST_BYTES[size]) if x >= channels)
-    spec = Winograd(dtype, output, winograd_tile(target, dtype), size, most)
+    """Return the kernels for tiles of a size, 2 or 4.
+
+    There must be as many channels as `LEAST_CHANNELS` and `most_channels` say.
+    """
+    spec = Winograd(dtype, output, winograd_tile(target, dtype), size)
     return WinogradConvolution(spec, is_gradient, target)
 
 
