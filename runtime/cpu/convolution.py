@@ -28,8 +28,8 @@ _SHARED: Final = (
     "image", "line", "pixel",
 )  # fmt: skip
 # About what a tap of a channel takes, and a chunk should.
-_DEPTHWISE_NS: Final = 0.03
-_CHUNK_NS: Final = 20_000
+_DEPTHWISE_NS: Final = 0.05
+_CHUNK_NS: Final = 4000
 
 
 class Geometry(NamedTuple):
