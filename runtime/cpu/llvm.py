@@ -71,8 +71,20 @@ def binding() -> Any:
 
 @cache
 def host_target() -> Target:
-    """Return the target that is this machine."""
+    """Return the target that is this machine.
+
+    TRACEGRAPH_NATIVE_LEVEL names a lower instruction set of LEVELS that it has, for tests.
+
+    Raises:
+        DeviceError: no such level.
+    """
     llvm = binding()
+    level = os.environ.get("TRACEGRAPH_NATIVE_LEVEL")
+    if level:
+        if level not in LEVELS:
+            known = ", ".join(LEVELS)
+            raise DeviceError(f"TRACEGRAPH_NATIVE_LEVEL is {level!r}; there are: {known}")
+        return level_target(level)
     features = llvm.get_host_cpu_features().flatten()
     if "+avx512f" in features.split(","):
         features += ",-prefer-256-bit"  # LLVM halves the vectors where a CPU prefers 256 bits
