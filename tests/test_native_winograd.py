@@ -47,6 +47,8 @@ CASES = {
     "more padding than image": geometry(1, (2, 3), 35, 16, ((4, 5), (0, 3))),
     "many tiles": geometry(1, (30, 31), 48, 70),
     "many channels": geometry(1, (6, 6), 123, 20),
+    "two tiles more than registers": geometry(1, (31, 3), 16, 17),
+    "three tiles more": geometry(1, (33, 3), 16, 17),
     "no images": geometry(0, (5, 6), 16, 16),
 }
 

@@ -24,6 +24,7 @@ from tracegraph.runtime.cpu.scalars import Abilities
 from tracegraph.runtime.cpu.storage import stored_dtype
 from tracegraph.runtime.cpu.values import element_type
 from tracegraph.runtime.cpu.winograd import (
+    SPARE,
     Winograd,
     most_channels,
     nest_slots,
@@ -106,8 +107,8 @@ class _Nest(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Patches of a unit."""
-        return self.tile.heights[0]
+        """Patches of a unit at most."""
+        return self.tile.heights[0] + SPARE
 
     @property
     def edge(self) -> int:
@@ -211,8 +212,9 @@ class _Loops:
     def _unit(self, unit: str) -> None:
         w, words = self.w, self.words
         panel_block, row_block = w.divmod(unit, words["row_blocks"])
-        first = w.mul(row_block, self.nest.rows)
-        count = w.least(w.sub(words["tiles"], first), self.nest.rows)
+        first = w.mul(row_block, self.tile.heights[0])
+        is_last = w.compare("eq", w.add(row_block, 1), words["row_blocks"])
+        count = w.choose(is_last, w.sub(words["tiles"], first), self.tile.heights[0])
         self._patches(first, count)
         panel = w.mul(panel_block, words["panel_block"])
         panel_end = w.least(w.add(panel, words["panel_block"]), words["panels"])

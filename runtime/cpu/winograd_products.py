@@ -14,6 +14,7 @@ from tracegraph.runtime.cpu.launches import Array, Buffer, Kernel, Launch, Steps
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.winograd import (
     LEAST_CHANNELS,
+    SPARE,
     Winograd,
     most_channels,
     winograd_slots,
@@ -150,7 +151,8 @@ def _cut(spec: Winograd, images: int, view: _View) -> tuple[dict[str, int], int,
     """Return words of the argument block, chunks, and about what all takes."""
     tiles_y, tiles_x = (-(-n // spec.size) for n in view.result)
     tiles = images * tiles_y * tiles_x
-    panels, row_blocks = -(-view.n // spec.tile.columns), -(-tiles // spec.rows)
+    panels = -(-view.n // spec.tile.columns)
+    row_blocks = max(-(-(tiles - SPARE) // spec.rows), min(tiles, 1))
     panel_bytes = spec.weight_bytes(view.channels, 1)
     panel_block = max(1, min(panels, _PANEL_BYTES // max(1, panel_bytes)))
     units = row_blocks * -(-panels // panel_block)
