@@ -281,6 +281,30 @@ def test_places_of_extremes(case: Any, op: str, keep: bool) -> None:
         check(op, (x,), (dtype,), {0: order}, dim=dim, keepdim=keep)
 
 
+@pytest.mark.parametrize("op", ["argmax", "min_at"])
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "order", "dim"),
+    [((5, 300), (0, 1), 1), ((5, 300), (1, 0), 1), ((4, 9, 261), (0, 1, 2), 1),
+     ((300, 5), (0, 1), 1), ((3, 7, 20), (1, 2, 0), 1), ((7, 64), (0, 1), 1),
+     ((2, 2000), (0, 1), 0), ((1031,), (0,), 0), ((3, 4, 129), (2, 0, 1), 2)],
+)  # fmt: skip
+def test_the_first_of_many_extremes(
+    op: str, dtype: DType, shape: tuple[int, ...], order: tuple[int, ...], dim: int
+) -> None:
+    random = np.random.default_rng(0)
+    for spread in (1, 3, 100):
+        x = random.integers(0, spread, shape)
+        x = x.astype(dtype.np) if dtype is not bool_ else x > 0
+        check(op, (x,), (dtype,), {0: order}, dim=dim, keepdim=False)
+        if not dtype.is_floating_point:
+            continue
+        lost = np.where(random.integers(0, 200, shape) == 0, np.nan, x.astype(np.float64))
+        check(op, (lost.astype(dtype.np),), (dtype,), {0: order}, dim=dim, keepdim=False)
+        least = np.full(shape, -np.inf if op == "argmax" else np.inf).astype(dtype.np)
+        check(op, (least,), (dtype,), {0: order}, dim=dim, keepdim=False)
+
+
 @settings(max_examples=100)
 @given(
     case=arrays(dtypes=DTYPES[:7]),

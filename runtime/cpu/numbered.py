@@ -1,19 +1,17 @@
-"""Ops that are loop nests over the numbers of places: extremes, triangles; and copies of places."""
+"""Ops that are loop nests over the numbers of places: triangles; and copies of places."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from tracegraph.dtypes import DType, bool_, int32, int64
+from tracegraph.dtypes import DType, bool_, int32
 from tracegraph.ir.graph import Node
 from tracegraph.runtime.cpu import places
 from tracegraph.runtime.cpu.lowering import Lowering
 from tracegraph.runtime.cpu.nests import LOAD, NUMBER, Step
-from tracegraph.runtime.cpu.places import Buffer, Place
-from tracegraph.runtime.cpu.values import UnsupportedError
+from tracegraph.runtime.cpu.places import Place
 
 _MOST = (1 << 31) - 1
 
@@ -27,37 +25,6 @@ def _numbers(low: Lowering, shape: Sequence[int], dim: int, start: int = 0) -> P
 
 def _number(value: float, dtype: DType) -> Step:
     return Step(NUMBER, (), dtype, (("value", value),))
-
-
-def lower_extreme_place(low: Lowering, node: Node) -> None:
-    """Lower argmax and argmin, max_at and min_at: the first place that has the extreme."""
-    x, dim = low.place(node.inputs[0]), node.attrs["dim"]
-    results = [low.new(v) for v in node.outs]
-    if not x.shape or not 0 < x.shape[dim] <= _MOST:
-        raise UnsupportedError("the place of an extreme of nothing, or of too much")
-    if 0 in x.shape:
-        return
-    fold = "amax" if "max" in node.op else "amin"
-    steps = (
-        Step(LOAD, (0,), x.dtype), Step(fold, (0,), x.dtype), Step("eq", (0, 1), bool_),
-        Step("ne", (0, 0), bool_), Step("logical_or", (2, 3), bool_), Step(LOAD, (1,), int32),
-        _number(_MOST, int32), Step("where", (4, 5, 6), int32), Step("amin", (7,), int32),
-    )  # fmt: skip
-    kept = tuple(1 if d == dim else n for d, n in enumerate(x.shape))
-    # 32 bits, so that there are as many lanes as floats; widened afterwards.
-    found = Place(Buffer("arena", 4 * math.prod(kept)), int32, kept, places.row_major(kept))
-    wide = results[-1]._replace(shape=kept, strides=places.row_major(kept))
-    stored = [(8, found)]
-    if len(results) == 2:
-        stored.append((1, wide._replace(buffer=results[0].buffer, dtype=x.dtype)))
-    folded = [
-        (v, p._replace(shape=x.shape, strides=tuple(0 if d == dim else s for d, s in enumerate(
-            p.strides)))) for v, p in stored
-    ]  # fmt: skip
-    given = [x, _numbers(low, x.shape, dim)]
-    low.nest(x.shape, (dim,), steps, given, folded, frozenset(), node, node.op)
-    cast = (Step(LOAD, (0,), int32), Step("cast", (0,), int64, (("dtype", int64),)))
-    low.nest(kept, (), cast, [found], [(1, wide)], frozenset(), node, "cast")
 
 
 def lower_triangle(low: Lowering, node: Node) -> None:

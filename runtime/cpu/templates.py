@@ -11,6 +11,7 @@ from tracegraph.ops.table import OPS
 from tracegraph.runtime.cpu import places
 from tracegraph.runtime.cpu.attention_lowering import attentions
 from tracegraph.runtime.cpu.draws import lower_draw
+from tracegraph.runtime.cpu.extremes import lower_extreme_place
 from tracegraph.runtime.cpu.fused_convolutions import lower_weight_grad
 from tracegraph.runtime.cpu.indexed import (
     lower_gather,
@@ -21,7 +22,6 @@ from tracegraph.runtime.cpu.indexed import (
 from tracegraph.runtime.cpu.lowering import PRODUCTS, Lowering, lower_alone, lower_nest
 from tracegraph.runtime.cpu.numbered import (
     lower_diagonal_scatter,
-    lower_extreme_place,
     lower_flip,
     lower_iota,
     lower_triangle,
