@@ -42,6 +42,28 @@ def test_gradients_see_writes(T: Any, case: str) -> None:
     assert numbers(x.grad) == expected
 
 
+OVERWRITES: dict[str, Any] = {
+    "copied": lambda T, y, u: y.copy_(u),
+    "copied and broadcast": lambda T, y, u: y.copy_(u[0]),
+    "set": lambda T, y, u: y.__setitem__(..., u * 1),
+    "by rows": lambda T, y, u: (y.__setitem__(0, u[0]), y.__setitem__(1, u[1])),
+    "through a view": lambda T, y, u: y.t().unsqueeze(0).copy_(u),
+    "filled": lambda T, y, u: y.fill_(u[0, 0]),
+    "constant": lambda T, y, u: y.copy_(u.detach()),
+    "at places": lambda T, y, u: y.__setitem__(T.tensor([0, 1]), u),
+}
+
+
+@pytest.mark.parametrize("case", OVERWRITES)
+def test_what_is_overwritten_gets_a_gradient_of_zeros(T: Any, case: str) -> None:
+    x, u = (T.ones(2, 2, requires_grad=True) for _ in range(2))
+    y = x * 2
+    OVERWRITES[case](T, y, u)
+    y.sum().backward()
+    assert numbers(x.grad) == [[0.0, 0.0], [0.0, 0.0]]
+    assert (u.grad is None) == (case == "constant")
+
+
 def test_a_write_gives_history_to_what_had_none(T: Any) -> None:
     x = leaf(T)
     whole = T.zeros(2, 4, dtype=T.float64)

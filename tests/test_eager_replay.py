@@ -19,7 +19,13 @@ from tests.replaying import in_fresh_process
 from tracegraph import autograd, nn
 from tracegraph.control.flow import cond, scan, while_loop
 from tracegraph.eager.tensors import Tensor
-from tracegraph.errors import AutogradError, GuardError, SignatureError, UnseenPathError
+from tracegraph.errors import (
+    AutogradError,
+    GuardError,
+    SignatureError,
+    TraceError,
+    UnseenPathError,
+)
 from tracegraph.ir.control import inner_graphs
 
 
@@ -678,3 +684,17 @@ def test_a_gradient_of_nothing_is_zeros() -> None:
     w.grad = None
     torch.trace(f, (torch.ones(0, 3),))(torch.ones(0, 3))
     assert w.grad is not None and w.grad.item() == 0
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 3)])
+@pytest.mark.parametrize("dynamic", [{}, {"a": {0: "n"}, "b": {0: "n"}}])
+def test_inputs_that_are_one_tensor_are_refused_where_it_is_written(
+    shape: tuple[int, ...], dynamic: dict[str, Any]
+) -> None:
+    def f(a: Any, b: Any) -> Any:
+        b.mul_(2.0)
+        return a.sum()
+
+    x = torch.ones(shape)
+    with pytest.raises(TraceError, match="input 'a' shares memory with 'b'"):
+        torch.trace(f, (x, x), dynamic=dynamic)

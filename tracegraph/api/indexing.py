@@ -315,7 +315,7 @@ def _fill(view: Tensor, value: Any) -> None:
         if len(have) != len(value._data.shape):
             value = front.reshape(value, shape=have)
         value = front.expand(value, shape=shape)
-    assign(view, passed_on(value))
+    assign(view, passed_on(value, view))
 
 
 def _masked_fill(view: Tensor, mask: Tensor, value: Any, left: list[Any]) -> None:

@@ -21,7 +21,7 @@ from tracegraph.capture.trie import Path, same_attrs
 from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import int64
 from tracegraph.eager.dispatch import refresh, size_tensor
-from tracegraph.eager.storage import Storage, sized, unseen_of
+from tracegraph.eager.storage import Storage, bare, sized, unseen_of
 from tracegraph.eager.tape import make_leaf, set_history
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap, xp_of
 from tracegraph.errors import TraceError
@@ -318,7 +318,7 @@ class Attempt:
         written = [e for e in self.recorder.inputs if e.written]
         states = [(e.name, s.array) for s, e in self.recorder.states.items() if e.written]
         inputs = zip(self.recorder.inputs, self.aliases, strict=False)
-        places = [(e.name, t._data) for e, t in inputs]
+        places = [(e.name, bare(t._data)) for e, t in inputs]
         for i, (name, array) in enumerate(places):
             for other, memory in (*places[i + 1 :], *states):
                 touched = name in {e.name for e in written} or other in {
@@ -361,4 +361,4 @@ def _first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:
 
 
 def _overlap(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and bool(xp_of(a).may_share_memory(a, b))
+    return a is b or (type(a) is type(b) and bool(xp_of(a).may_share_memory(a, b)))

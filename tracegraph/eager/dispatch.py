@@ -265,16 +265,24 @@ def set_aside(old: Tensor | None) -> None:
         recorder.bind(old, value)
 
 
-def passed_on(t: Tensor) -> Tensor:
-    """Return a shell of a Tensor with a node of its own, for `assign` of what the user holds.
+def passed_on(t: Tensor, target: Tensor) -> Tensor:
+    """Return a shell of a Tensor with a node of its own, for `assign` to `target`.
 
-    Without it the target would share the node, and hooks on it would act on `t`.
+    Without it the target would share the node, and hooks on it would act on `t`. What a target
+    was that is overwritten as a whole gets a gradient of zeros; parts get it by `write_back`.
     """
     other = shell(t)
     other._lineage = None
     if t._lineage is not None:
         refresh(t)
-    if t._node is not None and modes.GRAD.get():
+    if t._node is None or not modes.GRAD.get():
+        return other
+    refresh(target)
+    lineage = target._lineage
+    whole = lineage is None or bare(lineage.base).size == bare(target._data).size
+    if whole and target._node is not None:
+        record_node(_OVERWRITE, (shell(target), t), {}, (other,))
+    else:
         record_node(_COPY, (t,), {}, (other,))
     return other
 

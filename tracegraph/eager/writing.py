@@ -99,7 +99,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         new = move(new, device_of(self._data))
     if new._data.shape != self._data.shape:
         new = shape.expand(new, self._data.shape)
-    return assign(self, passed_on(new) if new is src else new)
+    return assign(self, passed_on(new, self))
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
