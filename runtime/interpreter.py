@@ -12,7 +12,7 @@ from tracegraph.errors import GraphError, OpError, TraceGraphError, UnseenPathEr
 from tracegraph.ir.control import CONTROL, FACT
 from tracegraph.ir.graph import CONSTANT, INPUT, KERNEL, SOURCES, STATE, Graph, Node, Value
 from tracegraph.ops.core import VIEW
-from tracegraph.ops.table import OPS, run_op
+from tracegraph.ops.table import OPS, runner
 from tracegraph.runtime.binding import (
     bare_dims,
     facts_early,
@@ -167,9 +167,7 @@ class InterpreterProgram:
             return self.inner(node.regions["body"]).values
         if node.op in HANDLERS:
             return HANDLERS[node.op](node, self.inner)
-        if node.row.kernel is not None:
-            return partial(node.row.kernel, self.xp, **node.attrs)
-        return partial(run_op, node.row, self.xp, **node.attrs)
+        return partial(runner(node.row, self.xp), **node.attrs)
 
     def result(self, value: Any, copy: bool) -> Any:
         """Return a result, in memory of its own where it must be copied."""

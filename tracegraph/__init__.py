@@ -47,6 +47,7 @@ from tracegraph.dtypes import (
 )
 from tracegraph.eager.printing import set_printoptions
 from tracegraph.eager.tensors import Size, Tensor
+from tracegraph.ops import heavy as _heavy
 from tracegraph.random import (
     Generator,
     default_generator,
@@ -60,6 +61,8 @@ from tracegraph.version import __version__ as __version__
 
 # inf and NaN are results here, as in PyTorch: NumPy's warnings about them are not for users.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tracegraph\.")
+
+_heavy.offer(lambda: importlib.import_module("tracegraph.single_ops").compute)
 
 dtype = DType
 bool = _dtypes.bool_

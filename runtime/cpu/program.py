@@ -219,6 +219,10 @@ class Compiled:
             if len(self._free) < _MAX_CONTEXTS:
                 self._free.append(context)
 
+    def forget(self) -> None:
+        """Give back the memory that is kept for other calls."""
+        self._free.clear()
+
     def kept(self, stamp_of: StampOf, arrays: Arrays) -> Kept:
         """Return what is made of lasting State, made anew if it may have changed."""
         stamp = stamp_of(self._keeps)

@@ -11,6 +11,7 @@ from tracegraph.eager import modes
 from tracegraph.eager.tensors import Tensor, type_of, xp_of
 from tracegraph.errors import DeviceError, OpError, TraceGraphError
 from tracegraph.ops.core import Op
+from tracegraph.ops.heavy import natively
 from tracegraph.ops.table import run_op
 from tracegraph.tensor_type import TensorType
 
@@ -32,6 +33,10 @@ def compute(
     op: Op, args: Sequence[Any], datas: list[Any], attrs: dict[str, Any], foreign: bool
 ) -> Any:
     """Return array(s): the kernel's result; errors name op and operand types."""
+    if op.heavy:
+        results = natively(op, datas, attrs)
+        if results is not None:
+            return results
     xp: Any = _common_xp(op, datas) if foreign else np
     kernel = op.kernel
     try:

@@ -21,6 +21,7 @@ from tracegraph.eager.tape import attach, record_node
 from tracegraph.eager.tensors import Tensor
 from tracegraph.ops.array_math import math_over
 from tracegraph.ops.core import Op
+from tracegraph.ops.heavy import Native
 from tracegraph.ops.table import OPS
 
 FAST_FLOATS: Final = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
@@ -212,7 +213,7 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
     scalar = op.scalar
     assert scalar is not None
     m = math_over(np)
-    differentiable = op.differentiable
+    differentiable, least = op.differentiable, op.heavy
 
     def function(input: Tensor) -> Tensor:
         a = input._data
@@ -221,6 +222,7 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
             (recorder is not None and _takes_long(input, None))
             or a.__class__ is not _ndarray
             or (a.dtype is not _FLOAT32 and a.dtype not in FAST_FLOATS)
+            or (least and a.size >= least * Native.factor)
         ):
             return elementwise(op, input, floating=floating)
         try:

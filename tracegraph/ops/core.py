@@ -18,6 +18,7 @@ from tracegraph.dtypes import ALL, DType
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.array_math import math_over
 from tracegraph.ops.gradient_plan import NOT_DIFFERENTIABLE, ZERO, Joint, SavePlan, make_plan
+from tracegraph.ops.heavy import LEAST
 from tracegraph.tensor_type import TensorType, broadcast_shapes
 
 # What rows are written with is imported from here, markers of gradients included.
@@ -103,6 +104,7 @@ class Op:
     doc: str
     view: bool
     counted: bool
+    heavy: int
     differentiable: bool
     _plans: dict[int, SavePlan] = field(default_factory=dict, repr=False)
 
@@ -284,6 +286,7 @@ def define(
         doc=doc,
         view=VIEW in all_traits,
         counted=COUNTED in all_traits,
+        heavy=LEAST.get(name, 0),
         differentiable=vjp is not NOT_DIFFERENTIABLE,
     )
 

@@ -42,6 +42,7 @@ from tracegraph.ops import (
     windows,
 )
 from tracegraph.ops.core import Op
+from tracegraph.ops.heavy import natively
 
 FAMILIES: Final[tuple[ModuleType, ...]] = (
     creation,
@@ -128,10 +129,19 @@ OPS: Final = OpTable(_collect(), CUSTOM)
 
 def run_op(op: Op, xp: Any, *arrays: Any, **attrs: Any) -> Any:
     """Compute an op over arrays of `xp` (NumPy or CuPy): the meaning of the op."""
+    if op.heavy:
+        found = natively(op, arrays, attrs)
+        if found is not None:
+            return found
     if op.kernel is not None:
         return op.kernel(xp, *arrays, **attrs)
     assert op.decompose is not None
     return op.decompose(array_ops(xp), *arrays, **attrs)
+
+
+def runner(op: Op, xp: Any) -> Callable[..., Any]:
+    """Return `run_op` of an op over `xp`, by the shortest way."""
+    return partial(run_op, op, xp) if op.kernel is None or op.heavy else partial(op.kernel, xp)
 
 
 @cache
@@ -146,4 +156,4 @@ def _array_op(op: Op, xp: Any) -> Callable[..., Any]:
         return lambda *arrays, dtype, **attrs: run_op(
             op, xp, *arrays, dtype=BY_NUMPY.get(dtype, dtype), **attrs
         )
-    return partial(run_op, op, xp) if op.kernel is None else partial(op.kernel, xp)
+    return runner(op, xp)
