@@ -11,13 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_ops_table import SAMPLES, accepts, operands
-from tracegraph.dtypes import DType, bfloat16, bool_, float16, float32, float64, int64, uint8
+from tracegraph.dtypes import (
+    DType,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int32,
+    int64,
+    uint8,
+    uint32,
+)
 from tracegraph.eager.tensors import type_of, wrap
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.runtime.cpu.llvm import compile_assembly, level_target
 from tracegraph.runtime.cpu.lowering import Lowering
 from tracegraph.runtime.cpu.pool import get_num_threads, set_num_threads
 from tracegraph.runtime.cpu.program import NativeProgram
+from tracegraph.runtime.cpu.selection_code import Selection, selection_kernel
 from tracegraph.runtime.cpu.steps import HostCall, Launch
 from tracegraph.runtime.cpu.templates import TEMPLATES
 from tracegraph.runtime.interpreter import InterpreterProgram
@@ -307,6 +319,39 @@ def test_the_first_of_many_extremes(
 
 @settings(max_examples=100)
 @given(
+    case=arrays(), op=st.sampled_from(("sort", "topk")), falls=st.booleans(), part=st.floats(0, 1)
+)
+def test_orders(case: Any, op: str, falls: bool, part: float) -> None:
+    x, dtype, order, dim = case
+    attrs: dict[str, Any] = {"descending": falls}
+    if op == "topk":
+        attrs = {"k": int(part * x.shape[dim]), "largest": falls}
+    check(op, (x,), (dtype,), {0: order}, dim=dim, **attrs)
+
+
+@pytest.mark.parametrize("dtype", (*DTYPES[1:], int32, uint32), ids=str)
+@pytest.mark.parametrize("k", [1, 2, 50, 256])
+def test_the_first_of_long_rows(dtype: DType, k: int) -> None:
+    random = np.random.default_rng(0)
+    for spread in (3, 30_000):
+        x = random.integers(-spread if dtype.is_signed else 0, spread, (3, 777))
+        x = (x.astype(np.int64) if dtype is not bool_ else x > 0).astype(dtype.np)
+        if dtype.is_floating_point:
+            x[0, ::100], x[1, ::77], x[1, 5], x[2, ::3] = np.nan, np.inf, -np.inf, -0.0
+        for largest in (True, False):
+            check("topk", (x,), (dtype,), {}, dim=1, k=k, largest=largest)
+            check("topk", (np.sort(x, -1),), (dtype,), {}, dim=1, k=k, largest=largest)
+
+
+def test_what_the_host_orders() -> None:
+    x = filled(0, (2, 300), float32)
+    check("sort", (x[:, :128],), (float32,), {}, dim=1, descending=False)
+    check("sort", (x,), (float32,), {}, host=True, dim=1, descending=False)
+    check("topk", (x,), (float32,), {}, host=True, dim=1, k=257, largest=True)
+
+
+@settings(max_examples=100)
+@given(
     case=arrays(dtypes=DTYPES[:7]),
     op=st.sampled_from(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")),
 )
@@ -395,7 +440,7 @@ OURS = (
     "index", "index_put", "gather", "scatter", "scatter_add", "scatter_reduce", "max_pool",
     "max_pool_indices", "max_pool_grad", "avg_pool", "avg_pool_grad", "argmax", "argmin", "max_at",
     "min_at", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "tril", "triu", "flip",
-    "unfold_windows", "fold_windows", "diagonal_scatter", "resize", "resize_grad",
+    "unfold_windows", "fold_windows", "diagonal_scatter", "sort", "topk", "resize", "resize_grad",
 )  # fmt: skip
 
 
@@ -415,7 +460,8 @@ def test_kernels_compile_for_other_machines(level: str, machine: str) -> None:
         plan = Lowering(graph, target, [], TEMPLATES, {}).run(graph.order())
         assert not [s.why for s in plan.steps if isinstance(s, HostCall)], op.name
         kernels |= {s.kernel.name: s.kernel for s in plan.steps if isinstance(s, Launch)}
-    assert compile_assembly([kernel.text() for kernel in kernels.values()], target)
+    many = selection_kernel(Selection(float32, largest=True, is_many=True, outer=1), target)
+    assert compile_assembly([kernel.text() for kernel in (*kernels.values(), many)], target)
 
 
 def test_indices_are_checked_once() -> None:
