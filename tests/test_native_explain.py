@@ -98,14 +98,14 @@ def test_recurrent_layers_and_attention_count_their_products() -> None:
 def test_it_says_why_a_product_is_alone_and_why_the_host_computes() -> None:
     def f(x: Any, y: Any) -> Any:
         first = x @ y
-        return first.exp(), first.softmax(1), tg.sort(x)[0], x @ x.T, (y @ x).sum()
+        return first.exp(), first.softmax(1), tg.median(x), x @ x.T, (y @ x).sum()
 
     told = tg.trace(f, (tg.randn(6, 5), tg.randn(5, 6))).program().explain()
     assert "alone: 2 nodes read it" in told
     assert "alone: it is a result" in told
     assert "alone: its reader (" in told
     (host,) = rows(told, "host")
-    assert " sort " in host and "host: there is no template; at " in host
+    assert " median " in host and "host: there is no template; at " in host
 
 
 def train_step() -> tuple[Any, Any]:
@@ -147,7 +147,7 @@ def test_a_profile_measures_every_step_and_changes_nothing() -> None:
 
 def test_a_profile_takes_arrays_that_lie_in_any_order() -> None:
     def f(x: Any, i: Any) -> Any:
-        return tg.sort(x[i] * 2)[0]
+        return tg.median(x[i] * 2)
 
     x, i = tg.randn(6, 40).t(), tg.tensor([3, 0, 39])
     program = tg.trace(f, (x, i)).program()
