@@ -151,6 +151,27 @@ def test_one_program_serves_every_batch_size() -> None:
     assert len(pieces) == 2, "each batch size has packed weights of its own"
 
 
+def test_kernels_that_differ_in_numbers_alone_are_few() -> None:
+    numbers = [0.5 * i for i in range(-20, 20)] + [float("nan"), float("inf"), -0.0]
+
+    def f(x: Any) -> list[Any]:
+        return [
+            *(((x + c) * 3.0).tanh() for c in numbers),
+            *((x - c).sum() for c in numbers),
+            *(x.clamp(min=c) for c in numbers),
+            *(tg.where(x > c, x, -c) for c in numbers),
+        ]
+
+    for dtype in (float32, float16):
+        x = tg.randn(7, 9).to(dtype)
+        program = tg.trace(f, (x,)).program()
+        before = kernel_count()
+        got = program(x)
+        assert kernel_count() - before <= 3 * 10 + len(numbers), "clamp alone needs to know them"
+        bare = [t.numpy() for t in f(x)]
+        assert_close([t.numpy() for t in got], bare)
+
+
 def test_what_is_kept_of_state_follows_it() -> None:
     net, traced = mlp(False)
     program = traced.program()

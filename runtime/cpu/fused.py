@@ -27,6 +27,12 @@ _LONG: Final = 1 << 15
 _FEW_UNITS: Final = 8
 _MOST_PARTS: Final = 16
 _ROW_LANES: Final = 256
+# Of kernels that differ in their numbers alone so many are made; the next read them from memory.
+_MOST_ALIKE: Final = 8
+# Their code is the same for a number that is known and one that is read.
+_ANY_NUMBER: Final = frozenset(
+    {"add", "sub", "mul", "div", "where", "eq", "ne", "lt", "le", "gt", "ge"}
+)
 
 
 class Operand(NamedTuple):
@@ -198,11 +204,39 @@ def lower_body(low: Lowering, node: Node, body: Body) -> None:
     results = [(r.number, walked(place, r.axes, body.shape)) for r, place in made]
     what = "+".join(s.op for s in body.steps if s.op not in (LOAD, NUMBER))
     parts = _parts(body, operands)
+    if _has_many_alike(low, body):
+        body = _with_read_numbers(low, body, operands)
     if parts is None:
         dear = frozenset(i for i, s in enumerate(body.steps) if costly(s.op))
         low.nest(body.shape, body.folded, body.steps, operands, results, dear, node, what)
     else:
         _in_parts(low, node, body, operands, results, parts, what)
+
+
+def _has_many_alike(low: Lowering, body: Body) -> bool:
+    """Whether kernels with many other numbers are made in the place of this one's."""
+    held = [s.attrs[0][1] for s in body.steps if s.op == NUMBER]
+    if not held:
+        return False
+    steps = tuple(s._replace(attrs=()) if s.op == NUMBER else s for s in body.steps)
+    known = low.alike.setdefault((len(body.shape), body.folded, steps), set())
+    if repr(held) not in known and len(known) >= _MOST_ALIKE:
+        return True
+    known.add(repr(held))
+    return False
+
+
+def _with_read_numbers(low: Lowering, body: Body, operands: list[Place]) -> Body:
+    """Return the body with loads for numbers, and add their places to the operands."""
+    known = {i for s in body.steps if s.op not in (*_ANY_NUMBER, LOAD) for i in s.inputs}
+    steps = list(body.steps)
+    everywhere: Axes = (None,) * len(body.shape)
+    for i, step in enumerate(steps):
+        if step.op == NUMBER and i not in known:
+            steps[i] = Step(LOAD, (len(operands),), step.dtype)
+            place = low.number(step.attrs[0][1], step.dtype)
+            operands.append(walked(place, everywhere, body.shape))
+    return body._replace(steps=tuple(steps))
 
 
 class _Parts(NamedTuple):

@@ -58,6 +58,8 @@ class Lowering:
         # Indices known to name places in a dim of some size, and whether some may be negative.
         self.in_range: set[tuple[Buffer, int, bool]] = set()
         self.apart: dict[Node, str] = {}
+        # The numbers of kernels that differ in them alone.
+        self.alike: dict[Any, set[str]] = {}
         self.places: dict[Value, Place] = {}
         self._laid: dict[_Layout, Place] = {}
         # What is made of lasting places where, or before, it is read: its buffer -> of what, how.

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import INPUT, KERNEL, Graph, Node
 from tracegraph.ops.table import run_op
 from tracegraph.runtime.binding import (
@@ -114,8 +115,9 @@ class NativeProgram:
             plan = self._plans.get(sizes)
             if plan is None:
                 bound = dict(zip(self.dims, sizes, strict=True))
-                graph = specialised(self.graph, bound) if bound else self.graph
-                plan = Compiled(graph, self._lasting, self._in_place, self._store)
+                with collector_paused():
+                    graph = specialised(self.graph, bound) if bound else self.graph
+                    plan = Compiled(graph, self._lasting, self._in_place, self._store)
                 self._plans[sizes] = plan
                 while len(self._plans) > _MAX_PLANS:
                     self._plans.popitem(last=False)
