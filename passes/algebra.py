@@ -207,11 +207,17 @@ def _only_broadcasts(node: Node) -> bool:
 
 
 def _hoist_expand(make: Maker, node: Node) -> Value | None:
-    """f(expand(x)) = expand(f(x)): compute small, repeat afterwards."""
-    shape = node.out.type.shape
+    """f(expand(x)) = expand(f(x)): compute small, repeat afterwards.
+
+    Not where the size decides how f is computed (see `ops/heavy.py`): bits would differ.
+    """
+    shape, heavy = node.out.type.shape, node.row.heavy
+    size = node.out.type.size
+    if heavy and (size.__class__ is not int or size >= heavy):
+        return None
     inputs = [v.node.inputs[0] if v.node.op == "expand" else v for v in node.inputs]
     small = broadcast_shapes([v.type.shape for v in inputs])
-    if small == shape or not node.out.type.size:
+    if small == shape or not size:
         return None
     return make.expand(make.op(node.op, *inputs, **node.attrs), shape)
 

@@ -140,6 +140,18 @@ def test_eager_and_replays_give_the_same_bits(forced: None) -> None:
         assert torch.equal(t, after[name]), name
 
 
+def test_passes_keep_how_large_calls_are_computed() -> None:
+    def function(x: Any) -> Any:
+        same = torch.full((300, 300), 0.3)
+        wide = x.expand(40, 300, 300)
+        return F.gelu(same), torch.exp(wide), F.gelu(wide), torch.softmax(same, -1), torch.exp(x.T)
+
+    x = torch.randn(300, 300)
+    for here, there in zip(function(x), torch.trace(function, (x,))(x), strict=True):
+        assert torch.equal(here, there)
+        assert here.stride() == there.stride()
+
+
 def test_gradients_agree_with_kernels(forced: None) -> None:
     model, x = net(), torch.randn(3, 2, 4, 4)
 

@@ -32,6 +32,7 @@ _LASTING_BYTES: Final = 1 << 20
 _PASSES: Final = ("decompose", "fuse")
 # Ops whose result lies in memory as the first operand does; others give row-major order.
 _LAID_ALIKE: Final = frozenset(("batch_norm", "batch_norm_inference"))
+_READ_AND_MAKE: Final = (("readonly",), ("writeonly", "allocate"))
 # Ops whose kernel gives the same bits. It is left strided operands, and lays the result alike.
 _EXACT: Final = frozenset(("where",))
 # Ops that read a transposed operand where it lies; others are given a copy.
@@ -91,8 +92,8 @@ def _memory_order(x: Any) -> tuple[int, ...] | None:
 
 
 def _laid_as(x: Any, result: Any) -> Any:
-    """Return a result in the order of memory of an operand of its shape."""
-    made = np.empty_like(x, result.dtype)
+    """Return a result in the order of memory that NumPy's functions give for an operand."""
+    made: Any = np.nditer((x, None), ["zerosize_ok"], _READ_AND_MAKE).operands[1]
     np.copyto(made, result)
     return made
 
