@@ -343,6 +343,21 @@ def test_the_first_of_long_rows(dtype: DType, k: int) -> None:
             check("topk", (np.sort(x, -1),), (dtype,), {}, dim=1, k=k, largest=largest)
 
 
+@settings(max_examples=100)
+@given(
+    case=arrays(), rows=st.booleans(), right=st.booleans(),
+    size=st.sampled_from((0, 1, 2, 3, 8, 31, 100)),
+)  # fmt: skip
+def test_places_in_sorted_edges(case: Any, rows: bool, right: bool, size: int) -> None:
+    x, dtype, order, _ = case
+    edges = filled(7, (*x.shape[:-1], size) if rows else (size,), dtype)
+    if dtype.is_floating_point:
+        edges = np.round(edges.astype(np.float32)).astype(dtype.np)
+        edges.reshape(-1)[:3] = [np.nan, np.inf, -0.0][: edges.size]
+    edges = np.sort(edges.astype(np.float32) if dtype.is_floating_point else edges, -1)
+    check("searchsorted", (edges.astype(dtype.np), x), (dtype, dtype), {1: order}, right=right)
+
+
 def test_what_the_host_orders() -> None:
     x = filled(0, (2, 300), float32)
     check("sort", (x[:, :128],), (float32,), {}, dim=1, descending=False)
@@ -440,7 +455,8 @@ OURS = (
     "index", "index_put", "gather", "scatter", "scatter_add", "scatter_reduce", "max_pool",
     "max_pool_indices", "max_pool_grad", "avg_pool", "avg_pool_grad", "argmax", "argmin", "max_at",
     "min_at", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "tril", "triu", "flip",
-    "unfold_windows", "fold_windows", "diagonal_scatter", "sort", "topk", "resize", "resize_grad",
+    "unfold_windows", "fold_windows", "diagonal_scatter", "resize", "resize_grad", "sort", "topk",
+    "searchsorted",
 )  # fmt: skip
 
 

@@ -30,8 +30,8 @@ class Selection(NamedTuple):
 
     dtype: DType
     largest: bool
-    is_many: bool
-    outer: int
+    is_many: bool = False
+    outer: int = 0
 
     @property
     def key(self) -> DType:
@@ -59,7 +59,7 @@ def _text(spec: Selection, target: Target) -> str:
     return code.text(name_of("selection", spec), slots(spec), pointers, code.unit)
 
 
-def _key(m: Emitter, spec: Selection, bits: Value) -> Value:
+def key_of(m: Emitter, spec: Selection, bits: Value) -> Value:
     """Return the key of elements as they lie in memory."""
     x, dtype = widened(m, bits, spec.dtype), spec.key
     if x.dtype in (float32, float64):
@@ -81,7 +81,7 @@ class _Code(UnitCode):
         self.key, self.key_bytes = element_type(spec.key), spec.key.itemsize
         for symbol, width in (("key", 1), ("keys", self.width)):
             self.library.define(
-                symbol, width, lambda m, bits: _key(m, spec, bits), [stored_dtype(spec.dtype)],
+                symbol, width, lambda m, bits: key_of(m, spec, bits), [stored_dtype(spec.dtype)],
                 cold=False,
             )  # fmt: skip
         w, most = self.w, (1 << 8 * self.key_bytes - 1) - 1

@@ -35,6 +35,7 @@ from tracegraph.runtime.cpu.pooling import (
 from tracegraph.runtime.cpu.recurrent import RECURRENT, lower_recurrent
 from tracegraph.runtime.cpu.resampling import lower_resize, lower_resize_grad
 from tracegraph.runtime.cpu.scans import SCANS, lower_scan
+from tracegraph.runtime.cpu.searching import lower_searchsorted
 from tracegraph.runtime.cpu.selection import lower_selection
 from tracegraph.runtime.cpu.unfolding import lower_fold, lower_unfold, padded
 
@@ -93,6 +94,7 @@ TEMPLATES: Final[dict[str, Template]] = {
     **dict.fromkeys(("tril", "triu"), lower_triangle),
     **dict.fromkeys(("argmax", "argmin", "max_at", "min_at"), lower_extreme_place),
     **dict.fromkeys(("sort", "topk"), lower_selection),
+    "searchsorted": lower_searchsorted,
     **dict.fromkeys(SCANS, lower_scan),
     "resize": lower_resize,
     "resize_grad": lower_resize_grad,

@@ -123,8 +123,8 @@ def _searchsorted(xp: Any, edges: Any, x: Any, *, right: bool) -> Any:
     side = "right" if right else "left"
     if edges.ndim == 1:
         return xp.searchsorted(edges, x, side=side).astype(xp.int64).reshape(x.shape)
-    rows = edges.reshape(-1, edges.shape[-1])
-    wanted = x.reshape(-1, x.shape[-1])
+    count = math.prod(x.shape[:-1])
+    rows, wanted = edges.reshape(count, edges.shape[-1]), x.reshape(count, x.shape[-1])
     found = [xp.searchsorted(r, w, side=side) for r, w in zip(rows, wanted, strict=True)]
     if not found:
         return xp.zeros(x.shape, dtype=xp.int64)
