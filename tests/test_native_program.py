@@ -23,6 +23,7 @@ from tracegraph.errors import DeviceError, UnseenPathError
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.ops.core import COUNTED, EFFECT, MARK
 from tracegraph.passes.pipeline import run_passes
+from tracegraph.runtime.cpu.arrays import lasting
 from tracegraph.runtime.cpu.kernels import kernel_count
 from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
@@ -276,3 +277,15 @@ def test_both_modes_of_a_file_are_native() -> None:
     net.train()
     assert_close([program(x).numpy()], [other(x).detach().numpy()])
     assert_close([net[1].running_mean.numpy()], [other[1].running_mean.numpy()])
+
+
+@pytest.mark.parametrize("large", [10, 3 << 20])
+def test_kept_memory_is_cut_into_pieces_on_lines(large: int) -> None:
+    sizes = [large, 0, 5, 64, 65]
+    pieces = lasting(sizes)
+    for number, piece in enumerate(pieces):
+        piece[...] = number
+    assert [piece.size for piece in pieces] == sizes
+    assert all(piece.ctypes.data % 64 == 0 for piece in pieces)
+    assert all((piece == number).all() for number, piece in enumerate(pieces))
+    assert lasting([]) == []

@@ -30,7 +30,7 @@ from tracegraph.runtime.cpu.contraction_copies import Copies
 from tracegraph.runtime.cpu.contraction_epilogue import define_epilogue
 from tracegraph.runtime.cpu.contraction_places import Grid, Line, Words
 from tracegraph.runtime.cpu.contraction_results import Area, Form, add_area, store_area
-from tracegraph.runtime.cpu.contraction_tiles import Tile, TileCode, tile_text
+from tracegraph.runtime.cpu.contraction_tiles import TOGETHER, Tile, TileCode, tile_text
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.scalar_language import new_library
 from tracegraph.runtime.cpu.scalars import Abilities
@@ -166,10 +166,10 @@ class _Nest(NamedTuple):
             return 1, -(-rows // _WIDEST) * _WIDEST
         return k_block(self.dtype) + width, 1
 
-    def tile_code(self, height: int) -> TileCode:
+    def tile_code(self, height: int, panels: int) -> TileCode:
         """Return what the code of a tile depends on."""
         shape = (height, self.tile.vectors, self.tile.width)
-        return TileCode(*shape, self.dtype, *self.a_strides, self.has_fma)
+        return TileCode(*shape, self.dtype, *self.a_strides, self.has_fma, panels)
 
 
 def _nest_texts(nest: _Nest) -> list[str]:
@@ -180,7 +180,7 @@ def _nest_texts(nest: _Nest) -> list[str]:
         "ptr noalias %arguments", "i64 %begin", "i64 %end", "ptr %store", "ptr %add",
     )  # fmt: skip
     text = function(nest.name, parameters, loops.w, "nounwind noinline", _SHARED)
-    tiles = [tile_text(nest.tile_code(height)) for height in nest.tile.heights]
+    tiles = [tile_text(nest.tile_code(*shape)) for shape in nest.tile.shapes]
     return [*tiles, *loops.copies.texts(), text]
 
 
@@ -313,7 +313,7 @@ class _Loops:
         `panels`: how far they are apart, and which one is at b; `place(row, height)` is that of
         the copied rows.
         """
-        w, (stride, base) = self.w, panels
+        w = self.w
         target = w.let(f"select i1 {u.is_last}, ptr %store, ptr %add")
 
         def sliver(values: list[str]) -> list[Word]:
@@ -323,22 +323,48 @@ class _Loops:
             for tall in reversed(self.tile.heights[:-1]):
                 height = w.choose(w.compare("sge", left, tall), tall, height)
             a = place(row, height)
+            together: Word = 1
+            for low, count in TOGETHER.items():
+                together = w.choose(w.compare("eq", height, low), count, together)
 
-            def panel(number: str) -> None:
-                here = self._at(b, w.mul(w.sub(number, base), stride))
-                w.switch(height, self.tile.heights, lambda tall: self._tile(u, tall, a, here))
-                column = w.mul(number, self.tile.columns)
-                given = (
-                    f"ptr %arguments, i64 {u.matrix}, i64 {row}, i64 {height}, i64 {column}, "
-                    f"ptr {self.sums}, i1 {u.is_first}"
-                )
-                w.do(f"call void {target}({given})")
+            def some(values: list[str]) -> list[Word]:
+                (panel,) = values
+                fits = w.compare("sle", w.add(panel, together), u.panel_end)
+                count = w.choose(fits, together, 1)
+                self._tiles(u, (row, height), (panel, count), (a, b), panels, target)
+                return [w.add(panel, count)]
 
-            w.loop(u.panel_end, panel, start=u.panel)
+            start = [("i64", u.panel)]
+            w.repeat(start, lambda values: w.compare("slt", values[0], u.panel_end), some)
             return [w.add(row, height)]
 
         w.repeat([("i64", u.row)], lambda v: w.compare("slt", v[0], u.row_end), sliver)
 
-    def _tile(self, u: _Unit, height: int, a: str, b: str) -> None:
-        given = f"ptr {a}, ptr {b}, ptr {self.sums}, i64 {u.k_count}"
-        self.w.do(f"call void @{self.nest.tile_code(height).name}({given})")
+    def _tiles(
+        self, u: _Unit, rows: tuple[Word, Word], columns: tuple[Word, Word],
+        operands: tuple[str, str], panels: tuple[Word, Word], target: str,
+    ) -> None:  # fmt: skip
+        """Do the tiles of (row, height) and of (panel, count) at once, and what becomes of them."""
+        w, (row, height), (panel, count), (a, b) = self.w, rows, columns, operands
+        far, base = panels
+        b = self._at(b, w.mul(w.sub(panel, base), far))
+        cases = {tall * _WIDEST + wide: (tall, wide) for tall, wide in self.tile.shapes}
+
+        def tile(case: int) -> None:
+            code = self.nest.tile_code(*cases[case])
+            given = f"ptr {a}, ptr {b}, ptr {self.sums}, i64 {u.k_count}"
+            given += f", i64 {far}" if code.panels > 1 else ""
+            w.do(f"call void @{code.name}({given})")
+
+        w.switch(w.add(w.mul(height, _WIDEST), count), list(cases), tile)
+
+        def stored(number: str) -> None:
+            column = w.mul(w.add(panel, number), self.tile.columns)
+            sums = self._at(self.sums, w.mul(number, w.mul(height, self.tile.columns)))
+            given = (
+                f"ptr %arguments, i64 {u.matrix}, i64 {row}, i64 {height}, i64 {column}, "
+                f"ptr {sums}, i1 {u.is_first}"
+            )
+            w.do(f"call void {target}({given})")
+
+        w.loop(count, stored)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tracegraph.runtime.cpu.arrays import Arrays, Blocks, lines
+from tracegraph.runtime.cpu.arrays import Arrays, Blocks, lasting, lines
 from tracegraph.runtime.cpu.places import Buffer, Place
 from tracegraph.runtime.cpu.pool import Call
 from tracegraph.runtime.cpu.steps import Launch
@@ -50,20 +50,25 @@ class Store:
         """Return the kept buffers of a plan, made anew where State may have changed."""
         memory: list[NDArray[Any]] = []
         addresses: dict[Buffer, int] = {}
+        found = {each.key: self._made.get(each.key, (None, [])) for each in ahead}
+        stale = [each for each in ahead if stamp is None or found[each.key][0] != stamp]
+        sizes = [buffer.bytes for each in stale for buffer in each.buffers]
+        # What no later call finds is not worth pages of its own.
+        pieces = iter(map(lines, sizes) if stamp is None else lasting(sizes))
+        for each in stale:
+            made = [next(pieces) for _ in each.buffers]
+            _fill(each, made, arrays)
+            found[each.key] = self._made[each.key] = (stamp, made)
         for each in ahead:
-            known, made = self._made.get(each.key, (None, []))
-            if stamp is None or known != stamp:
-                made = _filled(each, arrays)
-                self._made[each.key] = (stamp, made)
+            made = found[each.key][1]
             memory += made
             for buffer, piece in zip(each.buffers, made, strict=True):
                 addresses[buffer] = int(piece.ctypes.data)
         return Kept(memory, addresses)
 
 
-def _filled(ahead: Ahead, arrays: Arrays) -> list[NDArray[Any]]:
-    """Return the kept buffers in new memory."""
-    made = [lines(buffer.bytes) for buffer in ahead.buffers]
+def _fill(ahead: Ahead, made: Sequence[NDArray[Any]], arrays: Arrays) -> None:
+    """Make the kept buffers."""
     own = {b: int(m.ctypes.data) for b, m in zip(ahead.buffers, made, strict=True)}
     between = {b: lines(b.bytes) for b in ahead.blocks.pointers if b.origin == "arena"}
     own |= {b: int(m.ctypes.data) for b, m in between.items()}
@@ -74,7 +79,6 @@ def _filled(ahead: Ahead, arrays: Arrays) -> list[NDArray[Any]]:
             words[word] = start + more
     records = ahead.blocks.records(words)
     Call(records, np.zeros(1, np.int64), ahead.blocks.cost_ns).run()
-    return made
 
 
 def identity(place: Place) -> tuple[Any, ...]:
