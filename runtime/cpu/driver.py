@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tracegraph.runtime.cpu.driver_code import ENTRIES, driver_text
 from tracegraph.runtime.cpu.llvm import Code, host_target
 from tracegraph.runtime.cpu.object_cache import linked
 
 Entry = Callable[..., int]
+# Of two drivers that threads make at once one would be forgotten, and its code with it.
+_LOCK: Final = threading.Lock()
 
 
 class Driver(NamedTuple):
@@ -50,12 +53,17 @@ def _driver(code: Code) -> Driver:
     )
 
 
-@cache
 def host_driver() -> Driver:
     """Return this process's driver; compiled at the first call, or found on disk.
 
     Raises:
         DeviceError: llvmlite is missing or too old.
     """
+    with _LOCK:
+        return _host_driver()
+
+
+@cache
+def _host_driver() -> Driver:
     code, _ = linked(ENTRIES, lambda: [driver_text(host_target().triple)])
     return _driver(code)
