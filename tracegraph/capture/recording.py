@@ -20,7 +20,7 @@ from tracegraph.capture.provenance import Permit, Provenance
 from tracegraph.capture.rows import LOCAL, NO_REGIONS, Entry, Row, RowValue
 from tracegraph.capture.sizes import Declared, Sizes
 from tracegraph.devices import Device
-from tracegraph.dtypes import BOOL_KIND, FLOAT_KIND, DType, int64
+from tracegraph.dtypes import BOOL_KIND, FLOAT_KIND, int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import dispatch, front
 from tracegraph.eager.storage import AbstractArray, Chain, Storage
@@ -70,6 +70,7 @@ class Recorder(GradientMarks, Provenance):
         self._saved: set[int] = set()
         self._grad_set: dict[int, Tensor] = {}
         self._scalars: dict[Any, RowValue] = {}
+        self._beside: dict[Any, RowValue] = {}  # the same, by the dtype of the array beside
         self._types: dict[Any, tuple[TensorType]] = {}
         self._context: Any = None
         self.closed: set[object] = set()  # tokens of regions whose recording has ended
@@ -123,7 +124,7 @@ class Recorder(GradientMarks, Provenance):
 
     def _capture(self, storage: Storage) -> Entry:
         self.refuse_closed(storage)
-        known = TensorType(*_array_type(storage.array))
+        known = type_of_data(storage.array)
         name = self.names.get(storage) or next(
             (n for n, g in known_generators().items() if storage_of(g._state) is storage), None
         )
@@ -164,17 +165,23 @@ class Recorder(GradientMarks, Provenance):
 
     def _scalar(self, x: Any, args: Sequence[Any]) -> RowValue:
         """Return the Value of a Python number beside tensors, which has their dtype."""
-        tensors = (a for a in args if isinstance(a, Tensor))
-        dtype = dtype_of_data((args[0] if isinstance(args[0], Tensor) else next(tensors))._data)
-        if dtype.kind == FLOAT_KIND:
-            x = float(x)
+        for peer in args:
+            if isinstance(peer, Tensor):
+                break
+        near = (x.__class__, x, peer._data.dtype)
+        if near in self._beside:
+            return self._beside[near]
+        dtype = dtype_of_data(peer._data)
+        number = float(x) if dtype.kind == FLOAT_KIND else x
         # By value, but the numbers that are equal to others; those by text.
-        key = (x.__class__, x if x and x == x else repr(x), dtype)
-        value = self._scalars.get(key)
-        if value is None:
-            array = np.asarray(x, dtype=dtype.np)
-            value = self._scalars[key] = self._constant(array, TensorType(dtype, ()))
-        return value
+        is_plain = number and number == number
+        key = (number.__class__, number if is_plain else repr(number), dtype)
+        if key not in self._scalars:
+            array = np.asarray(number, dtype=dtype.np)
+            self._scalars[key] = self._constant(array, TensorType(dtype, ()))
+        if is_plain and peer._data.__class__ is np.ndarray:
+            self._beside[near] = self._scalars[key]
+        return self._scalars[key]
 
     def _constant(self, array: Any, known: TensorType) -> RowValue:
         return (self._append(CONSTANT, (), {"value": array}, (known,)), 0)
@@ -390,8 +397,3 @@ class Recorder(GradientMarks, Provenance):
             entry = storage_of(leaf).entry
             if entry is None or entry.token is not self.token or entry.kind == STATE:
                 self.missing_grads.append(leaf)
-
-
-def _array_type(array: Any) -> tuple[DType, tuple[int, ...]]:
-    known = type_of(wrap(array))
-    return known.dtype, known.shape

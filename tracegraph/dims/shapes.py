@@ -32,6 +32,8 @@ def most(size: Any) -> float:
 
 def is_always_size(size: Any) -> bool:
     """Whether a size follows from those of inputs, and is never negative."""
+    if size.__class__ is int:
+        return bool(size >= 0)
     expr = expr_of(size)
     return bounds(expr)[0] >= 0 and not any(s.data for s in expr.symbols().values())
 
