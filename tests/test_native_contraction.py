@@ -104,6 +104,9 @@ def test_panels_that_are_done_at_once(level: str, layouts: tuple[str, str]) -> N
         a, b = drawn(m, 400), drawn(400, n, seed=1)
         got = matmul(a, b, layouts, target=target)()
         assert_product(got, a, b)
+        if layouts == ("rows", "rows"):
+            for others in LAYOUTS:
+                assert np.array_equal(got, matmul(a, b, others, target=target)())
         last = matmul(a, np.ascontiguousarray(b[:, -5:]), layouts, target=target)()
         assert np.array_equal(got[:, -5:], last)
 
@@ -229,10 +232,11 @@ def test_masks_and_epilogues_on_every_target(level: str) -> None:
 
 def test_tiles_stay_in_registers() -> None:
     """Between the loads and stores of a tile's loop nothing is spilled to the stack."""
-    for level in ("avx512", "avx2", "sse2", "neon"):
+    levels = ("avx512", "avx2", "sse2", "neon")
+    for level, layout in itertools.product(levels, ("panels", "rows")):
         triple = ("aarch64" if level == "neon" else "x86_64") + "-unknown-linux-gnu"
         target = level_target(level, triple)
-        text = contraction_text(spec_of("rows", "panels", target), target)
+        text = contraction_text(spec_of("rows", layout, target), target)
         assembly = compile_assembly([text], target)
         tiles = [tile.split("\n.Lfunc_end")[0] for tile in assembly.split("\ntile_")[1:]]
         assert len(tiles) >= len(tile_for(target, float32).shapes)

@@ -3,7 +3,8 @@
 A unit is a block of rows × a block of panels of one matrix. Its loops, from the outside in: blocks
 of k; groups of panels; slivers of rows; panels; the tile. So a sliver of A stays in the first
 cache, and a block of B in the second. Slivers are copied to the stack one by one (2 to 6 % of the
-time); where B is not packed, all rows of the unit at once, and then its panels, group by group.
+time); where B is not packed, all rows of the unit at once, and then its panels, group by group. A
+row that is alone reads B where it is if that is in rows: one use does not pay for a copy.
 
 Code is cut into functions that kernels share, so that LLVM sees each once (50 us a line): tiles,
 copies, the nest of loops, the adding of sums. What a kernel has alone is the function that stores,
@@ -15,12 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.contraction import (
     STAGED_PANELS,
     STAGED_ROWS,
-    ALayout,
-    BLayout,
     Contraction,
     k_block,
     shared_slots,
@@ -28,12 +26,12 @@ from tracegraph.runtime.cpu.contraction import (
 )
 from tracegraph.runtime.cpu.contraction_copies import Copies
 from tracegraph.runtime.cpu.contraction_epilogue import define_epilogue
+from tracegraph.runtime.cpu.contraction_nest import WIDEST, Nest
 from tracegraph.runtime.cpu.contraction_places import Grid, Line, Words
 from tracegraph.runtime.cpu.contraction_results import Area, Form, add_area, store_area
-from tracegraph.runtime.cpu.contraction_tiles import TOGETHER, Tile, TileCode, tile_text
+from tracegraph.runtime.cpu.contraction_tiles import TOGETHER, tile_text
 from tracegraph.runtime.cpu.llvm import Target
 from tracegraph.runtime.cpu.scalar_language import new_library
-from tracegraph.runtime.cpu.scalars import Abilities
 from tracegraph.runtime.cpu.storage import stored_dtype
 from tracegraph.runtime.cpu.values import element_type
 from tracegraph.runtime.cpu.writer import METADATA, Word, Writer, function
@@ -44,7 +42,6 @@ _STORED: Final = (
     "ptr noalias %sums", "i1 %is_first",
 )  # fmt: skip
 _SHARED: Final = "linkonce_odr hidden"
-_WIDEST: Final = 16  # elements of the widest vector
 
 
 def contraction_text(spec: Contraction, target: Target) -> str:
@@ -55,7 +52,7 @@ def contraction_text(spec: Contraction, target: Target) -> str:
     """
     library = new_library(target)
     define_epilogue(library, spec.output, spec.dtype, spec.tile.width)
-    nest = _Nest.of(spec, target)
+    nest = Nest.of(spec, target)
     store = f"store.{spec.name}"
     w = Writer()
     given = f"ptr %arguments, i64 %begin, i64 %end, ptr @{store}, ptr @{_adder(spec)}"
@@ -131,48 +128,7 @@ def _over_masks(
 # The nest of loops.
 
 
-class _Nest(NamedTuple):
-    """What the code of a nest of loops depends on."""
-
-    dtype: DType
-    a: ALayout
-    b: BLayout
-    batch: int
-    tile: Tile
-    has_fma: bool
-    has_masks: bool
-
-    @classmethod
-    def of(cls, spec: Contraction, target: Target) -> _Nest:
-        """Return that of a contraction."""
-        has_fma, has_masks = Abilities.of(target).fma, target.vector_bytes == 64
-        return cls(spec.dtype, spec.a, spec.b, spec.batch, spec.tile, has_fma, has_masks)
-
-    @property
-    def name(self) -> str:
-        """A name that tells it from others of a target."""
-        shape = f"{self.dtype.code}x{self.tile.width}x{self.tile.vectors}"
-        return f"nest_{self.a}_{self.b}_{self.batch}_{shape}"
-
-    @property
-    def a_strides(self) -> tuple[int, int]:
-        """The strides of copied rows, of a row and of a step of k.
-
-        No power of two where that matters: see `contraction_staging`.
-        """
-        width = self.tile.width
-        if self.a == "columns":
-            rows = self.tile.heights[0] if self.b == "panels" else STAGED_ROWS
-            return 1, -(-rows // _WIDEST) * _WIDEST
-        return k_block(self.dtype) + width, 1
-
-    def tile_code(self, height: int, panels: int) -> TileCode:
-        """Return what the code of a tile depends on."""
-        shape = (height, self.tile.vectors, self.tile.width)
-        return TileCode(*shape, self.dtype, *self.a_strides, self.has_fma, panels)
-
-
-def _nest_texts(nest: _Nest) -> list[str]:
+def _nest_texts(nest: Nest) -> list[str]:
     """Return the nest, and the functions that it calls."""
     loops = _Loops(nest)
     loops.write()
@@ -181,6 +137,7 @@ def _nest_texts(nest: _Nest) -> list[str]:
     )  # fmt: skip
     text = function(nest.name, parameters, loops.w, "nounwind noinline", _SHARED)
     tiles = [tile_text(nest.tile_code(*shape)) for shape in nest.tile.shapes]
+    tiles += map(tile_text, nest.spread)
     return [*tiles, *loops.copies.texts(), text]
 
 
@@ -203,7 +160,7 @@ class _Unit(NamedTuple):
 class _Loops:
     """Writes the loops."""
 
-    def __init__(self, nest: _Nest) -> None:
+    def __init__(self, nest: Nest) -> None:
         self.nest, self.tile, self.w = nest, nest.tile, Writer()
         self.kind = element_type(nest.dtype)
         block = k_block(nest.dtype)
@@ -300,7 +257,36 @@ class _Loops:
             one = u._replace(panel=first, panel_end=end)
             self._slivers(one, self.staged, (self.panel_size, first), place)
 
-        w.loop(u.panel_end, group, start=u.panel, step=count)
+        start = self._spread(u) if self.nest.spread else u.panel
+        w.loop(u.panel_end, group, start=start, step=count)
+
+    def _spread(self, u: _Unit) -> Word:
+        """Do the whole panels of a row that is alone; return the first panel that is not done."""
+        w, columns, stride = self.w, self.tile.columns, self.words["b_stride"]
+        whole = w.least(w.div(self.words["n"], columns), u.panel_end)
+        is_alone = w.compare("eq", w.sub(u.row_end, u.row), 1)
+        end = w.choose(is_alone, whole, u.panel)
+        b = self._at(u.b, w.mul(u.k, stride))
+        target = w.let(f"select i1 {u.is_last}, ptr %store, ptr %add")
+
+        def some(values: list[str]) -> list[Word]:
+            (panel,) = values
+            fits = w.compare("sle", w.add(panel, TOGETHER[1]), end)
+            count = w.choose(fits, TOGETHER[1], 1)
+            here = self._at(b, w.mul(panel, columns))
+
+            def tile(number: int) -> None:
+                (code,) = (x for x in self.nest.spread if x.panels == number)
+                given = f"ptr {self.rows}, ptr {here}, ptr {self.sums}, i64 {u.k_count}"
+                given += f", i64 {columns}" if number > 1 else ""
+                w.do(f"call void @{code.name}({given}, i64 {stride})")
+
+            w.switch(count, (1, TOGETHER[1]), tile)
+            self._stored(u, (u.row, 1), (panel, count), target)
+            return [w.add(panel, count)]
+
+        (done,) = w.repeat([("i64", u.panel)], lambda v: w.compare("slt", v[0], end), some)
+        return done
 
     def _copy_rows(self, u: _Unit, row: Word, count: Word) -> None:
         self.copies.rows(u.a, self.words["a_stride"], (row, count, u.k, u.k_count), self.rows)
@@ -345,10 +331,10 @@ class _Loops:
         operands: tuple[str, str], panels: tuple[Word, Word], target: str,
     ) -> None:  # fmt: skip
         """Do the tiles of (row, height) and of (panel, count) at once, and what becomes of them."""
-        w, (row, height), (panel, count), (a, b) = self.w, rows, columns, operands
+        w, (_, height), (panel, count), (a, b) = self.w, rows, columns, operands
         far, base = panels
         b = self._at(b, w.mul(w.sub(panel, base), far))
-        cases = {tall * _WIDEST + wide: (tall, wide) for tall, wide in self.tile.shapes}
+        cases = {tall * WIDEST + wide: (tall, wide) for tall, wide in self.tile.shapes}
 
         def tile(case: int) -> None:
             code = self.nest.tile_code(*cases[case])
@@ -356,7 +342,14 @@ class _Loops:
             given += f", i64 {far}" if code.panels > 1 else ""
             w.do(f"call void @{code.name}({given})")
 
-        w.switch(w.add(w.mul(height, _WIDEST), count), list(cases), tile)
+        w.switch(w.add(w.mul(height, WIDEST), count), list(cases), tile)
+        self._stored(u, rows, columns, target)
+
+    def _stored(
+        self, u: _Unit, rows: tuple[Word, Word], columns: tuple[Word, Word], target: str
+    ) -> None:
+        """Do what becomes of the sums of tiles."""
+        w, (row, height), (panel, count) = self.w, rows, columns
 
         def stored(number: str) -> None:
             column = w.mul(w.add(panel, number), self.tile.columns)

@@ -81,14 +81,16 @@ def _cut(spec: Contraction, extents: Extents, k_block: int) -> _Cut:
         tallest = min(slivers, STAGED_ROWS // tile.heights[0])
     held = max(group, _BLOCK_BYTES // (k_block * tile.columns * size))
     cuts = []
-    wide = _steps(min(panels, held))
+    wide = [p for p in _steps(min(panels, held)) if p % group == 0 or p == panels]
+    fetch = _FETCH[spec.b]
     if spec.b == "panels" and slivers == 1:
         wide = [next((p for p in _STREAMS if 2 * p <= panels), 1)]
+    elif spec.b == "rows" and m == 1:  # B is read where it is: the longer the rows the better
+        wide = [p for p in wide if p <= max(group, panels // _THREADS)][-1:]
+        fetch = _FETCH["panels"]
     for s in _steps(tallest):
         for p in wide:
-            if p % group and p != panels:
-                continue
-            each = tile_ns * (1 + _COPY / p + _FETCH[spec.b] / s)
+            each = tile_ns * (1 + _COPY / p + fetch / s)
             unit_ns, total_ns = s * p * each + _UNIT_NS, count * (each + _UNIT_NS / (s * p))
             cuts.append((total_ns / _THREADS + unit_ns / 2, _Cut(s, p, unit_ns, total_ns)))
     return min(cuts)[1]

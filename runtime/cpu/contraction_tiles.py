@@ -66,12 +66,13 @@ class TileCode(NamedTuple):
     a_step: int
     has_fma: bool
     panels: int = 1
+    is_spread: bool = False
 
     @property
     def name(self) -> str:
         """A name that tells it from others."""
         lanes = f"{self.dtype.code}x{self.width}"
-        fma = "" if self.has_fma else "_unfused"
+        fma = ("" if self.has_fma else "_unfused") + ("_spread" if self.is_spread else "")
         shape = f"{self.height}x{self.panels}x{self.vectors}"
         return f"tile_{shape}_{lanes}_{self.a_row}_{self.a_step}{fma}"
 
@@ -80,6 +81,7 @@ def tile_text(code: TileCode) -> str:
     """Return the function (ptr a, ptr b, ptr sums, i64 k, i64 far); sums[panels, height, columns].
 
     Element (k, column) of panel p is b[p · far + k · columns + column]; one panel has no `far`.
+    Where B is spread there is a last parameter `step` in place of columns.
     Modules that hold the same tile can be linked together: one of them is kept.
     """
     w = Writer()
@@ -87,12 +89,14 @@ def tile_text(code: TileCode) -> str:
     vector, bytes_each = f"<{code.width} x {element}>", code.width * size
     columns, wide = code.vectors * code.width, code.vectors * code.panels
 
+    align = size if code.is_spread else bytes_each
+
     def step(values: list[str]) -> list[str]:
         k, *sums = values
         a = w.at("%a", w.mul(k, code.a_step), element)
-        offset = w.mul(k, columns)
+        offset = w.mul(k, "%step" if code.is_spread else columns)
         loaded = [
-            w.load(vector, w.at(w.at(b, offset, element), v * code.width, element), bytes_each)
+            w.load(vector, w.at(w.at(b, offset, element), v * code.width, element), align)
             for b in panels
             for v in range(code.vectors)
         ]
@@ -118,4 +122,5 @@ def tile_text(code: TileCode) -> str:
         w.store(vector, total, w.at("%sums", to, element), bytes_each)
     parameters = ["ptr noalias %a", "ptr noalias %b", "ptr noalias %sums", "i64 %k"]
     parameters += ["i64 %far"] if code.panels > 1 else []
+    parameters += ["i64 %step"] if code.is_spread else []
     return function(code.name, parameters, w, "nounwind noinline", "linkonce_odr hidden")
