@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tracegraph.runtime.cpu.driver import Driver
-from tracegraph.runtime.cpu.llvm import Code, compile_object
-from tracegraph.runtime.cpu.pool import Call, Pool
+from tracegraph.runtime.cpu.code.llvm import Code, compile_object
+from tracegraph.runtime.cpu.driver.driver import Driver
+from tracegraph.runtime.cpu.driver.pool import Call, Pool
 
 DEAR = 1 << 40  # ns: worth waking everybody, and releasing the GIL
 CHEAP = 1000

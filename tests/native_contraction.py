@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tracegraph.dtypes import BY_NUMPY, DType, float32
-from tracegraph.runtime.cpu.contraction import Contraction, Extents, slots
-from tracegraph.runtime.cpu.contraction_code import contraction_text
-from tracegraph.runtime.cpu.contraction_cut import schedule
-from tracegraph.runtime.cpu.contraction_epilogue import Output
-from tracegraph.runtime.cpu.contraction_tiles import Tile, tile_for
-from tracegraph.runtime.cpu.convolution import Geometry
-from tracegraph.runtime.cpu.convolution_products import (
+from tracegraph.runtime.cpu.code.llvm import Code, Target, compile_object, host_target
+from tracegraph.runtime.cpu.driver.pool import Call, Pool
+from tracegraph.runtime.cpu.products.contraction import Contraction, Extents, slots
+from tracegraph.runtime.cpu.products.contraction_code import contraction_text
+from tracegraph.runtime.cpu.products.contraction_cut import schedule
+from tracegraph.runtime.cpu.products.contraction_epilogue import Output
+from tracegraph.runtime.cpu.products.contraction_tiles import Tile, tile_for
+from tracegraph.runtime.cpu.products.convolution import Geometry
+from tracegraph.runtime.cpu.products.convolution_products import (
     convolution,
     convolution_input_grad,
     convolution_weight_grad,
     transposition,
 )
-from tracegraph.runtime.cpu.launches import Array, Buffer, Epilogue, Kernel, Launch, Steps
-from tracegraph.runtime.cpu.llvm import Code, Target, compile_object, host_target
-from tracegraph.runtime.cpu.packing import aligned_zeros, pack_panels
-from tracegraph.runtime.cpu.pool import Call, Pool
-from tracegraph.runtime.cpu.products import matrix_product
+from tracegraph.runtime.cpu.products.launches import Array, Buffer, Epilogue, Kernel, Launch, Steps
+from tracegraph.runtime.cpu.products.matrix import matrix_product
+from tracegraph.runtime.cpu.products.packing import aligned_zeros, pack_panels
 
 ALONE = Pool(0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracegraph.runtime.cpu.llvm import Target, host_target, level_target
+from tracegraph.runtime.cpu.code.llvm import Target, host_target, level_target
 
 
 def _runnable() -> dict[str, Target]:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tracegraph.dtypes import DType
-from tracegraph.runtime.cpu import llvm, storage
-from tracegraph.runtime.cpu.llvm import Target
-from tracegraph.runtime.cpu.scalar_language import new_library
-from tracegraph.runtime.cpu.scalars import Emitter, Library
-from tracegraph.runtime.cpu.values import Value
+from tracegraph.runtime.cpu.code import llvm, storage
+from tracegraph.runtime.cpu.code.llvm import Target
+from tracegraph.runtime.cpu.code.scalar_language import new_library
+from tracegraph.runtime.cpu.code.scalars import Emitter, Library
+from tracegraph.runtime.cpu.code.values import Value
 
 
 def target_of(level: str) -> llvm.Target:

@@ -13,7 +13,7 @@ import tracegraph
 from tracegraph.dtypes import DType, float32, float64
 from tracegraph.ir.graph import Graph
 from tracegraph.passes.pipeline import run_passes
-from tracegraph.runtime.cpu.fused import is_native
+from tracegraph.runtime.cpu.lowering.fused import is_native
 from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType

@@ -14,14 +14,14 @@ pytest.importorskip("llvmlite")
 from tests.native_contraction import ALONE, matmul, spec_of
 from tests.native_levels import LEVEL_TARGETS
 from tracegraph.dtypes import bool_, float32, float64
-from tracegraph.runtime.cpu.contraction import Extents
-from tracegraph.runtime.cpu.contraction_code import contraction_text
-from tracegraph.runtime.cpu.contraction_cut import schedule
-from tracegraph.runtime.cpu.contraction_epilogue import Operand, Output
-from tracegraph.runtime.cpu.contraction_tiles import tile_for
-from tracegraph.runtime.cpu.launches import Epilogue
-from tracegraph.runtime.cpu.llvm import compile_assembly, host_target, level_target
-from tracegraph.runtime.cpu.pool import Pool
+from tracegraph.runtime.cpu.code.llvm import compile_assembly, host_target, level_target
+from tracegraph.runtime.cpu.driver.pool import Pool
+from tracegraph.runtime.cpu.products.contraction import Extents
+from tracegraph.runtime.cpu.products.contraction_code import contraction_text
+from tracegraph.runtime.cpu.products.contraction_cut import schedule
+from tracegraph.runtime.cpu.products.contraction_epilogue import Operand, Output
+from tracegraph.runtime.cpu.products.contraction_tiles import tile_for
+from tracegraph.runtime.cpu.products.launches import Epilogue
 
 LAYOUTS = list(itertools.product(("rows", "columns"), ("panels", "rows", "columns")))
 SHORT = [("rows", "panels"), ("columns", "columns"), ("rows", "rows")]

@@ -20,11 +20,11 @@ from tests.native_contraction import (
 )
 from tests.native_levels import LEVEL_TARGETS
 from tracegraph.dtypes import bool_, float32
-from tracegraph.runtime.cpu.convolution import Geometry, forward
-from tracegraph.runtime.cpu.convolution_products import convolution
-from tracegraph.runtime.cpu.launches import Epilogue
-from tracegraph.runtime.cpu.llvm import Target, host_target
-from tracegraph.runtime.cpu.pool import Pool
+from tracegraph.runtime.cpu.code.llvm import Target, host_target
+from tracegraph.runtime.cpu.driver.pool import Pool
+from tracegraph.runtime.cpu.products.convolution import Geometry, forward
+from tracegraph.runtime.cpu.products.convolution_products import convolution
+from tracegraph.runtime.cpu.products.launches import Epilogue
 
 SAME = ((1, 1), (1, 1))
 NONE = ((0, 0), (0, 0))

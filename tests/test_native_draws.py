@@ -28,12 +28,12 @@ from tracegraph.dtypes import (
     uint8,
 )
 from tracegraph.ir.graph import Graph
-from tracegraph.runtime.cpu.llvm import Code, compile_assembly, compile_object, level_target
-from tracegraph.runtime.cpu.lowering import Lowering
-from tracegraph.runtime.cpu.pool import get_num_threads, set_num_threads
+from tracegraph.runtime.cpu.code.llvm import Code, compile_assembly, compile_object, level_target
+from tracegraph.runtime.cpu.driver.pool import get_num_threads, set_num_threads
+from tracegraph.runtime.cpu.lowering.lowering import Lowering
+from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch
+from tracegraph.runtime.cpu.lowering.templates import TEMPLATES
 from tracegraph.runtime.cpu.program import NativeProgram
-from tracegraph.runtime.cpu.steps import HostCall, Launch
-from tracegraph.runtime.cpu.templates import TEMPLATES
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
 

@@ -22,12 +22,17 @@ import pytest
 pytest.importorskip("llvmlite")
 
 from tests.driver_kernels import CHEAP, DEAR, checked, kernels, plan, relay
-from tracegraph.runtime.cpu import pool as pools
-from tracegraph.runtime.cpu.driver import Driver, make_driver
-from tracegraph.runtime.cpu.driver_code import driver_text
-from tracegraph.runtime.cpu.driver_layout import Control
-from tracegraph.runtime.cpu.llvm import compile_assembly, compile_object, host_target, level_target
-from tracegraph.runtime.cpu.pool import Call, Pool
+from tracegraph.runtime.cpu.code.llvm import (
+    compile_assembly,
+    compile_object,
+    host_target,
+    level_target,
+)
+from tracegraph.runtime.cpu.driver import pool as pools
+from tracegraph.runtime.cpu.driver.driver import Driver, make_driver
+from tracegraph.runtime.cpu.driver.layout import Control
+from tracegraph.runtime.cpu.driver.pool import Call, Pool
+from tracegraph.runtime.cpu.driver.text import driver_text
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = range(8)
@@ -267,7 +272,7 @@ def test_all_threads_on_one_core() -> None:
 import os
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 from tests.driver_kernels import checked, relay
-from tracegraph.runtime.cpu import pool
+from tracegraph.runtime.cpu.driver import pool
 assert pool.usable_cores() == 1
 pool.set_num_threads(4)
 step = checked(relay(8, 3))
@@ -287,7 +292,7 @@ FORKING = """
 import os, threading, time
 import numpy as np
 from tests.driver_kernels import checked, plan, relay
-from tracegraph.runtime.cpu import pool
+from tracegraph.runtime.cpu.driver import pool
 
 pool.usable_cores = lambda: 2
 pool.set_num_threads(2)
@@ -353,7 +358,7 @@ def test_the_interpreter_ends_under_polling_workers(delay_s: float) -> None:
     code = f"""
 import time
 from tests.driver_kernels import checked, relay
-from tracegraph.runtime.cpu import pool
+from tracegraph.runtime.cpu.driver import pool
 pool.usable_cores = lambda: 4
 pool.set_num_threads(4)
 step = checked(relay(8, 3))
@@ -369,7 +374,7 @@ def test_the_interpreter_ends_under_a_calling_daemon_thread() -> None:
 import atexit, threading, time
 from tests.driver_kernels import CHEAP, DEAR, checked, relay
 atexit.register(lambda: checked(relay(8, 3))())  # runs after the pool has left
-from tracegraph.runtime.cpu import pool
+from tracegraph.runtime.cpu.driver import pool
 pool.usable_cores = lambda: 4
 pool.set_num_threads(4)
 
@@ -389,7 +394,7 @@ def test_control_c_arrives_between_calls() -> None:
     code = """
 import os, signal, threading, time
 from tests.driver_kernels import checked, relay
-from tracegraph.runtime.cpu import pool
+from tracegraph.runtime.cpu.driver import pool
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 pool.usable_cores = lambda: 2
 pool.set_num_threads(2)
@@ -421,7 +426,7 @@ print("done")
 def test_number_of_threads() -> None:
     code = """
 import tracegraph
-from tracegraph.runtime.cpu import pool
+from tracegraph.runtime.cpu.driver import pool
 print(tracegraph.get_num_threads() == pool.usable_cores())
 tracegraph.set_num_threads(3)
 print(tracegraph.get_num_threads())

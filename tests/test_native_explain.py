@@ -11,8 +11,8 @@ from tests.random_graphs import assert_close
 from tracegraph import nn
 from tracegraph.errors import DeviceError, SignatureError
 from tracegraph.runtime.cpu.explaining import work_of
+from tracegraph.runtime.cpu.lowering.steps import Launch
 from tracegraph.runtime.cpu.profiling import peak
-from tracegraph.runtime.cpu.steps import Launch
 
 
 def works(program: Any) -> dict[str, Any]:

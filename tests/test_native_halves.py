@@ -15,9 +15,9 @@ from tracegraph import nn
 from tracegraph.dtypes import DType, bfloat16, float16
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.passes.pipeline import run_passes
-from tracegraph.runtime.cpu.pool import get_num_threads, set_num_threads
+from tracegraph.runtime.cpu.driver.pool import get_num_threads, set_num_threads
+from tracegraph.runtime.cpu.lowering.steps import HostCall
 from tracegraph.runtime.cpu.program import NativeProgram
-from tracegraph.runtime.cpu.steps import HostCall
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
 

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("llvmlite")
 
-from tracegraph.runtime.cpu.llvm import (
+from tracegraph.runtime.cpu.code.llvm import (
     LEVELS,
     Code,
     Target,
@@ -114,7 +114,7 @@ def test_the_host_uses_its_widest_vectors() -> None:
 def test_a_child_compiles_too() -> None:
     code = f"""
 import os, threading
-from tracegraph.runtime.cpu.llvm import Code, compile_object
+from tracegraph.runtime.cpu.code.llvm import Code, compile_object
 text = {twice("f")!r}
 Code([compile_object([text])], "f")
 
@@ -144,7 +144,7 @@ def test_missing_llvmlite_is_told(found: str, told: str) -> None:
     code = f"""
 import sys, types
 from tracegraph.errors import DeviceError
-from tracegraph.runtime.cpu import pool
+from tracegraph.runtime.cpu.driver import pool
 version = {found}
 if version is None:
     sys.modules["llvmlite"] = None

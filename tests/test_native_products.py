@@ -12,10 +12,10 @@ pytest.importorskip("llvmlite")
 from tests.native_contraction import array_of, product_run, run_steps
 from tests.native_levels import LEVEL_TARGETS
 from tracegraph.dtypes import float32
-from tracegraph.runtime.cpu.launches import Array, Buffer, Epilogue
-from tracegraph.runtime.cpu.llvm import host_target
-from tracegraph.runtime.cpu.products import matrix_product
-from tracegraph.runtime.cpu.values import UnsupportedError
+from tracegraph.runtime.cpu.code.llvm import host_target
+from tracegraph.runtime.cpu.code.values import UnsupportedError
+from tracegraph.runtime.cpu.products.launches import Array, Buffer, Epilogue
+from tracegraph.runtime.cpu.products.matrix import matrix_product
 
 
 def drawn(*shape: int, dtype: type = np.float32, seed: int = 0) -> np.ndarray:

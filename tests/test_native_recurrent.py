@@ -11,7 +11,7 @@ import pytest
 import tracegraph
 from tracegraph.dtypes import DType, float32, float64
 from tracegraph.ir.graph import Graph
-from tracegraph.runtime.cpu import recurrence
+from tracegraph.runtime.cpu.layers import recurrence
 from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType

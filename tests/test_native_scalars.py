@@ -41,10 +41,10 @@ from tracegraph.dtypes import (
 from tracegraph.errors import OpError
 from tracegraph.ops.core import ELEMENTWISE, Op
 from tracegraph.ops.table import OPS
-from tracegraph.runtime.cpu import llvm
-from tracegraph.runtime.cpu.scalar_language import emit_row, new_library, supports
-from tracegraph.runtime.cpu.scalars import Emitter
-from tracegraph.runtime.cpu.values import UnsupportedError, Value
+from tracegraph.runtime.cpu.code import llvm
+from tracegraph.runtime.cpu.code.scalar_language import emit_row, new_library, supports
+from tracegraph.runtime.cpu.code.scalars import Emitter
+from tracegraph.runtime.cpu.code.values import UnsupportedError, Value
 from tracegraph.tensor_type import TensorType
 
 # Each width on another instruction set; the first place has all dtypes, others these.

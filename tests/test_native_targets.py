@@ -16,11 +16,11 @@ from tests.test_native_training import NETS, OPTIMIZERS
 from tracegraph import nn
 from tracegraph.compiler import optimize
 from tracegraph.errors import DeviceError
-from tracegraph.runtime.cpu.fused import is_native
-from tracegraph.runtime.cpu.llvm import compile_object, host_target, level_target
-from tracegraph.runtime.cpu.lowering import Lowering
-from tracegraph.runtime.cpu.steps import Launch
-from tracegraph.runtime.cpu.templates import TEMPLATES, delays
+from tracegraph.runtime.cpu.code.llvm import compile_object, host_target, level_target
+from tracegraph.runtime.cpu.lowering.fused import is_native
+from tracegraph.runtime.cpu.lowering.lowering import Lowering
+from tracegraph.runtime.cpu.lowering.steps import Launch
+from tracegraph.runtime.cpu.lowering.templates import TEMPLATES, delays
 
 LEVELS = [level for level in LEVEL_TARGETS if level in ("avx2", "sse2")]
 

@@ -14,14 +14,14 @@ from tests.native_contraction import ALONE, Run, array_of, convolve, input_gradi
 from tests.native_levels import LEVEL_TARGETS
 from tests.test_native_convolution import drawn, reference, reference_gradients
 from tracegraph.dtypes import BY_NUMPY, bool_, float16, float32, float64
-from tracegraph.runtime.cpu.convolution import Geometry
-from tracegraph.runtime.cpu.convolution_places import output_of
-from tracegraph.runtime.cpu.convolution_products import convolution
-from tracegraph.runtime.cpu.launches import Epilogue
-from tracegraph.runtime.cpu.llvm import Target, host_target
-from tracegraph.runtime.cpu.pool import Pool
-from tracegraph.runtime.cpu.winograd import LEAST_CHANNELS, transforms
-from tracegraph.runtime.cpu.winograd_products import (
+from tracegraph.runtime.cpu.code.llvm import Target, host_target
+from tracegraph.runtime.cpu.driver.pool import Pool
+from tracegraph.runtime.cpu.products.convolution import Geometry
+from tracegraph.runtime.cpu.products.convolution_places import output_of
+from tracegraph.runtime.cpu.products.convolution_products import convolution
+from tracegraph.runtime.cpu.products.launches import Epilogue
+from tracegraph.runtime.cpu.products.winograd import LEAST_CHANNELS, transforms
+from tracegraph.runtime.cpu.products.winograd_products import (
     WinogradConvolution,
     winograd_convolution,
     winograd_size,

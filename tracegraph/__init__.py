@@ -100,8 +100,8 @@ _LAZY = {
     "verify_file": "tracegraph.files.verification",
     "compare_files": "tracegraph.files.comparison",
     "optimize": "tracegraph.compiler",
-    "set_num_threads": "tracegraph.runtime.cpu.pool",
-    "get_num_threads": "tracegraph.runtime.cpu.pool",
+    "set_num_threads": "tracegraph.runtime.cpu.driver.pool",
+    "get_num_threads": "tracegraph.runtime.cpu.driver.pool",
 }
 _FUNCTIONAL = """adaptive_avg_pool1d alpha_dropout avg_pool1d bilinear celu celu_ channel_shuffle
     conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d

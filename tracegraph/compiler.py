@@ -65,7 +65,7 @@ class CompiledGraph:
         make: Callable[[Graph], Any] = partial(InterpreterProgram, xp=xp)
         accept = None
         if runtime == "native":
-            from tracegraph.runtime.cpu.fused import is_native
+            from tracegraph.runtime.cpu.lowering.fused import is_native
             from tracegraph.runtime.cpu.program import program_for
 
             make, accept = partial(program_for, in_place=in_place), is_native

@@ -18,10 +18,10 @@ from tracegraph.errors import TraceGraphError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.ops.core import COMPOSITE, ELEMENTWISE, Op
-from tracegraph.runtime.cpu.fused import is_native
+from tracegraph.runtime.cpu.lowering.fused import is_native
+from tracegraph.runtime.cpu.lowering.steps import HostCall
+from tracegraph.runtime.cpu.lowering.templates import TEMPLATES
 from tracegraph.runtime.cpu.program import Compiled, NativeProgram, unknown
-from tracegraph.runtime.cpu.steps import HostCall
-from tracegraph.runtime.cpu.templates import TEMPLATES
 from tracegraph.tensor_type import TensorType
 
 # Programs that are kept. One for other sizes takes a millisecond: it compiles nothing.

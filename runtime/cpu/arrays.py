@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tracegraph.runtime.cpu.places import LINE_BYTES, Buffer
-from tracegraph.runtime.cpu.steps import Launch, Pointer
+from tracegraph.runtime.cpu.lowering.places import LINE_BYTES, Buffer
+from tracegraph.runtime.cpu.lowering.steps import Launch, Pointer
 
 # What a page can hold at most, and from which size on one asks for such pages.
 _PAGE_BYTES: Final = 1 << 21
@@ -70,7 +70,7 @@ class Arrays:
                 found = self.inputs[buffer.key]
             else:
                 found = self.states[buffer.key]
-            if not found.flags.c_contiguous:
+            if found.__class__ is not np.ndarray or not found.flags.c_contiguous:
                 found = np.ascontiguousarray(found)
             self.held[buffer] = found
         return found

@@ -10,10 +10,10 @@ import numpy as np
 from tracegraph.errors import GraphError
 from tracegraph.runtime.cpu.addresses import address_of
 from tracegraph.runtime.cpu.arrays import Arrays, Found, lines
+from tracegraph.runtime.cpu.driver.pool import Call
 from tracegraph.runtime.cpu.kept import Kept
-from tracegraph.runtime.cpu.places import Buffer, Place
-from tracegraph.runtime.cpu.pool import Call
-from tracegraph.runtime.cpu.steps import HostCall
+from tracegraph.runtime.cpu.lowering.places import Buffer, Place
+from tracegraph.runtime.cpu.lowering.steps import HostCall
 from tracegraph.runtime.interpreter import explained
 
 if TYPE_CHECKING:

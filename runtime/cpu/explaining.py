@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tracegraph.dtypes import DType, float32, float64
 from tracegraph.ir.graph import KERNEL, Graph, Node
-from tracegraph.runtime.cpu.lowering import PRODUCTS
-from tracegraph.runtime.cpu.nest_kernel import NestKernel
-from tracegraph.runtime.cpu.nests import FOLDS, LOAD, NUMBER
-from tracegraph.runtime.cpu.places import Buffer, Place
-from tracegraph.runtime.cpu.steps import HostCall, Launch, Pointer
+from tracegraph.runtime.cpu.lowering.lowering import PRODUCTS
+from tracegraph.runtime.cpu.lowering.places import Buffer, Place
+from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch, Pointer
+from tracegraph.runtime.cpu.nests.kernel import NestKernel
+from tracegraph.runtime.cpu.nests.nest import FOLDS, LOAD, NUMBER
 
 if TYPE_CHECKING:
     from tracegraph.runtime.cpu.profiling import Peak, Profile

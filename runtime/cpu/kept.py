@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracegraph.runtime.cpu.arrays import Arrays, Blocks, lasting, lines
-from tracegraph.runtime.cpu.places import Buffer, Place
-from tracegraph.runtime.cpu.pool import Call
-from tracegraph.runtime.cpu.steps import Launch
+from tracegraph.runtime.cpu.driver.pool import Call
+from tracegraph.runtime.cpu.lowering.places import Buffer, Place
+from tracegraph.runtime.cpu.lowering.steps import Launch
 
 
 class Ahead(NamedTuple):

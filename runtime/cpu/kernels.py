@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 from tracegraph.runtime.cpu import object_cache
-from tracegraph.runtime.cpu.llvm import Code
+from tracegraph.runtime.cpu.code.llvm import Code
 
 
 class Kernel(Protocol):

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tracegraph.runtime.cpu.llvm import Code, Target, binding, compile_object, host_target
+from tracegraph.runtime.cpu.code.llvm import Code, Target, binding, compile_object, host_target
 
 _DIGEST: Final = 32
 _MOST_BYTES: Final = 256 << 20
@@ -42,11 +42,11 @@ def _own_code() -> str:
     package = Path(__file__).resolve().parent
     operations = Path(sys.modules["tracegraph.ops.core"].__file__ or "").resolve().parent
     special = Path(sys.modules["tracegraph.special_functions"].__file__ or "").resolve().parent
-    for folder in (package, package / "elementary", operations, special):
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-            if entry.name.endswith(".py"):
-                known = entry.stat()
-                found.update(f"{entry.name} {known.st_size} {known.st_mtime_ns}\n".encode())
+    for folder in (package, operations, special):
+        for path in sorted(folder.rglob("*.py")):
+            known = path.stat()
+            place = path.relative_to(folder)
+            found.update(f"{place} {known.st_size} {known.st_mtime_ns}\n".encode())
     return found.hexdigest()
 
 

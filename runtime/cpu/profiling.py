@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from tracegraph.dtypes import DType, float32, float64
 from tracegraph.runtime.cpu.arrays import Arrays, lines
+from tracegraph.runtime.cpu.code.llvm import Target, host_target
+from tracegraph.runtime.cpu.code.scalars import Abilities
+from tracegraph.runtime.cpu.code.values import element_type
+from tracegraph.runtime.cpu.code.writer import METADATA, Carried, Writer, function
 from tracegraph.runtime.cpu.context import Context
+from tracegraph.runtime.cpu.driver.pool import Call, get_num_threads
 from tracegraph.runtime.cpu.kernels import addresses, name_of
-from tracegraph.runtime.cpu.llvm import Target, host_target
-from tracegraph.runtime.cpu.pool import Call, get_num_threads
-from tracegraph.runtime.cpu.scalars import Abilities
-from tracegraph.runtime.cpu.steps import HostCall
-from tracegraph.runtime.cpu.values import element_type
-from tracegraph.runtime.cpu.writer import METADATA, Carried, Writer, function
+from tracegraph.runtime.cpu.lowering.steps import HostCall
 
 if TYPE_CHECKING:
     from tracegraph.runtime.cpu.explaining import Work

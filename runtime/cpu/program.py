@@ -22,15 +22,15 @@ from tracegraph.runtime.binding import (
 )
 from tracegraph.runtime.control import HANDLERS
 from tracegraph.runtime.cpu.arrays import Arrays, Blocks
+from tracegraph.runtime.cpu.code.llvm import host_target
 from tracegraph.runtime.cpu.context import Context
-from tracegraph.runtime.cpu.driver import host_driver
+from tracegraph.runtime.cpu.driver.driver import host_driver
 from tracegraph.runtime.cpu.kept import Kept, Store, ahead_of
 from tracegraph.runtime.cpu.kernels import addresses
-from tracegraph.runtime.cpu.llvm import host_target
-from tracegraph.runtime.cpu.lowering import Lowering
-from tracegraph.runtime.cpu.memory import plan_memory
-from tracegraph.runtime.cpu.steps import HostCall, Launch, Plan
-from tracegraph.runtime.cpu.templates import TEMPLATES, delays
+from tracegraph.runtime.cpu.lowering.lowering import Lowering
+from tracegraph.runtime.cpu.lowering.memory import plan_memory
+from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch, Plan
+from tracegraph.runtime.cpu.lowering.templates import TEMPLATES, delays
 from tracegraph.runtime.interpreter import InterpreterProgram
 
 # Sizes of dynamic dims for which a plan is kept.

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.native_contraction import convolve, input_gradient, product_run, weight_gradient
-from tracegraph.runtime.cpu.convolution import Geometry
-from tracegraph.runtime.cpu.pool import Pool
+from tracegraph.runtime.cpu.driver.pool import Pool
+from tracegraph.runtime.cpu.products.convolution import Geometry
 
 try:
     import torch

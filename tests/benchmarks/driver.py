@@ -18,7 +18,7 @@ import numpy as np
 from tests import driver_kernels
 from tests.benchmarks.clock import busy_python, latencies
 from tests.driver_kernels import CHEAP, DEAR, checked, plan, relay
-from tracegraph.runtime.cpu.pool import SPIN_NS, Pool, usable_cores
+from tracegraph.runtime.cpu.driver.pool import SPIN_NS, Pool, usable_cores
 
 
 def line(name: str, found: np.ndarray, each: int = 1) -> str:

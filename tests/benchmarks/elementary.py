@@ -17,7 +17,7 @@ import numpy as np
 from tests.benchmarks.clock import per_item
 from tests.native_scalars import Expression, compiled
 from tracegraph.dtypes import DType, float32, float64
-from tracegraph.runtime.cpu import llvm
+from tracegraph.runtime.cpu.code import llvm
 
 COUNT = 1 << 14
 

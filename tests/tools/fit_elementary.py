@@ -1,6 +1,6 @@
-"""Derive the coefficients of `runtime.cpu.elementary`, and print their errors.
+"""Derive the coefficients of `runtime.cpu.code.elementary`, and print their errors.
 
-Run with ``python tests/tools/fit_elementary.py runtime/cpu/elementary/coefficients.py`` (needs
+Run with ``python tests/tools/fit_elementary.py runtime/cpu/code/elementary/coefficients.py`` (needs
 mpmath, takes a minute). Method: the polynomial with the least greatest weighted error, by Remez'
 exchange on a fine grid; its coefficients are rounded one after the other, lowest degree first, and
 after each the others are fitted anew, so that they make up for the rounding.

@@ -29,7 +29,7 @@ from tests.native_accuracy import (
 )
 from tests.native_scalars import NativeFunction, binary, compiled, unary
 from tracegraph.dtypes import float32, float64
-from tracegraph.runtime.cpu import llvm
+from tracegraph.runtime.cpu.code import llvm
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "numerics.md"
 BEGIN, END = "<!-- elementary functions: begin -->", "<!-- elementary functions: end -->"

@@ -1,0 +1,1 @@
+"""Writing machine code: LLVM IR as text, and the scalar language in it."""

@@ -1,0 +1,1 @@
+"""The native driver that runs a plan, and the threads that help it."""

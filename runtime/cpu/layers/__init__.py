@@ -1,0 +1,1 @@
+"""Kernels of whole layers: recurrences and attention."""

@@ -1,0 +1,1 @@
+"""From graphs to plans: one template a kind of op, places in memory."""

@@ -1,0 +1,1 @@
+"""Kernels that move or make elements: by index arrays, through windows, along scans, at random."""

@@ -1,0 +1,1 @@
+"""Kernels that are loop nests: elementwise ops and reductions."""

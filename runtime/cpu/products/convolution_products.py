@@ -1,0 +1,342 @@
+"""Convolutions and their gradients as launches; images are NHWC, weights OIHW, both dense.
+
+As in `products`: kernels are chosen once, the words for extents are found as often as they change.
+
+    made = convolution(g, float32, operands=[bias], epilogue=..., target=target, ahead=True)
+    texts = {kernel.name: kernel.text() for kernel in made.kernels}
+    steps = made.steps(g, [bias])
+
+`images` and `size` of the geometry may differ from call to call of `steps`, nothing else of it.
+One-dimensional convolutions have height 1.
+
+What the epilogue reads are arrays of four dims that broadcast against the result: with strides 1
+or 0 of channels, and any strides of images, lines and pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tracegraph.dtypes import DType, float32, float64
+from tracegraph.runtime.cpu.code.llvm import Target
+from tracegraph.runtime.cpu.code.values import UnsupportedError
+from tracegraph.runtime.cpu.products.contraction import Contraction
+from tracegraph.runtime.cpu.products.contraction_code import contraction_text
+from tracegraph.runtime.cpu.products.contraction_epilogue import Output
+from tracegraph.runtime.cpu.products.contraction_tiles import tile_for
+from tracegraph.runtime.cpu.products.convolution import (
+    DepthwiseProduct,
+    Geometry,
+    Product,
+    dense,
+    depthwise_forward,
+    depthwise_input_grad,
+    depthwise_weight_grad,
+    forward,
+    input_grad,
+    weight_grad,
+)
+from tracegraph.runtime.cpu.products.convolution_depthwise import (
+    Depthwise,
+    depthwise_slots,
+    depthwise_text,
+)
+from tracegraph.runtime.cpu.products.convolution_depthwise_grad import (
+    GRADIENT_SLOTS,
+    DepthwiseGradient,
+    gradient_text,
+)
+from tracegraph.runtime.cpu.products.convolution_places import (
+    Row,
+    is_plain,
+    output_of,
+    result_shape,
+    rows_of,
+)
+from tracegraph.runtime.cpu.products.launches import Array, Buffer, Epilogue, Kernel, Launch, Steps
+from tracegraph.runtime.cpu.products.matrix import (
+    packing_kernel,
+    packing_launch,
+    panels_bytes,
+    product_launch,
+)
+from tracegraph.runtime.cpu.products.packing import Packing, source_of
+from tracegraph.runtime.cpu.products.transposition import (
+    TRANSPOSITION_SLOTS,
+    Transposition,
+    schedule_transposition,
+    transposition_text,
+)
+from tracegraph.runtime.cpu.products.winograd_products import (
+    WinogradConvolution,
+    winograd_convolution,
+    winograd_size,
+)
+
+_GRADIENT_NS: Final = 0.06
+
+
+class TransposedCopy(NamedTuple):
+    """A copy of matrices [matrices, rows, columns] as [matrices, columns, rows], all dense."""
+
+    spec: Transposition
+    target: Target
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What is to be compiled."""
+        return (Kernel(self.spec.name, transposition_text, self.spec, self.target),)
+
+    def steps(self, matrices: int, rows: int, columns: int) -> Steps:
+        """Return what to run."""
+        source, target = Buffer("operand", 0), Buffer("result", 0)
+        return Steps((self.launch((matrices, rows, columns), source, target),))
+
+    def launch(self, sizes: tuple[int, int, int], source: Buffer, target: Buffer) -> Launch:
+        """Return the launch that copies."""
+        words, chunks, cost_ns = schedule_transposition(self.spec, *sizes)
+        filled: dict[str, int | Buffer] = {"source": source, "target": target, **words}
+        arguments = {name: filled[name] for name in TRANSPOSITION_SLOTS}
+        return Launch(self.spec.name, arguments, chunks, cost_ns)
+
+
+def transposition(dtype: DType, *, target: Target) -> TransposedCopy:
+    """Return the kernel that copies images from NCHW (N, C, H · W) to NHWC, or back."""
+    width = target.vector_bytes // max(dtype.itemsize, 4)
+    return TransposedCopy(Transposition(dtype, width), target)
+
+
+class Convolution(NamedTuple):
+    """The kernels of a convolution, or of the gradient of its input.
+
+    `may_be_plain`: pixels may be taken for rows of a matrix, as far as the epilogue is concerned;
+    `has_partial`: sums need a place of their own.
+    """
+
+    spec: Contraction | Depthwise
+    packings: tuple[Packing, ...]
+    is_gradient: bool
+    may_be_plain: bool
+    target: Target
+    ahead: bool
+    has_partial: bool = False
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What is to be compiled."""
+        spec, target = self.spec, self.target
+        if isinstance(spec, Depthwise):
+            turned = transposition(spec.dtype, target=target)
+            return Kernel(spec.name, depthwise_text, spec, target), *turned.kernels
+        packings = dict.fromkeys(packing_kernel(p, target) for p in self.packings)
+        return Kernel(spec.name, contraction_text, spec, target), *packings
+
+    def steps(self, g: Geometry, operands: Sequence[Array] = ()) -> Steps:
+        """Return what to run for a geometry that differs in `images` and `size` only."""
+        if isinstance(self.spec, Depthwise):
+            return self._depthwise(self.spec, g, operands)
+        spec = self.spec
+        rows = rows_of(spec.output, g, self.is_gradient, operands)
+        products = _products(g, self.is_gradient, spec.tile.columns, self.may_be_plain)
+        scratch: list[int] = []
+        rows["partial"] = rows["result0"]
+        if self.has_partial:
+            images, size, channels = result_shape(g, self.is_gradient)
+            scratch.append(images * math.prod(size) * channels * spec.dtype.itemsize)
+            rows["partial"] = Row(Buffer("scratch", 0), dense(size, channels), 1, spec.dtype)
+        sizes: list[int] = [] if self.ahead else scratch
+        before, launches = [], []
+        for product, packing in zip(products, self.packings, strict=True):
+            assert product.panels is not None
+            panels = Buffer("packed" if self.ahead else "scratch", len(sizes))
+            offset = product.panels.offset * spec.dtype.itemsize
+            sizes.append(panels_bytes(product.panels.words, packing))
+            source = Buffer("operand", 1, offset)
+            before.append(packing_launch(packing, product.panels.words, source, panels))
+            words, buffers = _placed(product, rows)
+            buffers |= {"a": Buffer("operand", 0), "b": panels}
+            launches.append(product_launch(spec, product.extents, words, buffers))
+        may_alias = self.has_partial or all(p.extents.k <= spec.k_block for p in products)
+        return self._made(before, launches, sizes, scratch, may_alias)
+
+    def _depthwise(self, spec: Depthwise, g: Geometry, operands: Sequence[Array]) -> Steps:
+        rows = rows_of(spec.output, g, self.is_gradient, operands)
+        panels = Buffer("packed" if self.ahead else "scratch", 0)
+        taps, size = math.prod(g.window), spec.dtype.itemsize
+        turned = transposition(spec.dtype, target=self.target)
+        before = [turned.launch((1, g.channels, taps), Buffer("operand", 1), panels)]
+        launches = []
+        parts = depthwise_input_grad(g) if self.is_gradient else [depthwise_forward(g)]
+        for part in parts:
+            words, buffers = _placed(part.product, rows)
+            weight = panels._replace(offset_bytes=part.weight_offset * size)
+            buffers |= {"a": Buffer("operand", 0), "b": weight}
+            launches.append(_depthwise_launch(spec, part, words, buffers))
+        sizes = [taps * g.channels * size]
+        return self._made(before, launches, sizes, [] if self.ahead else sizes, True)
+
+    def _made(
+        self, before: list[Launch], launches: list[Launch], sizes: list[int], scratch: list[int],
+        may_alias: bool,
+    ) -> Steps:  # fmt: skip
+        if self.ahead:
+            return Steps(tuple(launches), tuple(before), tuple(sizes), tuple(scratch), may_alias)
+        return Steps((*before, *launches), (), (), tuple(scratch), may_alias)
+
+
+def convolution(
+    g: Geometry, dtype: DType, results: Sequence[DType] | None = None,
+    operands: Sequence[Array] = (), epilogue: Epilogue | None = None, *, target: Target,
+    ahead: bool = False,
+) -> Convolution | WinogradConvolution:  # fmt: skip
+    """Return the kernels of a convolution; `ahead`: the weight is known before a call.
+
+    Operand 0 is x, 1 the weight, 2 and on are the operands of the epilogue.
+
+    Raises:
+        UnsupportedError: of dtypes or strides.
+    """
+    output = output_of(g, False, results or (dtype,), operands, epilogue)
+    return _convolution(g, dtype, output, operands, target, ahead, is_gradient=False)
+
+
+def convolution_input_grad(
+    g: Geometry, dtype: DType, results: Sequence[DType] | None = None,
+    operands: Sequence[Array] = (), epilogue: Epilogue | None = None, *, target: Target,
+    ahead: bool = False,
+) -> Convolution | WinogradConvolution:  # fmt: skip
+    """Return the kernels of the gradient of the input; operand 0 is dy, the rest as above.
+
+    Raises:
+        UnsupportedError: of dtypes or strides.
+    """
+    output = output_of(g, True, results or (dtype,), operands, epilogue)
+    return _convolution(g, dtype, output, operands, target, ahead, is_gradient=True)
+
+
+def _convolution(
+    g: Geometry, dtype: DType, output: Output, operands: Sequence[Array], target: Target,
+    ahead: bool, is_gradient: bool,
+) -> Convolution | WinogradConvolution:  # fmt: skip
+    _check(dtype)
+    if ahead and (size := winograd_size(g, is_gradient, dtype, target)):
+        return winograd_convolution(g, dtype, output, target, size, is_gradient)
+    may_be_plain = all(is_plain(g, is_gradient, x) for x in operands)
+    if g.is_depthwise:
+        spec = Depthwise(dtype, output, target.vector_bytes // dtype.itemsize)
+        return Convolution(spec, (), is_gradient, may_be_plain, target, ahead)
+    tile = tile_for(target, dtype, g.inner if is_gradient else g.outer)
+    products = _products(g, is_gradient, tile.columns, may_be_plain)
+    batch = len(products[0].extents.batch)
+    made = Contraction(dtype, products[0].a, "panels", batch, output, tile)
+    is_long = any(product.extents.k > made.k_block for product in products)
+    has_partial = output.results[0] is not dtype and is_long
+    packings = tuple(
+        Packing(dtype, tile.columns, tile.width, source_of(product.panels.words, tile.width))
+        for product in products
+        if product.panels is not None
+    )
+    return Convolution(made, packings, is_gradient, may_be_plain, target, ahead, has_partial)
+
+
+class WeightGradient(NamedTuple):
+    """The kernels of the gradient of a weight."""
+
+    spec: Contraction | DepthwiseGradient
+    turned: TransposedCopy
+    target: Target
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What is to be compiled."""
+        text = contraction_text if isinstance(self.spec, Contraction) else gradient_text
+        return Kernel(self.spec.name, text, self.spec, self.target), *self.turned.kernels
+
+    def steps(self, g: Geometry) -> Steps:
+        """Return what to run for a geometry that differs in `images` and `size` only."""
+        taps, inner, size = math.prod(g.window), g.inner, self.spec.dtype.itemsize
+        result = Buffer("result", 0)
+        made = result if taps == 1 else Buffer("scratch", 0)
+        if isinstance(self.spec, Contraction):
+            sizes, first = (g.out_channels, taps, inner), _weight_launch(self.spec, g, made)
+        else:
+            sizes, first = (1, taps, g.channels), _tap_launch(self.spec, g, made)
+        if taps == 1:
+            return Steps((first,))
+        turn = self.turned.launch(sizes, made, result)
+        return Steps((first, turn), scratch_bytes=(math.prod(sizes) * size,))
+
+
+def convolution_weight_grad(g: Geometry, dtype: DType, *, target: Target) -> WeightGradient:
+    """Return the kernels of the gradient of the weight; operand 0 is x, 1 is dy.
+
+    Raises:
+        UnsupportedError: of a dtype.
+    """
+    _check(dtype)
+    turned = transposition(dtype, target=target)
+    if g.is_depthwise:
+        width = target.vector_bytes // dtype.itemsize
+        return WeightGradient(DepthwiseGradient(dtype, width, g.window), turned, target)
+    product = weight_grad(g)
+    tile = tile_for(target, dtype, product.extents.n)
+    batch = len(product.extents.batch)
+    spec = Contraction(dtype, product.a, product.b, batch, Output((dtype,)), tile)
+    return WeightGradient(spec, turned, target)
+
+
+def _check(dtype: DType) -> None:
+    if dtype not in (float32, float64):
+        raise UnsupportedError(f"convolutions of {dtype}")
+
+
+def _placed(product: Product, rows: dict[str, Row]) -> tuple[dict[str, int], dict[str, Buffer]]:
+    """Return the words and the buffers of results and operands."""
+    words, buffers = dict(product.words), {}
+    for name, row in rows.items():
+        offset, strides = product.pixels(row.far)
+        words |= {f"{name}_{level}": stride for level, stride in strides.items()}
+        words[f"{name}_batch0"] = product.channels * row.channel
+        buffers[name] = row.buffer._replace(offset_bytes=offset * row.dtype.itemsize)
+    return words, buffers
+
+
+# Products and launches.
+
+
+def _products(g: Geometry, is_gradient: bool, columns: int, may_be_plain: bool) -> list[Product]:
+    if is_gradient:
+        return input_grad(g, columns, may_be_plain)
+    return [forward(g, columns, may_be_plain)]
+
+
+def _depthwise_launch(
+    spec: Depthwise, part: DepthwiseProduct, words: dict[str, int], buffers: dict[str, Buffer]
+) -> Launch:
+    filled: dict[str, int | Buffer] = {**words, **part.words, **buffers}
+    arguments = {name: filled[name] for name in depthwise_slots(spec)}
+    flops = 2 * part.product.extents.m * part.words["channels"]
+    flops *= part.words["taps_y"] * part.words["taps_x"]
+    return Launch(spec.name, arguments, part.chunks, part.cost_ns, flops)
+
+
+def _weight_launch(spec: Contraction, g: Geometry, made: Buffer) -> Launch:
+    product = weight_grad(g)
+    extents = product.extents
+    words = dict(product.words)
+    for name in ("partial", "result0"):
+        words |= {f"{name}_stride": extents.n, f"{name}_batch0": extents.m * extents.n}
+    sources = {"a": Buffer("operand", 1), "b": Buffer("operand", 0)}
+    buffers = {**sources, "result0": made, "partial": made}
+    return product_launch(spec, extents, words, buffers)
+
+
+def _tap_launch(spec: DepthwiseGradient, g: Geometry, made: Buffer) -> Launch:
+    buffers = {"x": Buffer("operand", 0), "dy": Buffer("operand", 1), "dw": made}
+    filled: dict[str, int | Buffer] = {**depthwise_weight_grad(g), **buffers}
+    arguments = {name: filled[name] for name in GRADIENT_SLOTS}
+    products = math.prod(g.window) * g.channels * g.places
+    chunks, cost_ns = -(-g.channels // spec.width), int(products * _GRADIENT_NS)
+    return Launch(spec.name, arguments, chunks, cost_ns, 2 * products)
