@@ -195,8 +195,9 @@ def lower_body(low: Lowering, node: Node, body: Body) -> None:
     """Add the launches of a body: one, or two where a long fold has few results."""
     operands = [walked(low.place(x.value), x.axes, body.shape) for x in body.operands]
     sizes = [body.shape[d] for d in body.folded]
-    largest = sorted(operands, key=lambda p: -p.buffer.bytes)
-    made = [(r, low.new(r.value, largest)) for r in body.results]
+    turned = [p for p in operands if not p.is_row_major and places.is_dense(p)]
+    turned.sort(key=lambda p: -p.buffer.bytes)
+    made = [(r, low.new(r.value, turned)) for r in body.results]
     if not any(math.prod(r.value.type.shape) for r in body.results):
         return
     if 0 in sizes or (0 in body.shape and body.folded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tracegraph.runtime.cpu.lowering.places import Buffer, Place
 from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch
@@ -15,21 +16,21 @@ def sharing(
 
     What lies in the buffer of one of `apart` is read in another order.
     """
-    elsewhere = {p.buffer for p in apart}
-    found = []
-    for result in results:
-        for x in operands:
-            others = (y for y in operands if y.buffer is x.buffer)
-            if (
-                x.strides == result.strides
-                and x.offset == result.offset == 0
-                and x.buffer.bytes == result.buffer.bytes
-                and x.dtype.itemsize == result.dtype.itemsize
-                and x.buffer not in elsewhere
-                and all(y.strides == x.strides and y.offset == x.offset for y in others)
-            ):
-                found.append((result.buffer, x.buffer))
-    return found
+    walks: dict[Buffer, set[Place]] = {p.buffer: set() for p in apart}  # in no one order
+    for x in operands:
+        walks.setdefault(x.buffer, {x} if x.offset == 0 else set())
+        if x not in walks[x.buffer]:
+            walks[x.buffer] = set()
+    alike: dict[Any, list[Buffer]] = {}
+    for buffer, places in walks.items():
+        for x in places:
+            alike.setdefault((x.strides, x.dtype.itemsize, buffer.bytes), []).append(buffer)
+    return [
+        (y.buffer, buffer)
+        for y in results
+        if y.offset == 0
+        for buffer in alike.get((y.strides, y.dtype.itemsize, y.buffer.bytes), ())
+    ]
 
 
 def written_at_once(
