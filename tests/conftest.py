@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import warnings
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -68,3 +69,13 @@ def _seeds() -> None:
     """Seed Python's and NumPy's global generators; generators made by a test take SEED."""
     random.seed(SEED)
     np.random.seed(SEED)
+
+
+@pytest.fixture(scope="module")
+def kept_threads() -> Iterator[None]:
+    """Put back how many threads native programs use."""
+    from tracegraph.runtime.cpu.driver.pool import get_num_threads, set_num_threads
+
+    before = get_num_threads()
+    yield
+    set_num_threads(before)

@@ -18,6 +18,8 @@ from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
 
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
 F = tracegraph.nn.functional
 INF = float("inf")
 # batch, rows, keys, elements of a key, columns of v
@@ -138,15 +140,11 @@ def test_growing_scores_do_not_overflow() -> None:
 
 def test_results_do_not_depend_on_threads() -> None:
     given = [*tensors(333, 257, 32, 48, (3,)), np.tril(np.ones((333, 257), bool), -1)]
-    before = tracegraph.get_num_threads()
-    try:
-        tracegraph.set_num_threads(1)
-        wanted = fused(attention, given)
-        tracegraph.set_num_threads(2)
-        for _ in range(5):
-            np.testing.assert_array_equal(fused(attention, given), wanted)
-    finally:
-        tracegraph.set_num_threads(before)
+    tracegraph.set_num_threads(1)
+    wanted = fused(attention, given)
+    tracegraph.set_num_threads(2)
+    for _ in range(5):
+        np.testing.assert_array_equal(fused(attention, given), wanted)
 
 
 def test_scores_and_weights_that_others_read_are_there() -> None:

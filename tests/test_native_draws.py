@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,15 @@ from tracegraph.dtypes import (
 )
 from tracegraph.ir.graph import Graph
 from tracegraph.runtime.cpu.code.llvm import Code, compile_assembly, compile_object, level_target
-from tracegraph.runtime.cpu.driver.pool import get_num_threads, set_num_threads
+from tracegraph.runtime.cpu.driver.pool import set_num_threads
 from tracegraph.runtime.cpu.lowering.lowering import Lowering
 from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch
 from tracegraph.runtime.cpu.lowering.templates import TEMPLATES
 from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
+
+pytestmark = pytest.mark.usefixtures("kept_threads")
 
 SHAPES = ((), (0,), (1,), (3,), (7, 9), (2, 0, 3), (4, 1021), (33_000,))
 STATES = ((0, 0), (12345, 3), (-7, 1 << 40), ((1 << 63) - 1, (1 << 63) - 1), (-1, -1))
@@ -49,13 +50,6 @@ DRAWS = [
     *(("integers", int64, limits) for limits in RANGES),
     *(("integers", dtype, (-200, 200)) for dtype in (bool_, uint8, int8, int32)),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _threads() -> Iterator[None]:
-    before = get_num_threads()
-    yield
-    set_num_threads(before)
 
 
 def drawing(shape: tuple[int, ...], distribution: str, dtype: DType, limits: Any) -> Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,16 @@ from tracegraph import nn
 from tracegraph.dtypes import DType, bfloat16, float16
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.passes.pipeline import run_passes
-from tracegraph.runtime.cpu.driver.pool import get_num_threads, set_num_threads
+from tracegraph.runtime.cpu.driver.pool import set_num_threads
 from tracegraph.runtime.cpu.lowering.steps import HostCall
 from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
 
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
 HALVES = (float16, bfloat16)
 SIZES = st.sampled_from((1, 2, 5, 16, 33, 70))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _threads() -> Iterator[None]:
-    before = get_num_threads()
-    yield
-    set_num_threads(before)
 
 
 def exact(seed: int, shape: Sequence[int], dtype: DType) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from tracegraph.dtypes import (
 from tracegraph.eager.tensors import type_of, wrap
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.runtime.cpu.code.llvm import compile_assembly, level_target
-from tracegraph.runtime.cpu.driver.pool import get_num_threads, set_num_threads
+from tracegraph.runtime.cpu.driver.pool import set_num_threads
 from tracegraph.runtime.cpu.lowering.lowering import Lowering
 from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch
 from tracegraph.runtime.cpu.lowering.templates import TEMPLATES
@@ -35,18 +35,13 @@ from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
 
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
 DTYPES = (float32, float32, float64, float16, bfloat16, int64, uint8, bool_)
 TOLERANCE = {float16: 1e-2, bfloat16: 6e-2, float32: 1e-5}
 EXTENTS = st.sampled_from((1, 2, 3, 5, 8, 17, 33, 70))
 # Operands that are indices, or that lie in memory in another order of the dims.
 Operand = np.ndarray[Any, Any]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _threads() -> Iterator[None]:
-    before = get_num_threads()
-    yield
-    set_num_threads(before)
 
 
 def built(

@@ -24,7 +24,12 @@ from tracegraph.ir.graph import Graph, Value
 from tracegraph.ops.core import COUNTED, EFFECT, MARK
 from tracegraph.passes.pipeline import run_passes
 from tracegraph.runtime.cpu.arrays import lasting
+from tracegraph.runtime.cpu.code.llvm import host_target
+from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.kernels import kernel_count
+from tracegraph.runtime.cpu.lowering.lowering import Lowering
+from tracegraph.runtime.cpu.lowering.steps import HostCall
+from tracegraph.runtime.cpu.lowering.templates import TEMPLATES
 from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
@@ -289,3 +294,35 @@ def test_kept_memory_is_cut_into_pieces_on_lines(large: int) -> None:
     assert all(piece.ctypes.data % 64 == 0 for piece in pieces)
     assert all((piece == number).all() for number, piece in enumerate(pieces))
     assert lasting([]) == []
+
+
+def test_a_template_that_does_not_serve_leaves_no_trace() -> None:
+    """It may have placed what waits for its reader: that must be lowered again."""
+    graph = Graph("undone")
+    x, y = (graph.add_input(name, TensorType(float32, (8, 8))).out for name in "xy")
+    product = graph.add("matmul", (x, y))
+    middle = graph.add("median", (x,), {"skip_nan": False})
+    graph.outputs = [middle.out, graph.add("relu", (product.out,)).out]
+
+    def refuses(low: Lowering, node: Any) -> None:
+        low.place(product.out)
+        low.dense(low.place(x)._replace(strides=(1, 8)))
+        low.in_range[low.place(x).buffer, 8, True] = None
+        low.check(node)
+        raise UnsupportedError("not today")
+
+    templates = {**TEMPLATES, "median": refuses}
+    low = Lowering(graph, host_target(), (), templates, {product.out: product})
+    plan = low.run(graph.order())
+    assert [s.node.op if isinstance(s, HostCall) else s.what for s in plan.steps] == [
+        "median", "matmul+relu"
+    ]  # fmt: skip
+    assert not plan.checks and not low.in_range and not low.ahead
+
+
+def test_numpy_scalars_are_operands_like_others() -> None:
+    graph = Graph("scalars")
+    x = graph.add_input("x", TensorType(float32, ())).out
+    graph.outputs = [graph.add("neg", (x,)).out]
+    (found,) = run(NativeProgram(graph), [np.float32(1.5)], {})
+    assert found == np.float32(-1.5)

@@ -16,6 +16,8 @@ from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.runtime.interpreter import InterpreterProgram
 from tracegraph.tensor_type import TensorType
 
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
 OPS = ("rnn", "gru", "lstm", "rnn_grad", "gru_grad", "lstm_grad")
 # time, batch, units, units after the projection (0: there is none)
 SIZES = ((1, 1, 1, 0), (4, 7, 17, 3), (5, 13, 100, 33), (2, 2, 64, 0))
@@ -100,17 +102,13 @@ def test_results_do_not_depend_on_cuts_and_threads(
     op: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, arrays = case(op, (6, 21, 150, 70), float32)
-    before = tracegraph.get_num_threads()
-    try:
-        tracegraph.set_num_threads(1)
-        wanted = native(graph, arrays)
-        for step_ns, threads in ((0, 1), (0, 2), (1 << 60, 2)):
-            monkeypatch.setattr(recurrence, "_STEP_NS", step_ns)
-            tracegraph.set_num_threads(threads)
-            for a, b in zip(native(graph, arrays), wanted, strict=True):
-                np.testing.assert_array_equal(a, b)
-    finally:
-        tracegraph.set_num_threads(before)
+    tracegraph.set_num_threads(1)
+    wanted = native(graph, arrays)
+    for step_ns, threads in ((0, 1), (0, 2), (1 << 60, 2)):
+        monkeypatch.setattr(recurrence, "_STEP_NS", step_ns)
+        tracegraph.set_num_threads(threads)
+        for a, b in zip(native(graph, arrays), wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_the_plan_of_a_long_sequence_is_small() -> None:

@@ -22,6 +22,8 @@ from tracegraph.runtime.cpu.lowering.lowering import Lowering
 from tracegraph.runtime.cpu.lowering.steps import Launch
 from tracegraph.runtime.cpu.lowering.templates import TEMPLATES, delays
 
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
 LEVELS = [level for level in LEVEL_TARGETS if level in ("avx2", "sse2")]
 
 
@@ -79,10 +81,6 @@ def test_bits_do_not_depend_on_threads(net: str) -> None:
         losses = [program().item() for _ in range(3)]
         return [np.array(losses), *(t.detach().numpy() for t in traced.state_dict().values())]
 
-    before = tg.get_num_threads()
-    try:
-        one, two = run(1), run(3)
-    finally:
-        tg.set_num_threads(before)
+    one, two = run(1), run(3)
     for a, b in zip(one, two, strict=True):
         assert a.tobytes() == b.tobytes()

@@ -14,10 +14,11 @@ import numpy as np
 
 from tracegraph.compiler import optimize
 from tracegraph.dtypes import BY_NUMPY, FLOATS
-from tracegraph.errors import TraceGraphError
+from tracegraph.errors import DeviceError, OpError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.ops.core import COMPOSITE, ELEMENTWISE, Op
+from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.lowering.fused import is_native
 from tracegraph.runtime.cpu.lowering.steps import HostCall
 from tracegraph.runtime.cpu.lowering.templates import TEMPLATES
@@ -75,7 +76,7 @@ def compute(op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         return None
     try:
         results = program.run(given, {}, unknown)
-    except (TraceGraphError, IndexError):
+    except (OpError, IndexError):
         return None
     if program.arena.bytes > _LASTING_BYTES:
         program.forget()
@@ -128,6 +129,6 @@ def _compiled(op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> 
             if COMPOSITE in op.traits and op.name not in TEMPLATES:
                 graph = optimize(graph, _PASSES, accept=is_native)
             made = NativeProgram(graph).plan()
-    except TraceGraphError:
+    except (OpError, DeviceError, UnsupportedError):
         return None
     return None if any(isinstance(step, HostCall) for step in made.plan.steps) else made

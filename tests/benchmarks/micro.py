@@ -12,14 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tracegraph as torch
+from tests import workloads
 from tests.benchmarks.clock import measure, per_item, shown
 
+RECORDED = ("mlp_b64", "gpt", "lstm", "train_mlp")
 ROOT = Path(__file__).resolve().parents[2]
 Row = tuple[str, str]
 
@@ -84,13 +87,19 @@ def trace_cost() -> Iterator[Row]:
         return v
 
     eager = measure(lambda: function(x), 1.0, cpu=True).minimum
-    traced = measure(lambda: torch.trace(function, x), 2.0, cpu=True).minimum
+    traced = measure(lambda: torch.trace(function, (x,), check=False), 2.0, cpu=True).minimum
     program = torch.trace(function, x).program()
     replayed = measure(lambda: program(x), 1.0, cpu=True).minimum
     nodes = 2 * count
     yield "eager, an op", shown(eager / nodes)
     yield "trace, a node", f"{shown(traced / nodes)} ({traced / eager:.1f} times eager)"
     yield "replay, a node", f"{shown(replayed / nodes)} ({replayed / eager:.2f} times eager)"
+    for name in RECORDED:
+        made = workloads.build(torch, name)
+        call, inputs = (made.step, ()) if made.trains else (made.module, made.inputs)
+        eager = measure(partial(call, *inputs), 1.0).minimum
+        traced = measure(partial(torch.trace, call, inputs, check=False), 1.0).minimum
+        yield f"trace of {name}", f"{shown(traced)} ({traced / eager:.1f} times eager; 3 at most)"
 
 
 def file_cost(sizes: tuple[int, ...]) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """Elementwise primitives: arithmetic, comparison, logic, bits, casts.
 
 Operands of one row have one dtype (the front promotes and casts before); shapes broadcast.
+The file is long because it is a table: one row for each elementwise primitive.
 """
 
 from __future__ import annotations

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.scalar_language import new_library
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
-from tracegraph.runtime.cpu.nests.functions import vector_of
-
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
+from tracegraph.runtime.cpu.code.writer import (
+    KERNEL_PARAMETERS,
+    METADATA,
+    Word,
+    Writer,
+    function,
+    vector_of,
+)
 
 
 class Lanes(NamedTuple):
@@ -32,17 +36,21 @@ class UnitCode:
 
     def text(
         self, name: str, slots: Sequence[str], pointers: Collection[str],
-        unit: Callable[[str], None],
+        unit: Callable[[str], None], before: Callable[[], None] = lambda: None,
     ) -> str:  # fmt: skip
-        """Return the module: `unit` writes what is done for a unit, whose number it is given."""
+        """Return the module: `unit` writes what is done for a unit, whose number it is given.
+
+        `before` writes what comes before all units, once the words are there.
+        """
         w, words = self.w, self.words
         for i, slot in enumerate(slots):
             kind = "ptr" if slot in pointers else "i64"
             words[slot] = w.load(kind, w.at("%arguments", i, "i64"), 8)
+        before()
         first = w.mul("%begin", words["chunk"])
         last = w.least(w.mul("%end", words["chunk"]), words["units"])
         w.loop(last, unit, start=first)
-        kernel = function(name, _PARAMETERS, w, "nounwind")
+        kernel = function(name, KERNEL_PARAMETERS, w, "nounwind")
         return "\n".join((self.library.text(), kernel, METADATA))
 
     def places(self, number: Word, dims: Sequence[str]) -> list[Word]:
@@ -60,17 +68,29 @@ class UnitCode:
 
     def over(self, begin: Word, end: Word, body: Callable[[Lanes], None]) -> None:
         """Run the body on the vectors of a range, the last one masked."""
+        self.over_groups(begin, end, 1, lambda lanes: body(lanes[0]))
+
+    def over_groups(
+        self, begin: Word, end: Word, most: int, body: Callable[[list[Lanes]], None]
+    ) -> None:
+        """Run the body on a range: `most` vectors at a time, then single ones, the last masked."""
         w, width = self.w, self.width
+        for count in (most, 1) if most > 1 else (1,):
+            step = count * width
+            stop = w.sub(end, w.rem(w.sub(end, begin), step))
+
+            def several(place: str, count: int = count) -> None:
+                body([Lanes(w.add(place, u * width), None) for u in range(count)])
+
+            w.loop(stop, several, start=begin, step=step)
+            begin = stop
         if width == 1:
-            w.loop(end, lambda start: body(Lanes(start, None)), start=begin)
             return
-        stop = w.sub(end, w.rem(w.sub(end, begin), width))
-        w.loop(stop, lambda start: body(Lanes(start, None)), start=begin, step=width)
-        left = w.sub(end, stop)
+        left = w.sub(end, begin)
 
         def rest() -> None:
             (mask,) = w.masks(left, width, 1)
-            body(Lanes(stop, mask))
+            body([Lanes(begin, mask)])
 
         w.when(w.compare("sgt", left, 0), rest)
 

@@ -23,6 +23,8 @@ _FOLDED: dict[str, Callable[[int, int], int]] = {
 _NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "udiv": 1}
 # Loops are unrolled where they are written, if at all: LLVM's own unrolling of tiles spills.
 _LOOP = "!llvm.loop !0"
+# What every kernel is called with: its argument block, the frame, and which chunks to do.
+KERNEL_PARAMETERS = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 METADATA = '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}'
 
 
@@ -258,6 +260,11 @@ class Writer:
             return [self.add(values[0], step)]
 
         self.repeat([("i64", start)], lambda values: self.compare("slt", values[0], stop), turn)
+
+
+def vector_of(kind: str, width: int) -> str:
+    """Return the LLVM type of so many elements."""
+    return kind if width == 1 else f"<{width} x {kind}>"
 
 
 def element_bytes(kind: str) -> int:

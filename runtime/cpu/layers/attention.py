@@ -24,6 +24,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from tracegraph.dtypes import DType
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.kernels import name_of
 from tracegraph.runtime.cpu.products.contraction_epilogue import Output
 from tracegraph.runtime.cpu.products.contraction_tiles import Tile
@@ -37,7 +38,6 @@ _WANTED_UNITS: Final = 8
 _LANE_RATE: Final = 2.8
 _VECTOR_NS: Final = 8.0
 _ROW_NS: Final = 20.0
-_CHUNK_NS: Final = 4000
 
 
 class Attention(NamedTuple):
@@ -111,7 +111,7 @@ def cut(spec: Attention, batch: tuple[int, ...], rows: int, keys: int) -> Cut:
     lanes = (spec.depth + spec.width) / _LANE_RATE + _VECTOR_NS
     unit_ns = row_block * (_ROW_NS + -(-keys // spec.tile.width) * lanes)
     units = matrices * row_blocks
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     words = {"rows": rows, "keys": keys, "row_block": row_block, "row_blocks": row_blocks,
              "units": units, "chunk": chunk}  # fmt: skip
     words |= {f"extent{d}": size for d, size in enumerate(batch)}

@@ -7,19 +7,23 @@ part of v; slivers of rows; panels of keys and of columns of v, each a tile of a
 from __future__ import annotations
 
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.scalar_language import new_library
 from tracegraph.runtime.cpu.code.scalars import Abilities, Library
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, element_bytes, function
+from tracegraph.runtime.cpu.code.writer import (
+    KERNEL_PARAMETERS,
+    METADATA,
+    Word,
+    element_bytes,
+    function,
+)
 from tracegraph.runtime.cpu.layers.attention import Attention
 from tracegraph.runtime.cpu.layers.attention_parts import Parts
 from tracegraph.runtime.cpu.products.contraction_epilogue import define_epilogue
 from tracegraph.runtime.cpu.products.contraction_staging import copy_run
 from tracegraph.runtime.cpu.products.contraction_tiles import TileCode, tile_text
-
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 
 
 def attention_text(spec: Attention, target: Target) -> str:
@@ -34,7 +38,7 @@ def attention_text(spec: Attention, target: Target) -> str:
     code = _Code(spec, Abilities.of(target).fma)
     code.write()
     tiles = [tile_text(code.tile_code(height)) for height in spec.tile.heights]
-    kernel = function(spec.name, _PARAMETERS, code.w, "nounwind")
+    kernel = function(spec.name, KERNEL_PARAMETERS, code.w, "nounwind")
     return "\n".join((library.text(), *tiles, kernel, METADATA))
 
 

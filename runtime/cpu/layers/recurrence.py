@@ -26,6 +26,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from tracegraph.dtypes import DType
+from tracegraph.runtime.cpu.code.chunks import CHUNK_NS
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.kernels import name_of
 from tracegraph.runtime.cpu.products.launches import Epilogue
@@ -40,7 +41,6 @@ _STREAM_RATE: Final = 60.0
 _CELL_NS: Final = 25.0
 # Steps that take less are not shared between threads: rows are, and they need not meet.
 _STEP_NS: Final = 30_000
-_CHUNK_NS: Final = 4000
 _LEAST_ROWS: Final = 4
 _MOST_CHUNKS: Final = 16
 
@@ -128,7 +128,7 @@ def cut(spec: Recurrence, rows: int, units: int, k: int, by_step: bool) -> Cut:
     row_blocks = max(1, min(rows // _LEAST_ROWS, _MOST_CHUNKS))
     group_block = groups
     if by_step:
-        wanted = max(1, min(int(step_ns / _CHUNK_NS), 4 * _MOST_CHUNKS))
+        wanted = max(1, min(int(step_ns / CHUNK_NS), 4 * _MOST_CHUNKS))
         group_block = max(1, groups // wanted)
         row_blocks = max(1, min(row_blocks, wanted * group_block // groups))
     row_block = -(-rows // row_blocks)

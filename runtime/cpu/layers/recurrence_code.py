@@ -6,16 +6,14 @@ the first cache; tiles of rows; the tile, whose sums go to the stack; rows and v
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.scalar_language import new_library
 from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
+from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.layers.recurrence import Recurrence, slots
-
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 
 
 def recurrence_text(spec: Recurrence, target: Target) -> str:
@@ -30,7 +28,7 @@ def recurrence_text(spec: Recurrence, target: Target) -> str:
     code = _Code(spec, Abilities.of(target).fma)
     tiles = [_tile_text(code, height) for height in range(1, spec.height + 1)]
     code.write()
-    kernel = function(spec.name, _PARAMETERS, code.w, "nounwind")
+    kernel = function(spec.name, KERNEL_PARAMETERS, code.w, "nounwind")
     return "\n".join((library.text(), *tiles, kernel, METADATA))
 
 

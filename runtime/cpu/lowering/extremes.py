@@ -6,6 +6,7 @@ import math
 from typing import Final, Literal
 
 from tracegraph.ir.graph import Node
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.lowering.lowering import Lowering
 from tracegraph.runtime.cpu.lowering.memory import Use
@@ -14,7 +15,6 @@ from tracegraph.runtime.cpu.lowering.steps import Launch, pointer
 from tracegraph.runtime.cpu.moves.extremes_code import Extreme, extreme_kernel, slots, width_of
 from tracegraph.runtime.cpu.nests.nest import Dim, merged, ordered
 
-_CHUNK_NS: Final = 4000
 _LANES: Final = 512
 # About what a vector costs, in ns, and a row or a block of lanes.
 _VECTOR_NS: Final = {"along": 0.8, "across": 0.8, "strided": 8.0}
@@ -41,7 +41,7 @@ def lower_extreme_place(low: Lowering, node: Node) -> None:
     units = blocks * math.prod(d.extent for d in outer)
     vectors = -(-x.shape[dim] // width) if along else x.shape[dim] * -(-block // width)
     unit_ns = _ROW_NS + vectors * _VECTOR_NS[lanes]
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     words = {
         "size": x.shape[dim], "stride": x.strides[dim], "lanes": lane.extent,
         "lane": lane.strides[1], "block": block, "blocks": blocks, "units": units, "chunk": chunk,

@@ -94,7 +94,7 @@ def _code(low: Lowering, node: Node, space: Space, far: Place) -> int:
     """Return the code to report a fault by; 0 where earlier steps have seen all indices."""
     for place, dim in space.indices:
         size = far.shape[dim]
-        if not {(place.buffer, size, False), (place.buffer, size, space.wraps)} & low.in_range:
+        if not any((place.buffer, size, wraps) in low.in_range for wraps in {False, space.wraps}):
             return low.check(node)
     return 0
 
@@ -105,7 +105,7 @@ def _note_in_range(low: Lowering, space: Space, far: Place) -> None:
         dims = [(n, s) for n, s in zip(place.shape, place.strides, strict=True) if s]
         own = place._replace(shape=tuple(n for n, _ in dims), strides=tuple(s for _, s in dims))
         if places.is_dense(own) and math.prod(own.shape) * own.dtype.itemsize == own.buffer.bytes:
-            low.in_range.add((place.buffer, far.shape[dim], space.wraps))
+            low.in_range[place.buffer, far.shape[dim], space.wraps] = None
 
 
 def lower_index(low: Lowering, node: Node) -> None:

@@ -63,7 +63,7 @@ class Lowering:
         self.ahead: dict[Any, tuple[list[Launch], list[Buffer]]] = {}
         self.checks: dict[int, HostCall] = {}
         # Indices known to name places in a dim of some size, and whether some may be negative.
-        self.in_range: set[tuple[Buffer, int, bool]] = set()
+        self.in_range: dict[tuple[Buffer, int, bool], None] = {}
         self.apart: dict[Node, str] = {}
         # The numbers of kernels that differ in them alone.
         self.alike: dict[Any, set[str]] = {}
@@ -72,6 +72,13 @@ class Lowering:
         # What is made of lasting places where, or before, it is read: its buffer -> of what, how.
         self._prepared: dict[_Layout, Place] = {}
         self._preparing: dict[Buffer, tuple[_Layout, Launch]] = {}
+        # What a template that does not serve must leave as it was; see `_tried`.
+        self._journal: tuple[dict[Any, Any], ...] = (
+            self.ahead, self.checks, self.in_range, self.places, self._laid, self._prepared,
+            self._preparing,
+        )  # fmt: skip
+        self._taken: list[tuple[Value, Node]] = []  # what was delayed, and is no more
+        self._numbers = {node: number for number, node in enumerate(graph.inputs)}
 
     def run(self, order: Sequence[Node]) -> Plan:
         """Lower the nodes and place the results.
@@ -93,7 +100,7 @@ class Lowering:
             self.places[value] = self.constant(node.attrs["value"], value)
             return
         if node.op == INPUT:
-            buffer = Buffer("input", size, self.graph.inputs.index(node))
+            buffer = Buffer("input", size, self._numbers[node])
         else:
             buffer = Buffer("state", size, node.attrs["name"])
         self.places[value] = places.whole(buffer, value.type)
@@ -136,14 +143,17 @@ class Lowering:
 
     def _tried(self, node: Node, template: Template) -> str:
         """Run a template; if it does not serve, return why, and leave no trace of it."""
-        steps, ahead, laid = len(self.steps), len(self.ahead), len(self._laid)
+        steps, taken = len(self.steps), len(self._taken)
+        counts = [len(known) for known in self._journal]
         try:
             template(self, node)
         except UnsupportedError as error:
             del self.steps[steps:]
-            for known, count in ((self.ahead, ahead), (self._laid, laid)):
+            for known, count in zip(self._journal, counts, strict=True):
                 while len(known) > count:
                     known.popitem()
+            self.delayed.update(self._taken[taken:])
+            del self._taken[taken:]
             return str(error)
         return ""
 
@@ -162,7 +172,9 @@ class Lowering:
     def place(self, value: Value) -> Place:
         """Return where a Value lies; one that a later kernel was to compute is computed now."""
         if value not in self.places and value in self.delayed:
-            self._lower(self.delayed.pop(value))
+            node = self.delayed.pop(value)
+            self._taken.append((value, node))
+            self._lower(node)
         return self.places[value]
 
     def new(self, value: Value, like: Sequence[Place] = ()) -> Place:
@@ -253,9 +265,8 @@ class Lowering:
         kernel = NestKernel(cut.nest, self.target)
         rest = [cut.words[name] for name in kernel.slots[len(arrays) :]]
         words: tuple[int | Pointer, ...] = (*arrays, *rest)
-        reads, writes = [p.buffer for p in operands], [p.buffer for _, p in results]
         shared = () if folded else sharing(operands, [p for _, p in results])
-        use = Use(reads, writes, shared)
+        use = Use([p.buffer for p in operands], [p.buffer for _, p in results], shared)
         self.steps.append(Launch(kernel, words, cut.chunks, cut.cost_ns, use, node, what))
 
     def run_steps(

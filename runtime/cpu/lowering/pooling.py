@@ -93,7 +93,7 @@ def lower_max_pool(low: Lowering, node: Node) -> None:
         dims = _dimensions(laid.x, y, node.attrs)
         _windows(low, node, kind, laid.x, y, dims)
         if kind == "places" and all(dim.dilation == 1 for dim in dims):  # each window has a tap
-            low.in_range.add((y.buffer, math.prod(dim.size for dim in dims), False))
+            low.in_range[y.buffer, math.prod(dim.size for dim in dims), False] = None
 
 
 def lower_max_pool_grad(low: Lowering, node: Node) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from tracegraph.dtypes import int32, int64
 from tracegraph.ir.graph import Node
 from tracegraph.ops.resampling import Line, Tap, real_of, taps_of, turned_taps
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.lowering.indexed import Space, add_move
 from tracegraph.runtime.cpu.lowering.lowering import Lowering
@@ -24,7 +25,6 @@ from tracegraph.runtime.cpu.lowering.steps import Launch, Pointer, pointer
 from tracegraph.runtime.cpu.moves.resampling_code import Taps, slots, taps_kernel
 from tracegraph.runtime.cpu.nests.nest import Dim, lane_of, merged, ordered
 
-_CHUNK_NS: Final = 4000
 _LANES: Final = 1024
 _VECTOR_NS: Final = 1.0
 _GATHERED_NS: Final = 8.0
@@ -87,7 +87,7 @@ def _moved(low: Lowering, node: Node, x: Place, y: Place, dim: int, tap: Tap) ->
     index = low.held(np.ascontiguousarray(tap.source, np.int64), int64)
     under = tuple(int(d == dim) for d in range(len(y.shape)))
     rest = tuple(None if d == dim else d for d in range(len(y.shape)))
-    low.in_range.add((index.buffer, x.shape[dim], False))
+    low.in_range[index.buffer, x.shape[dim], False] = None
     index = index._replace(shape=y.shape, strides=under)
     add_move(low, node, "read", Space(y.shape, (dim,), rest, [(index, dim)], wraps=False), y, x)
 
@@ -118,7 +118,7 @@ def _tapped(low: Lowering, node: Node, x: Place, y: Place, dim: int, taps: Seque
     width = max(1, low.target.vector_bytes // computed.itemsize)
     each = _VECTOR_NS if across else _GATHERED_NS
     unit_ns = 10 + -(-block // width) * len(taps) * each
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     words = {
         "lanes": lane, "block": block, "blocks": blocks, "units": units, "chunk": chunk,
         "outputs": y.shape[dim], "taps": len(taps), "x_stride": x.strides[dim],

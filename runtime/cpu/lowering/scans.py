@@ -11,6 +11,7 @@ import math
 from typing import Final
 
 from tracegraph.ir.graph import Node
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.lowering import places
 from tracegraph.runtime.cpu.lowering.lowering import Lowering
@@ -20,7 +21,6 @@ from tracegraph.runtime.cpu.moves.scans_code import Scan, scan_kernel, slots
 from tracegraph.runtime.cpu.nests.nest import Dim, merged, ordered
 
 SCANS: Final = ("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
-_CHUNK_NS: Final = 4000
 _LANES: Final = 512
 _VECTOR_NS: Final = 2.5
 _MOST: Final = (1 << 31) - 1
@@ -48,7 +48,7 @@ def lower_scan(low: Lowering, node: Node) -> None:
     width = max(1, low.target.vector_bytes // spec.widest)
     vectors = size * -(-block // width) if across else 3 * -(-size // width)
     unit_ns = 10 + vectors * _VECTOR_NS
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     words = {
         "size": size, "stride": stride, "lanes": lane, "block": block, "blocks": blocks,
         "units": units, "chunk": chunk,

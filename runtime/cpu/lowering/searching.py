@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from tracegraph.dtypes import DType, uint64
 from tracegraph.ir.graph import Node
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.code.lane_access import gather
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.storage import stored_dtype
@@ -24,7 +25,6 @@ _SLOTS: Final = (
     "edges", "x", "y", "size", "half", "row", "lanes", "block", "blocks", "units", "chunk",
 )  # fmt: skip
 _BLOCK: Final = 256
-_CHUNK_NS: Final = 4000
 _STEP_NS: Final = 0.8
 
 
@@ -49,7 +49,7 @@ def lower_searchsorted(low: Lowering, node: Node) -> None:
     blocks = -(-lanes // block)
     units, half = rows * blocks, 1 << size.bit_length() - 1 if size else 0
     unit_ns = 10 + block * size.bit_length() * _STEP_NS
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     known = {
         "size": size, "half": half, "row": size if len(edges.shape) > 1 else 0, "lanes": lanes,
         "block": block, "blocks": blocks, "units": units, "chunk": chunk,

@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from tracegraph.ir.graph import Node
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.lowering.lowering import Lowering
 from tracegraph.runtime.cpu.lowering.memory import Use
@@ -19,7 +20,6 @@ from tracegraph.runtime.cpu.moves.selection_code import (
 )
 from tracegraph.runtime.cpu.nests.nest import Dim, merged, ordered
 
-_CHUNK_NS: Final = 4000
 _FEW: Final = 32
 _MOST_SORTED: Final = 128  # more are sorted faster by other means
 # About what a vector of a row costs, in ns, and to put an element in its place, by their number.
@@ -54,7 +54,7 @@ def lower_selection(low: Lowering, node: Node) -> None:
     units = math.prod(d.extent for d in outer)
     vectors = size / (low.target.vector_bytes // spec.key.itemsize)
     unit_ns = 20 + vectors * _VECTOR_NS + count * (20 + count * _INSERTION_NS)
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     words = {"size": size, "count": count, "step": values.strides[dim], "units": units,
              "chunk": chunk}  # fmt: skip
     for d, kept in enumerate(outer):

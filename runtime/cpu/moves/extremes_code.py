@@ -12,9 +12,9 @@ from tracegraph.runtime.cpu.code.scalars import Emitter
 from tracegraph.runtime.cpu.code.storage import narrowed, stored_dtype, widened
 from tracegraph.runtime.cpu.code.unit_code import UnitCode
 from tracegraph.runtime.cpu.code.values import Value, constant_text, element_type
-from tracegraph.runtime.cpu.code.writer import Carried, Word
+from tracegraph.runtime.cpu.code.writer import Carried, Word, vector_of
 from tracegraph.runtime.cpu.kernels import name_of
-from tracegraph.runtime.cpu.nests.functions import neutral, vector_of
+from tracegraph.runtime.cpu.nests.functions import neutral
 from tracegraph.runtime.cpu.products.launches import Kernel
 
 # Vectors that are computed side by side, so that a comparison need not wait for the last one.

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from tracegraph.dtypes import DType
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.nests.nest import Dim, Lane, lane_of, merged, ordered
 
 Kind = Literal["read", "write", "sum", "prod", "amax", "amin"]
 
-_CHUNK_NS: Final = 4000
 _LANES: Final = 2048
 _SERIAL_LANES: Final = 1 << 16
 _LEAST_LANES: Final = 64
@@ -119,7 +119,7 @@ def _cut(
     units = blocks * math.prod(d.extent for d in free)
     each = _ROW_ELEMENT_NS if move.is_by_row and move.lanes else _ELEMENT_NS
     unit_ns = turns * (_ROW_NS * move.is_by_row * move.lanes + block * each) + 1
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     words = {
         "lanes": lane.extent, "block": block, "blocks": blocks, "units": units, "chunk": chunk,
     }  # fmt: skip

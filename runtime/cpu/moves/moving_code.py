@@ -13,10 +13,10 @@ from tracegraph.runtime.cpu.code.scalars import Emitter
 from tracegraph.runtime.cpu.code.storage import narrowed, stored_dtype, widened
 from tracegraph.runtime.cpu.code.unit_code import Lanes, UnitCode
 from tracegraph.runtime.cpu.code.values import Value, element_type
-from tracegraph.runtime.cpu.code.writer import Word, element_bytes
+from tracegraph.runtime.cpu.code.writer import Word, element_bytes, vector_of
 from tracegraph.runtime.cpu.kernels import name_of
 from tracegraph.runtime.cpu.moves.moving import Move, slots
-from tracegraph.runtime.cpu.nests.functions import combined, vector_of
+from tracegraph.runtime.cpu.nests.functions import combined
 from tracegraph.runtime.cpu.nests.nest import Lane
 from tracegraph.runtime.cpu.products.launches import Kernel
 

@@ -11,9 +11,9 @@ from tracegraph.runtime.cpu.code.scalars import Emitter
 from tracegraph.runtime.cpu.code.storage import cast, narrowed, stored_dtype, widened
 from tracegraph.runtime.cpu.code.unit_code import UnitCode
 from tracegraph.runtime.cpu.code.values import Value, constant_text, element_type
-from tracegraph.runtime.cpu.code.writer import Word
+from tracegraph.runtime.cpu.code.writer import Word, vector_of
 from tracegraph.runtime.cpu.kernels import name_of
-from tracegraph.runtime.cpu.nests.functions import combined, neutral, vector_of
+from tracegraph.runtime.cpu.nests.functions import combined, neutral
 from tracegraph.runtime.cpu.products.launches import Kernel
 
 _FOLDS: Final = {"cumsum": "sum", "cumprod": "prod", "cummax": "amax", "cummin": "amin"}

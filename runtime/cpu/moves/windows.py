@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from tracegraph.dtypes import DType
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.nests.nest import Dim, Lane, lane_of, merged, ordered
 
 # `places`: the row-major position of the first largest element.
 Kind = Literal["amax", "sum", "places"]
 
-_CHUNK_NS: Final = 4000
 _VECTOR_NS: Final = 1.2
 _LANES: Final = 1024
 # Steps up to here are loaded as a run, of which a part is taken.
@@ -101,7 +101,7 @@ def make_windows(
     across = max(1, vector_bytes // dtypes[0].compute.itemsize)
     turns = math.prod(d.taps for d in pooled) * (pooled[-1].windows if step == 0 else 1)
     unit_ns = 10 + turns * _VECTOR_NS * (-(-block // across)) * (1 if step in (0, 1) else 3)
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     words = {
         "lanes": lane, "block": block, "blocks": blocks, "units": units, "chunk": chunk,
         "y_lane": result,

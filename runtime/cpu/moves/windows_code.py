@@ -11,10 +11,10 @@ from tracegraph.runtime.cpu.code.scalars import Emitter
 from tracegraph.runtime.cpu.code.storage import narrowed, stored_dtype, widened
 from tracegraph.runtime.cpu.code.unit_code import Lanes, UnitCode
 from tracegraph.runtime.cpu.code.values import Value, constant_text, element_type
-from tracegraph.runtime.cpu.code.writer import Word, element_bytes, suffix
+from tracegraph.runtime.cpu.code.writer import Word, element_bytes, suffix, vector_of
 from tracegraph.runtime.cpu.kernels import name_of
 from tracegraph.runtime.cpu.moves.windows import Windows, slots
-from tracegraph.runtime.cpu.nests.functions import neutral, vector_of
+from tracegraph.runtime.cpu.nests.functions import neutral
 from tracegraph.runtime.cpu.products.launches import Kernel
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from tracegraph.runtime.cpu.code.lane_access import gather, reversed_lanes, scatter, steps_of
 from tracegraph.runtime.cpu.code.llvm import Target
-from tracegraph.runtime.cpu.code.scalar_language import new_library
-from tracegraph.runtime.cpu.code.scalars import Library
 from tracegraph.runtime.cpu.code.storage import stored_dtype
+from tracegraph.runtime.cpu.code.unit_code import Lanes, UnitCode
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
-from tracegraph.runtime.cpu.nests.functions import Function, Functions, vector_of
+from tracegraph.runtime.cpu.code.writer import (
+    Word,
+    vector_of,
+)
+from tracegraph.runtime.cpu.nests.functions import Function, Functions
 from tracegraph.runtime.cpu.nests.nest import FOLDS, LOAD, Array, Nest, slots
 from tracegraph.runtime.cpu.nests.stages import folds_of
 
 # Vectors that are computed side by side where something is folded.
 _UNROLLED: Final = 4
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 
 
 def nest_width(nest: Nest, target: Target) -> int:
@@ -34,46 +35,23 @@ def nest_text(nest: Nest, name: str, target: Target) -> str:
     Raises:
         UnsupportedError: a value has no native form.
     """
-    library = new_library(target)
-    code = _Code(nest, library, nest_width(nest, target))
-    code.write()
-    kernel = function(name, _PARAMETERS, code.w, "nounwind")
-    return "\n".join((library.text(), kernel, METADATA))
-
-
-class _Lane(NamedTuple):
-    """One vector: where it begins in the lane dim, and which of its elements are there."""
-
-    start: Word
-    mask: str | None
+    code = _Code(nest, UnitCode(target, nest_width(nest, target)))
+    return code.units.text(name, slots(nest), nest.arrays, code.unit, code.memory)
 
 
 class _Code:
     """Writes one kernel."""
 
-    def __init__(self, nest: Nest, library: Library, width: int) -> None:
-        self.nest, self.library, self.width = nest, library, width
-        self.w = Writer()
-        self.made = Functions(nest, library, width)
-        self.words: dict[str, str] = {}
+    def __init__(self, nest: Nest, units: UnitCode) -> None:
+        self.nest, self.units, self.width = nest, units, units.width
+        self.w, self.words = units.w, units.words
+        self.made = Functions(nest, units.library, units.width)
         self.scratch: dict[int, str] = {}
         self.sums: dict[tuple[int, int], str] = {}  # (fold, which of the unrolled) -> its memory
 
     # Loops.
 
-    def write(self) -> None:
-        """Write the kernel's body."""
-        w, nest = self.w, self.nest
-        for i, slot in enumerate(slots(nest)):
-            kind = "ptr" if slot in nest.arrays else "i64"
-            self.words[slot] = w.load(kind, w.at("%arguments", i, "i64"), 8)
-        self._memory()
-        words = self.words
-        first = w.mul("%begin", words["chunk"])
-        last = w.least(w.mul("%end", words["chunk"]), words["units"])
-        w.loop(last, self._unit, start=first)
-
-    def _memory(self) -> None:
+    def memory(self) -> None:
         """Make room on the stack for sums and saved values."""
         w, unrolled = self.w, self._unrolled()
         for v, step in enumerate(self.nest.steps):
@@ -89,19 +67,12 @@ class _Code:
     def _unrolled(self) -> int:
         return _UNROLLED if self.nest.has_folds else 1
 
-    def _unit(self, unit: str) -> None:
+    def unit(self, number: str) -> None:
+        """Write what is done for a unit: a row, or a block of rows in lanes."""
         w, nest, words = self.w, self.nest, self.words
         by_block = nest.lanes == "kept"
-        rest: Word = unit
-        block: Word = 0
-        if by_block:
-            rest, block = w.divmod(unit, words["blocks"])
-        places: list[Word] = []
-        for d in range(nest.kept - 1, 0, -1):
-            rest, place = w.divmod(rest, words[f"kept{d}"])
-            places.insert(0, place)
-        if nest.kept:
-            places.insert(0, rest)
+        rest, block = w.divmod(number, words["blocks"]) if by_block else (number, 0)
+        places = self.units.places(rest, [f"kept{d}" for d in range(nest.kept)])
         starts = {}
         for name, array in nest.arrays.items():
             offset: Word = 0
@@ -111,38 +82,14 @@ class _Code:
         if not by_block:
             self._row_of_vectors(starts)
             return
-        begin = w.mul(block, words["block"])
-        end = w.least(w.add(begin, words["block"]), words["lanes"])
-        self._over(begin, end, self._unrolled(), lambda lanes: self._rows_in_lanes(starts, lanes))
-
-    def _over(
-        self, begin: Word, end: Word, unrolled: int, body: Callable[[list[_Lane]], None]
-    ) -> None:
-        """Run the body on all vectors of a range: several at a time, one at a time, the rest."""
-        w, width = self.w, self.width
-        start = begin
-        for count in (unrolled, 1) if unrolled > 1 else (1,):
-            step = count * width
-            whole = w.sub(w.sub(end, start), w.rem(w.sub(end, start), step))
-            stop = w.add(start, whole)
-
-            def several(place: str, count: int = count) -> None:
-                body([_Lane(w.add(place, u * width), None) for u in range(count)])
-
-            w.loop(stop, several, start=start, step=step)
-            start = stop
-        if width > 1:
-            left = w.sub(end, start)
-
-            def rest() -> None:
-                (mask,) = w.masks(left, width, 1)
-                body([_Lane(start, mask)])
-
-            w.when(w.compare("sgt", left, 0), rest)
+        begin, end = self.units.block(block)
+        self.units.over_groups(
+            begin, end, self._unrolled(), lambda lanes: self._rows_in_lanes(starts, lanes)
+        )
 
     # A row in each lane.
 
-    def _rows_in_lanes(self, starts: dict[str, str], lanes: list[_Lane]) -> None:
+    def _rows_in_lanes(self, starts: dict[str, str], lanes: list[Lanes]) -> None:
         """Compute vectors of rows: all of their passes."""
         known: list[dict[int, str]] = [{} for _ in lanes]
         for p in range(self.made.stages.passes + 1):
@@ -185,7 +132,7 @@ class _Code:
 
     def _row_of_vectors(self, starts: dict[str, str]) -> None:
         known: dict[int, str] = {}
-        whole = _Lane(0, None)
+        whole = Lanes(0, None)
         for p in range(self.made.stages.passes + 1):
             self._do_rows(p, starts, whole, known)
             if p == self.made.stages.passes:
@@ -195,11 +142,11 @@ class _Code:
             self._clear(p, unrolled)
 
             def inner(places: dict[str, str], p: int = p, unrolled: int = unrolled) -> None:
-                def vectors(lanes: list[_Lane]) -> None:
+                def vectors(lanes: list[Lanes]) -> None:
                     for u, lane in enumerate(lanes):
                         self._do_pass(p, places, lane, known, u)
 
-                self._over(0, self.words["lanes"], unrolled, vectors)
+                self.units.over_groups(0, self.words["lanes"], unrolled, vectors)
 
             self._over_folded(starts, 0, inner)
             for v in folds:
@@ -248,7 +195,7 @@ class _Code:
                 self.w.store(kind, self.made.identity(v), self.sums[v, u], 64)
 
     def _do_pass(
-        self, p: int, places: dict[str, str], lane: _Lane, known: dict[int, str], u: int
+        self, p: int, places: dict[str, str], lane: Lanes, known: dict[int, str], u: int
     ) -> None:
         """Run pass p on a vector."""
         w, made = self.w, self.made.passes[p]
@@ -270,7 +217,7 @@ class _Code:
                 place = w.at(self.scratch[number], lane.start, kind)
                 w.store(vector_of(kind, self.width), value, place, _size(kind))
 
-    def _do_rows(self, p: int, places: dict[str, str], lane: _Lane, known: dict[int, str]) -> None:
+    def _do_rows(self, p: int, places: dict[str, str], lane: Lanes, known: dict[int, str]) -> None:
         """Compute what is known of a row before pass p, and load what the pass needs of it."""
         made, following = self.made.rows[p], self.made.passes[p : p + 1]
         wanted = [v for f in (made, *following) if f is not None for v in f.inputs]
@@ -302,7 +249,7 @@ class _Code:
             return [result]
         return [w.let(f"extractvalue {returned} {result}, {i}") for i in range(len(made.kinds))]
 
-    def _given(self, v: int, places: dict[str, str], lane: _Lane, known: dict[int, str]) -> str:
+    def _given(self, v: int, places: dict[str, str], lane: Lanes, known: dict[int, str]) -> str:
         """Return the argument of a pass for a value, with its type."""
         w, step = self.w, self.nest.steps[v]
         kind = element_type(self.made.passed(v))
@@ -317,7 +264,7 @@ class _Code:
             value = w.splat(value, kind, self.width)
         return f"{vector} {value}"
 
-    def _load(self, operand: int, places: dict[str, str], lane: _Lane, width: int) -> str:
+    def _load(self, operand: int, places: dict[str, str], lane: Lanes, width: int) -> str:
         """Return a vector of an operand as it lies in memory, or its one element for a row."""
         w, array = self.w, self.nest.operands[operand]
         kind, name = _kind(array), f"x{operand}"
@@ -336,7 +283,7 @@ class _Code:
         return self._strided(name, places, lane, kind, width, None)
 
     def _store(
-        self, result: int, value: str, places: dict[str, str], lane: _Lane, width: int
+        self, result: int, value: str, places: dict[str, str], lane: Lanes, width: int
     ) -> None:
         w, array = self.w, self.nest.results[result]
         kind, name = _kind(array), f"y{result}"
@@ -357,7 +304,7 @@ class _Code:
             self._strided(name, places, lane, kind, width, value)
 
     def _strided(
-        self, name: str, places: dict[str, str], lane: _Lane, kind: str, width: int,
+        self, name: str, places: dict[str, str], lane: Lanes, kind: str, width: int,
         value: str | None,
     ) -> str:  # fmt: skip
         """Load or store elements that do not follow each other."""

@@ -14,6 +14,7 @@ from tracegraph.runtime.cpu.code.scalar_language import emit_row
 from tracegraph.runtime.cpu.code.scalars import Emitter, Library
 from tracegraph.runtime.cpu.code.storage import narrowed, stored_dtype, widened
 from tracegraph.runtime.cpu.code.values import Value, constant_text, element_type
+from tracegraph.runtime.cpu.code.writer import vector_of
 from tracegraph.runtime.cpu.nests.nest import FOLDS, LOAD, NUMBER, Nest, Step
 from tracegraph.runtime.cpu.nests.stages import folds_of, is_row, needed, staged, stored
 
@@ -54,11 +55,6 @@ class Function(NamedTuple):
         """Return the LLVM type of the result."""
         kinds = [vector_of(kind, width) for kind in self.kinds]
         return kinds[0] if len(kinds) == 1 else f"{{ {', '.join(kinds)} }}"
-
-
-def vector_of(kind: str, width: int) -> str:
-    """Return the LLVM type of so many elements."""
-    return kind if width == 1 else f"<{width} x {kind}>"
 
 
 class Functions:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from tracegraph.dtypes import DType
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.tensor_type import Shape
 
 LOAD: Final = "load"
@@ -25,7 +26,6 @@ NUMBER: Final = "number"
 FOLDS: Final = ("sum", "prod", "amax", "amin", "any", "all")
 # Rows whose costly values are kept on the stack between passes are at most so long.
 _SAVED_BYTES: Final = 1 << 16
-_CHUNK_NS: Final = 4000
 _BLOCK_LANES: Final = 2048
 _SHORT_LANES: Final = 8
 # About what a vector costs, in ns: an operation, a function that is no instruction, 64 bytes.
@@ -233,7 +233,7 @@ def _cut(
     plain = len(nest.steps) - costly
     lines = sum(_LINES[a.lane] for a in nest.arrays.values())
     unit_ns = _ROW_NS + vectors * (plain * _PLAIN_NS + costly * _COSTLY_NS + lines * _LINE_NS)
-    chunk = max(1, min(units, int(_CHUNK_NS / unit_ns)))
+    chunk = units_in_chunk(units, unit_ns)
     words = {
         "lanes": lane.extent, "block": block, "blocks": blocks, "units": units, "chunk": chunk,
     }  # fmt: skip

@@ -20,7 +20,7 @@ from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.scalar_language import new_library
 from tracegraph.runtime.cpu.code.storage import stored_dtype
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
+from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.products.contraction import (
     STAGED_PANELS,
     STAGED_ROWS,
@@ -36,7 +36,6 @@ from tracegraph.runtime.cpu.products.contraction_places import Grid, Line, Words
 from tracegraph.runtime.cpu.products.contraction_results import Area, Form, add_area, store_area
 from tracegraph.runtime.cpu.products.contraction_tiles import TOGETHER, tile_text
 
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 _STORED: Final = (
     "ptr noalias %arguments", "i64 %matrix", "i64 %row", "i64 %height", "i64 %column",
     "ptr noalias %sums", "i1 %is_first",
@@ -65,7 +64,7 @@ def contraction_text(spec: Contraction, target: Target) -> str:
             *_nest_texts(nest),
             _adding_text(spec, target),
             _storing_text(spec, target, store),
-            function(spec.name, _PARAMETERS, w, "nounwind"),
+            function(spec.name, KERNEL_PARAMETERS, w, "nounwind"),
             METADATA,
         )
     )

@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.products.contraction import (
     STAGED_PANELS,
     STAGED_ROWS,
@@ -49,7 +50,7 @@ def schedule(spec: Contraction, extents: Extents) -> Launch:
     slivers, panels = -(-m // tile.heights[0]), -(-n // tile.columns)
     row_blocks, panel_blocks = -(-slivers // cut.slivers), -(-panels // cut.panels)
     units = math.prod(batch) * row_blocks * panel_blocks
-    chunk = max(1, min(units, int(_CHUNK_NS / cut.unit_ns)))
+    chunk = units_in_chunk(units, cut.unit_ns, _CHUNK_NS)
     words = {
         "m": m, "n": n, "k": k, "k_block": k_block, "k_blocks": k_blocks,
         "row_block": cut.slivers * tile.heights[0], "row_blocks": row_blocks,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.products.contraction import ALayout, BLayout, Extents
 
 Pair = tuple[int, int]
@@ -27,9 +28,8 @@ _SHARED: Final = (
     "out_height", "out_width", "y_step", "x_step", "y_start", "x_start", "y_spread", "x_spread",
     "image", "line", "pixel",
 )  # fmt: skip
-# About what a tap of a channel takes, and a chunk should.
+# About what a tap of a channel takes.
 _DEPTHWISE_NS: Final = 0.05
-_CHUNK_NS: Final = 4000
 
 
 class Geometry(NamedTuple):
@@ -289,7 +289,7 @@ def _depthwise(g: Geometry, product: Product) -> DepthwiseProduct:
     inner, inner_end = _inner(x_size, words["x_start"], words["x_step"], reach)
     lines = product.extents.m // places
     line_ns = places * g.channels * (kernel["k2"] * kernel["k1"] + 2) * _DEPTHWISE_NS
-    block = max(1, int(_CHUNK_NS / max(line_ns, 1)))
+    block = units_in_chunk(max(lines, 1), line_ns)
     found = {name: words[name] for name in _SHARED} | {
         "lines": lines, "line_block": block, "channels": g.channels,
         "taps_y": kernel["k2"], "taps_x": kernel["k1"],

@@ -28,7 +28,14 @@ from tracegraph.runtime.cpu.code.scalar_language import new_library
 from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.storage import stored_dtype
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, element_bytes, function
+from tracegraph.runtime.cpu.code.writer import (
+    KERNEL_PARAMETERS,
+    METADATA,
+    Word,
+    Writer,
+    element_bytes,
+    function,
+)
 from tracegraph.runtime.cpu.products.contraction_epilogue import Output, define_epilogue
 from tracegraph.runtime.cpu.products.contraction_places import Grid
 from tracegraph.runtime.cpu.products.contraction_results import Area, Form, store_area
@@ -40,7 +47,6 @@ _SIZES: Final = (
 )  # fmt: skip
 # Places that are summed at a time, so that weights are loaded once for all of them.
 _PLACES: Final = 8
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 
 
 class Depthwise(NamedTuple):
@@ -82,7 +88,7 @@ def depthwise_text(spec: Depthwise, target: Target) -> str:
     define_epilogue(library, spec.output, spec.dtype, spec.width)
     kernel = _Forward(spec, target)
     kernel.write()
-    text = function(spec.name, _PARAMETERS, kernel.w, "nounwind")
+    text = function(spec.name, KERNEL_PARAMETERS, kernel.w, "nounwind")
     return "\n".join((library.text(), text, METADATA))
 
 

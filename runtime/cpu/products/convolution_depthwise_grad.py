@@ -15,7 +15,7 @@ from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
+from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.products.convolution_depthwise import taps_inside
 
 GRADIENT_SLOTS: Final = (
@@ -47,8 +47,7 @@ def gradient_text(spec: DepthwiseGradient, target: Target) -> str:
     """Return the kernel; a chunk is a vector of channels."""
     gradient = _Gradient(spec, target)
     gradient.write()
-    parameters = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
-    text = function(spec.name, parameters, gradient.w, "nounwind")
+    text = function(spec.name, KERNEL_PARAMETERS, gradient.w, "nounwind")
     return f"{text}\n{METADATA}"
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
+from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.products.contraction_staging import (
     Block,
     Lanes,
@@ -93,8 +93,7 @@ def packing_text(spec: Packing, target: Target) -> str:
     """
     packing = _Packing(spec, target)
     packing.write()
-    parameters = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
-    return "\n".join((function(spec.name, parameters, packing.w, "nounwind"), METADATA))
+    return "\n".join((function(spec.name, KERNEL_PARAMETERS, packing.w, "nounwind"), METADATA))
 
 
 class _Panel(NamedTuple):

@@ -17,7 +17,7 @@ from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.storage import stored_dtype
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
+from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.products.contraction_staging import Lanes, transposed
 
 TRANSPOSITION_SLOTS: Final = (
@@ -95,8 +95,7 @@ def transposition_text(spec: Transposition, _target: Target) -> str:
     blocks = w.mul(words["matrices"], words["row_blocks"])
     chunk = words["chunk"]
     w.loop(w.least(w.mul("%end", chunk), blocks), block, start=w.mul("%begin", chunk))
-    parameters = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
-    return "\n".join((function(spec.name, parameters, w, "nounwind"), METADATA))
+    return "\n".join((function(spec.name, KERNEL_PARAMETERS, w, "nounwind"), METADATA))
 
 
 def _where(w: Writer, left: Word, i: int, mask: str | None, width: int) -> str:

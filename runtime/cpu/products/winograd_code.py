@@ -19,7 +19,7 @@ from tracegraph.runtime.cpu.code.scalar_language import new_library
 from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.storage import stored_dtype
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
+from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.products.contraction_epilogue import define_epilogue
 from tracegraph.runtime.cpu.products.contraction_places import Grid, Words
 from tracegraph.runtime.cpu.products.contraction_results import Area, Form, store_area
@@ -34,7 +34,6 @@ from tracegraph.runtime.cpu.products.winograd import (
 )
 from tracegraph.runtime.cpu.products.winograd_algebra import Algebra
 
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 _STORED: Final = (
     "ptr noalias %arguments", "i64 %first", "i64 %count", "i64 %column", "ptr noalias %sums",
 )  # fmt: skip
@@ -58,7 +57,7 @@ def winograd_text(spec: Winograd, target: Target) -> str:
             library.text(),
             *nest.texts(),
             _storing_text(spec, nest, target, store),
-            function(spec.name, _PARAMETERS, w, "nounwind"),
+            function(spec.name, KERNEL_PARAMETERS, w, "nounwind"),
             METADATA,
         )
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from tracegraph.dtypes import DType
+from tracegraph.runtime.cpu.code.chunks import units_in_chunk
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.products.contraction_epilogue import Output
 from tracegraph.runtime.cpu.products.convolution import Geometry, Pair, dense
@@ -161,7 +162,7 @@ def _cut(spec: Winograd, images: int, view: _View) -> tuple[dict[str, int], int,
     transforms = (columns + view.channels) * _PATCH_NS[spec.size] * 16 / lanes
     row_ns = products + transforms
     unit_ns = min(tiles, spec.rows) * row_ns
-    chunk = max(1, min(units, int(_CHUNK_NS / max(1, unit_ns))))
+    chunk = units_in_chunk(units, unit_ns, _CHUNK_NS)
     image, line, pixel = dense(view.source, view.channels)
     words = {
         "out_height": max(1, tiles_y), "out_width": max(1, tiles_x), "tiles": tiles,

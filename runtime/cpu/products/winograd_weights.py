@@ -12,7 +12,7 @@ from tracegraph.dtypes import DType, float64
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import METADATA, Word, Writer, function
+from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.products.contraction_tiles import Tile
 from tracegraph.runtime.cpu.products.winograd import transforms
 from tracegraph.runtime.cpu.products.winograd_algebra import Algebra
@@ -21,7 +21,6 @@ from tracegraph.runtime.cpu.products.winograd_algebra import Algebra
 WEIGHT_SLOTS: Final = (
     "source", "panels", "n", "channels", "n_stride", "channel_stride", "y_stride", "x_stride",
 )  # fmt: skip
-_PARAMETERS: Final = ("ptr noalias %arguments", "ptr %frame", "i64 %begin", "i64 %end")
 
 
 class WinogradWeights(NamedTuple):
@@ -42,7 +41,7 @@ def winograd_weights_text(spec: WinogradWeights, target: Target) -> str:
     """Return the kernel."""
     code = _Weights(spec, target)
     code.w.loop("%end", code.panel, start="%begin")
-    return "\n".join((function(spec.name, _PARAMETERS, code.w, "nounwind"), METADATA))
+    return "\n".join((function(spec.name, KERNEL_PARAMETERS, code.w, "nounwind"), METADATA))
 
 
 class _Weights:
