@@ -187,6 +187,10 @@ class Checker:
                 theirs = eager(torch_program(program))
             if number < len(theirs) and theirs[number].kind == mine.kind:
                 break
+            allowed = _allowed(mine, theirs[-1])
+            if allowed:
+                self.seen[f"allowed: {allowed}"] += 1
+                return
         else:
             self._fail(f"eager error ({why})", f"call {number}: {theirs[-1].error}")
         if mine.error is None:
