@@ -37,8 +37,8 @@ def sizes_read(node: Node) -> dict[str, Symbol]:
     if node.op == SCAN:  # what it stacks has a shape where there is no step, too
         found.update(symbols_of(v.type.shape for v in node.regions["body"].outputs))
     for region in node.regions.values():
-        inner = {name: s for n in region.nx for name, s in sizes_read(n).items()}
-        own = {name for name, value, _ in bare_dims(v for n in region.nx for v in n.outs)
+        inner = {name: s for n in region.nodes for name, s in sizes_read(n).items()}
+        own = {name for name, value, _ in bare_dims(v for n in region.nodes for v in n.outs)
                if inner.get(name) and inner[name].data and value.node.op != "input"}  # fmt: skip
         found.update((name, s) for name, s in inner.items() if name not in own)
     return found

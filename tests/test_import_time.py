@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import tracegraph
+
 ROOT = Path(__file__).resolve().parent.parent
 # What only some users need: loaded at first use.
 LATE = {
@@ -49,6 +51,18 @@ def test_import_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_training_needs_no_graph_library(module: str, tmp_path: Path) -> None:
     found = loaded_by(f"import tracegraph.{module}", tmp_path)
     assert not {"networkx", "scipy", "llvmlite", "cupy", "torch"} & found
+
+
+@pytest.mark.parametrize("runtime", ["native", "interpreter"])
+def test_a_replayed_file_needs_no_graph_library(runtime: str, tmp_path: Path) -> None:
+    x = tracegraph.ones(3, 4)
+    path = tmp_path / "model.tg"
+    tracegraph.save(tracegraph.trace(lambda x: (x @ x.T).relu(), (x,)), path)
+    code = f"program = tracegraph.load({str(path)!r}).program(runtime={runtime!r})"
+    call = "program(tracegraph.ones(3, 4))"
+    found = loaded_by(f"import tracegraph; {code}; {call}", tmp_path)
+    assert "tracegraph" in found
+    assert not {"networkx", "scipy", "cupy", "torch"} & found
 
 
 def test_import_takes_no_longer_than_numpy(tmp_path: Path) -> None:

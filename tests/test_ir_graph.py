@@ -134,3 +134,22 @@ def test_networkx_sees_the_graph_but_cannot_change_it() -> None:
     assert nx.shortest_path_length(graph.nx, x, c) == 2
     with pytest.raises(nx.NetworkXError):
         graph.nx.remove_node(x)
+
+
+def test_networkx_and_the_nodes_follow_the_graph() -> None:
+    graph, x, _, _, c = diamond()
+    seen, nodes = graph.nx, graph.nodes
+    more = graph.add("add", (c.out, c.out))
+    assert more in nodes
+    assert list(seen.predecessors(more)) == graph.predecessors(more) == [c]
+    graph.set_inputs(more, (c.out, x.out))
+    assert {*seen.predecessors(more)} == {c, x}
+    assert more in seen[x]
+    graph.erase(more)
+    assert more not in nodes
+    assert more not in seen
+    assert more not in seen[x]
+    plain: nx.DiGraph[Node] = nx.DiGraph()
+    plain.add_nodes_from(graph.order())
+    plain.add_edges_from((v.node, n) for n in graph.order() for v in n.inputs)
+    assert nx.utils.graphs_equal(seen, plain)

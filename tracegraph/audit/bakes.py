@@ -257,7 +257,7 @@ def _constants(graph: Graph, findings: Findings) -> dict[int, tuple[list[str], l
     """Return (numbers, arrays) in the graph by the site that they entered at."""
     found: dict[int, tuple[list[str], list[str]]] = {}
     for inner in inner_graphs(graph):
-        for node in inner.nx:
+        for node in inner.nodes:
             if id(node.loc) not in findings.sites:
                 continue
             numbers, arrays = found.setdefault(id(node.loc), ([], []))

@@ -320,7 +320,7 @@ def check_trace(
     if wanted is False:
         return check
     acts = not entry.graph.writes.keys() <= known_generators().keys() or any(
-        EFFECT in node.row.traits for node in entry.graph.nx if node.op in OPS
+        EFFECT in node.row.traits for node in entry.graph.nodes if node.op in OPS
     )
     if wanted or (wanted is None and not acts):
         shapes = {s.name: s.type.shape for s in entry.signature.specs if s.type is not None}

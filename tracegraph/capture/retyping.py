@@ -32,13 +32,13 @@ def unify_results(graphs: Sequence[Graph]) -> None:
                     "reshape", (value,), {"shape": wanted}, (value.type.with_shape(wanted),),
                     like=value.node,
                 )  # fmt: skip
-                made.seq = max(n.seq for n in graph.nx)  # behind the facts
+                made.seq = max(n.seq for n in graph.nodes)  # behind the facts
                 graph.outputs[place] = made.out
 
 
 def _fixed(graph: Graph) -> dict[str, tuple[Symbol, int]]:
     """The symbols that the facts of a graph fix, by name, with their sizes."""
-    facts = (n.attrs["relation"].pinned for n in graph.nx if n.op == FACT)
+    facts = (n.attrs["relation"].pinned for n in graph.nodes if n.op == FACT)
     return {pinned[0].name: pinned for pinned in facts if pinned is not None}
 
 

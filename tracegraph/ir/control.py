@@ -190,7 +190,7 @@ def has_effect(node: Node) -> bool:
 
 def any_effect(graphs: Any) -> bool:
     """Whether any node of some graphs has an effect."""
-    return any(has_effect(node) for graph in graphs for node in graph.nx)
+    return any(has_effect(node) for graph in graphs for node in graph.nodes)
 
 
 def infer(node_op: str, types: Sequence[TensorType], attrs: Mapping[str, Any],
@@ -210,7 +210,7 @@ def inner_graphs(graph: Graph) -> list[Graph]:
     """Return a graph and all regions of control nodes in it, outer ones first."""
     found = [graph]
     for outer in found:
-        for node in outer.nx:
+        for node in outer.nodes:
             if node.op in CONTROL:
                 found += node.regions.values()
     return found

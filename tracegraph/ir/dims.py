@@ -42,7 +42,7 @@ def dims_of(graph: Graph) -> dict[str, Symbol]:
 def facts_of(graph: Graph, outer: Facts | None = None) -> Facts:
     """Return the facts that a graph checks, with those that hold around it."""
     known = () if outer is None else outer.relations
-    inner = (node.attrs["relation"] for node in graph.nx if node.op == FACT)
+    inner = (node.attrs["relation"] for node in graph.nodes if node.op == FACT)
     return Facts([*known, *(r for r in inner if isinstance(r, Relation))])
 
 
@@ -50,7 +50,7 @@ def depends_on_sizes(node: Node) -> bool:
     """Whether a node, or one in its regions, mentions a symbolic size."""
     if symbols_in(node):
         return True
-    return any(depends_on_sizes(n) for region in node.regions.values() for n in region.nx)
+    return any(depends_on_sizes(n) for region in node.regions.values() for n in region.nodes)
 
 
 def finds_read_size(graph: Graph, node: Node) -> bool:
@@ -58,7 +58,7 @@ def finds_read_size(graph: Graph, node: Node) -> bool:
     if node.op not in OPS or not node.row.counted:
         return False
     own = {name for name, s in symbols_in(node).items() if s.data}
-    return any(not own.isdisjoint(_sizes_named(n)) for n in graph.nx if n is not node)
+    return any(not own.isdisjoint(_sizes_named(n)) for n in graph.nodes if n is not node)
 
 
 def _sizes_named(node: Node) -> set[str]:
@@ -66,7 +66,7 @@ def _sizes_named(node: Node) -> set[str]:
     found = set(symbols_of(v for v in node.attrs.values() if v.__class__ in (tuple, SymInt)))
     if node.op == FACT:
         found |= node.attrs["relation"].expr.symbols().keys()
-    return found.union(*(_sizes_named(n) for r in node.regions.values() for n in r.nx))
+    return found.union(*(_sizes_named(n) for r in node.regions.values() for n in r.nodes))
 
 
 def reasoning(graph: Graph) -> AbstractContextManager[None]:
@@ -87,7 +87,7 @@ def check_dims(graph: Graph, outer: Symbols) -> None:
         if name not in given and not symbol.data:
             raise GraphError(f"no input of graph {graph.name!r} has the dim {name!r}")
         _check_same(symbol, outer.get(name, symbol))
-    for node in graph.nx:
+    for node in graph.nodes:
         for symbol in symbols_in(node).values():
             _check_same(symbol, found[symbol.name])
 

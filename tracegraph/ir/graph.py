@@ -1,23 +1,25 @@
 """Graph, Node, Value: the IR.
 
-A Graph wraps one `networkx.DiGraph` whose nodes are Node objects. A node's ordered `inputs` are
-the truth; edges are an index that the few mutation methods keep. Order is topological, ties by
+A node's ordered `inputs` are the truth; edges are an index that the few mutation methods keep, in
+the dictionaries that a `networkx.DiGraph` has, so that `Graph.nx` can be one over them (networkx
+takes a third of a cached start, and is imported for that alone). Order is topological, ties by
 `seq`. Pseudo-nodes without a row in the op table: `input`, `state`, `constant`.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tracegraph.errors import GraphError
 from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import TensorType
+
+if TYPE_CHECKING:
+    import networkx
 
 INPUT: Final = "input"
 STATE: Final = "state"
@@ -105,7 +107,10 @@ class Graph:
 
     def __init__(self, name: str = "graph") -> None:
         self.name = name
-        self._nx: nx.DiGraph[Node] = nx.DiGraph()
+        # As a DiGraph has them: nodes, and a dict for each edge under both of its ends.
+        self._nodes: dict[Node, dict[str, Any]] = {}
+        self._readers: dict[Node, dict[Node, dict[str, Any]]] = {}
+        self._read: dict[Node, dict[Node, dict[str, Any]]] = {}
         self.inputs: list[Node] = []
         self.states: dict[str, Node] = {}
         self.outputs: list[Value] = []
@@ -113,16 +118,25 @@ class Graph:
         self._next = 0
 
     @property
-    def nx(self) -> nx.DiGraph[Node]:
+    def nx(self) -> networkx.DiGraph[Node]:
         """A read-only view as a `networkx.DiGraph`; any networkx algorithm runs on it."""
-        view: nx.DiGraph[Node] = nx.freeze(self._nx.copy(as_view=True))
-        return view
+        import networkx
+
+        view: Any = networkx.DiGraph()
+        view._node, view._adj, view._pred = self._nodes, self._readers, self._read
+        made: networkx.DiGraph[Node] = networkx.freeze(view)
+        return made
+
+    @property
+    def nodes(self) -> KeysView[Node]:
+        """The nodes, in no promised order: a view that follows the graph."""
+        return self._nodes.keys()
 
     def __len__(self) -> int:
-        return len(self._nx)
+        return len(self._nodes)
 
     def __contains__(self, node: object) -> bool:
-        return node in self._nx
+        return node in self._nodes
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.order())
@@ -161,9 +175,20 @@ class Graph:
         else:
             node.seq, node.loc, node.scope = self._next if seq is None else seq, loc, scope
         self._next = max(self._next, node.seq + 1)
-        self._nx.add_node(node)
-        self._nx.add_edges_from((v.node, node) for v in node.inputs)
+        self._enter(node)
+        for value in node.inputs:
+            self._join(value.node, node)
         return node
+
+    def _enter(self, node: Node) -> None:
+        self._nodes[node], self._readers[node], self._read[node] = {}, {}, {}
+
+    def _join(self, read: Node, reader: Node) -> None:
+        """Add an edge; a node that is not in the graph comes in, for the verifier to find."""
+        if read not in self._nodes:
+            self._enter(read)
+        if reader not in self._readers[read]:
+            self._readers[read][reader] = self._read[reader][read] = {}
 
     def add_input(self, name: str, type: TensorType, **attrs: Any) -> Node:
         """Add the next input."""
@@ -192,20 +217,26 @@ class Graph:
         old = {v.node for v in node.inputs}
         node.inputs = tuple(inputs)
         new = {v.node for v in node.inputs}
-        self._nx.remove_edges_from((n, node) for n in old - new)
-        self._nx.add_edges_from((n, node) for n in new - old)
+        for other in old - new:
+            del self._readers[other][node], self._read[node][other]
+        for other in new - old:
+            self._join(other, node)
 
     def users(self, value: Value) -> list[Node]:
         """Nodes that read a Value."""
-        return [n for n in self._nx.successors(value.node) if value in n.inputs]
+        return [n for n in self._readers[value.node] if value in n.inputs]
 
     def successors(self, node: Node) -> list[Node]:
         """Nodes that read any result of a node."""
-        return list(self._nx.successors(node))
+        return list(self._readers[node])
+
+    def predecessors(self, node: Node) -> list[Node]:
+        """Nodes that a node reads results of, by the index of edges."""
+        return list(self._read[node])
 
     def is_read(self, node: Node) -> bool:
         """Whether any node reads a result of a node; outputs and writes do not count."""
-        return bool(self._nx.succ[node])
+        return bool(self._readers[node])
 
     def replace_all_uses(self, old: Value, new: Value) -> None:
         """Make every reader of `old` (outputs and State writes included) read `new`."""
@@ -224,13 +255,15 @@ class Graph:
         Raises:
             GraphError: something still reads it.
         """
-        if self._nx.out_degree(node):
+        if self._readers[node]:
             raise GraphError(f"{node} is still read by {self.successors(node)[0]}")
         if node.op == STATE:
             del self.states[node.attrs["name"]]
         if node.op == INPUT:
             self.inputs.remove(node)
-        self._nx.remove_node(node)
+        for other in self._read[node]:
+            del self._readers[other][node]
+        del self._nodes[node], self._readers[node], self._read[node]
 
     def substitute(self, new: Mapping[Value, Value]) -> int:
         """Make all readers (outputs and State writes too) read `new[v]` for v; one walk for all.
@@ -246,7 +279,7 @@ class Graph:
         if not new:
             return 0
         changed = 0
-        readers = {n for old in new if old.node in self._nx for n in self._nx.successors(old.node)}
+        readers = {n for old in new for n in self._readers.get(old.node, ())}
         for node in readers:
             if any(v in new for v in node.inputs):
                 self.set_inputs(node, map(follow, node.inputs))
@@ -261,13 +294,12 @@ class Graph:
         Raises:
             GraphError: the graph has a cycle.
         """
-        by_seq = sorted(self._nx, key=_seq)
+        by_seq = sorted(self._nodes, key=_seq)
         return by_seq if _is_topological(by_seq) else self._sorted()
 
     def _sorted(self) -> list[Node]:
         """Kahn's algorithm with a heap: 3 times the cost of the common case above."""
-        graph = self._nx
-        waiting = dict(graph.in_degree())
+        waiting = {node: len(read) for node, read in self._read.items()}
         heap = [(n.seq, i, n) for i, (n, d) in enumerate(waiting.items()) if d == 0]
         heapq.heapify(heap)
         count = len(waiting)
@@ -275,7 +307,7 @@ class Graph:
         while heap:
             node = heapq.heappop(heap)[2]
             ordered.append(node)
-            for reader in graph.successors(node):
+            for reader in self._readers[node]:
                 waiting[reader] -= 1
                 if waiting[reader] == 0:
                     heapq.heappush(heap, (reader.seq, count, reader))

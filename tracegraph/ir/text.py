@@ -67,7 +67,7 @@ def excerpt(graph: Graph, node: Node, context: int = 3) -> str:
     try:
         order = graph.order()
     except GraphError:
-        order = list(graph.nx)
+        order = list(graph.nodes)
     if node not in order:
         order.append(node)
     place = order.index(node)

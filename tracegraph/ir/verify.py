@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable
 from types import MappingProxyType
 from typing import NoReturn
 
-import networkx as nx
 import numpy as np
 
 from tracegraph.dims.facts import Facts, assuming
@@ -28,11 +27,10 @@ def verify(graph: Graph, dims: Symbols = MappingProxyType({}), facts: Facts | No
     Raises:
         GraphError: with the lines around the fault and the user's source line.
     """
-    edges = graph.nx
-    nodes = dict.fromkeys(edges)
+    nodes = dict.fromkeys(graph.nodes)
     for node in nodes:
         _check_results(graph, node)
-        _check_edges(graph, node, edges)
+        _check_edges(graph, node)
     _check_acyclic(graph)
     _check_sources(graph, nodes)
     known, inside = facts_of(graph, facts), {**dims, **dims_of(graph)}
@@ -73,13 +71,13 @@ def _check_results(graph: Graph, node: Node) -> None:
         _refuse(graph, node, f"its place in the trace is {node.seq}")
 
 
-def _check_edges(graph: Graph, node: Node, edges: nx.DiGraph[Node]) -> None:
+def _check_edges(graph: Graph, node: Node) -> None:
     for value in node.inputs:
-        if value.node not in edges:
+        if value.node not in graph:
             _refuse(graph, node, f"operand {value} is not in the graph")
         if not any(value is v for v in value.node.outs):
             _refuse(graph, node, f"operand {value} is no result of its node")
-    if set(edges.predecessors(node)) != {v.node for v in node.inputs}:
+    if set(graph.predecessors(node)) != {v.node for v in node.inputs}:
         _refuse(graph, node, "edges differ from operands: use the graph's methods to change it")
 
 
@@ -87,7 +85,9 @@ def _check_acyclic(graph: Graph) -> None:
     try:
         graph.order()
     except GraphError:
-        ring = [edge[0] for edge in nx.find_cycle(graph.nx)]
+        import networkx
+
+        ring = [edge[0] for edge in networkx.find_cycle(graph.nx)]
         first = ring.index(min(ring, key=lambda n: n.seq))
         ring = ring[first:] + ring[:first]
         names = " -> ".join(n.op for n in (*ring, ring[0]))
