@@ -21,11 +21,11 @@ from tracegraph.runtime.cpu.products.convolution_products import (
     convolution,
     convolution_input_grad,
     convolution_weight_grad,
-    transposition,
 )
 from tracegraph.runtime.cpu.products.launches import Array, Buffer, Epilogue, Kernel, Launch, Steps
 from tracegraph.runtime.cpu.products.matrix import matrix_product
 from tracegraph.runtime.cpu.products.packing import aligned_zeros, pack_panels
+from tracegraph.runtime.cpu.products.transposition import Matrices, Transposition
 
 ALONE = Pool(0)
 
@@ -62,7 +62,7 @@ class Run(NamedTuple):
 
 def call_of(address: int, words: Sequence[int], chunks: int, cost_ns: int) -> tuple[Call, Any]:
     block = np.array(words, np.int64)
-    record = np.array([[address, block.ctypes.data, chunks]], np.int64)
+    record = np.array([[address, block.ctypes.data, chunks, 0]], np.int64)
     return Call(record, np.zeros(8, np.int64), max(1, cost_ns)), block
 
 
@@ -163,10 +163,10 @@ def run_steps(
         ]
         blocks.append(np.array(words, np.int64))
         address = codes[launch.kernel].address(launch.kernel)
-        return [address, blocks[-1].ctypes.data, launch.chunks]
+        return [address, blocks[-1].ctypes.data, launch.chunks, 0]
 
     def call(launches: Sequence[Launch]) -> Call:
-        records = np.array([record(launch) for launch in launches], np.int64).reshape(-1, 3)
+        records = np.array([record(launch) for launch in launches], np.int64).reshape(-1, 4)
         cost_ns = sum(launch.cost_ns for launch in launches)
         return Call(records, np.zeros(8, np.int64), max(1, cost_ns))
 
@@ -242,6 +242,7 @@ def weight_gradient(
 def transpose(x: np.ndarray, target: Target | None = None) -> Run:
     """Return a run of the transposition of x[matrix, row, column]."""
     target, dtype = target or host_target(), BY_NUMPY[x.dtype]
-    made = transposition(dtype, target=target)
+    made = Transposition.of(dtype, 1, target)
     outputs = [_result((x.shape[0], x.shape[2], x.shape[1]), dtype)]
-    return run_steps(made.kernels, made.steps(*x.shape), (x,), outputs, target)
+    launch = made.launch(Matrices.dense(*x.shape), Buffer("operand", 0), Buffer("result", 0))
+    return run_steps([made.kernel(target)], Steps((launch,)), (x,), outputs, target)

@@ -117,6 +117,18 @@ def moves(draw: Any, wraps: bool) -> tuple[Any, ...]:
     return shape, order, dtype, seed, dims, indices
 
 
+@settings(max_examples=40)
+@given(
+    shape=st.lists(st.sampled_from((1, 3, 8, 17, 130)), min_size=2, max_size=4),
+    dtype=st.sampled_from(DTYPES), data=st.data(),
+)  # fmt: skip
+def test_copies_in_another_order(shape: list[int], dtype: DType, data: Any) -> None:
+    while np.prod(shape) > 300_000:
+        shape[shape.index(130)] = 8
+    dims = tuple(data.draw(st.permutations(range(len(shape)))))
+    check("permute", (filled(0, tuple(shape), dtype),), (dtype,), dims=dims)
+
+
 @settings(max_examples=60)
 @given(case=moves(wraps=True), op=st.sampled_from(("index", "put", "add")), narrow=st.booleans())
 def test_index_arrays(case: Any, op: str, narrow: bool) -> None:

@@ -22,6 +22,7 @@ from tracegraph.runtime.cpu.kept import identity
 from tracegraph.runtime.cpu.kernels import Kernel
 from tracegraph.runtime.cpu.lowering import places
 from tracegraph.runtime.cpu.lowering.attentions import lower_attention
+from tracegraph.runtime.cpu.lowering.copies import add_copy
 from tracegraph.runtime.cpu.lowering.fused import Body, body_of, is_fold, lower_body
 from tracegraph.runtime.cpu.lowering.fused_convolutions import lower_convolution
 from tracegraph.runtime.cpu.lowering.fused_products import lower_product
@@ -37,7 +38,7 @@ from tracegraph.runtime.cpu.lowering.steps import (
     pointer,
 )
 from tracegraph.runtime.cpu.nests.kernel import NestKernel
-from tracegraph.runtime.cpu.nests.nest import LOAD, Step, Walk, make_nest
+from tracegraph.runtime.cpu.nests.nest import Step, Walk, make_nest
 from tracegraph.runtime.cpu.products.launches import Steps
 
 Template = Callable[..., None]  # adds what a node takes to a lowering
@@ -246,10 +247,7 @@ class Lowering:
 
     def copy(self, x: Place, y: Place, node: Node | None = None) -> None:
         """Add a copy of x to y, which has its shape."""
-        if 0 in x.shape:
-            return
-        steps = (Step(LOAD, (0,), x.dtype),)
-        self.nest(x.shape, (), steps, [x], [(0, y)], frozenset(), node, "copy")
+        add_copy(self, x, y, node)
 
     def nest(
         self, shape: Sequence[int], folded: Sequence[int], steps: Sequence[Step],

@@ -63,12 +63,7 @@ from tracegraph.runtime.cpu.products.matrix import (
     product_launch,
 )
 from tracegraph.runtime.cpu.products.packing import Packing, source_of
-from tracegraph.runtime.cpu.products.transposition import (
-    TRANSPOSITION_SLOTS,
-    Transposition,
-    schedule_transposition,
-    transposition_text,
-)
+from tracegraph.runtime.cpu.products.transposition import Matrices, Transposition
 from tracegraph.runtime.cpu.products.winograd_products import (
     WinogradConvolution,
     winograd_convolution,
@@ -76,36 +71,6 @@ from tracegraph.runtime.cpu.products.winograd_products import (
 )
 
 _GRADIENT_NS: Final = 0.06
-
-
-class TransposedCopy(NamedTuple):
-    """A copy of matrices [matrices, rows, columns] as [matrices, columns, rows], all dense."""
-
-    spec: Transposition
-    target: Target
-
-    @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """What is to be compiled."""
-        return (Kernel(self.spec.name, transposition_text, self.spec, self.target),)
-
-    def steps(self, matrices: int, rows: int, columns: int) -> Steps:
-        """Return what to run."""
-        source, target = Buffer("operand", 0), Buffer("result", 0)
-        return Steps((self.launch((matrices, rows, columns), source, target),))
-
-    def launch(self, sizes: tuple[int, int, int], source: Buffer, target: Buffer) -> Launch:
-        """Return the launch that copies."""
-        words, chunks, cost_ns = schedule_transposition(self.spec, *sizes)
-        filled: dict[str, int | Buffer] = {"source": source, "target": target, **words}
-        arguments = {name: filled[name] for name in TRANSPOSITION_SLOTS}
-        return Launch(self.spec.name, arguments, chunks, cost_ns)
-
-
-def transposition(dtype: DType, *, target: Target) -> TransposedCopy:
-    """Return the kernel that copies images from NCHW (N, C, H · W) to NHWC, or back."""
-    width = target.vector_bytes // max(dtype.itemsize, 4)
-    return TransposedCopy(Transposition(dtype, width), target)
 
 
 class Convolution(NamedTuple):
@@ -128,8 +93,8 @@ class Convolution(NamedTuple):
         """What is to be compiled."""
         spec, target = self.spec, self.target
         if isinstance(spec, Depthwise):
-            turned = transposition(spec.dtype, target=target)
-            return Kernel(spec.name, depthwise_text, spec, target), *turned.kernels
+            turned = Transposition.of(spec.dtype, 1, target).kernel(target)
+            return Kernel(spec.name, depthwise_text, spec, target), turned
         packings = dict.fromkeys(packing_kernel(p, target) for p in self.packings)
         return Kernel(spec.name, contraction_text, spec, target), *packings
 
@@ -165,8 +130,9 @@ class Convolution(NamedTuple):
         rows = rows_of(spec.output, g, self.is_gradient, operands)
         panels = Buffer("packed" if self.ahead else "scratch", 0)
         taps, size = math.prod(g.window), spec.dtype.itemsize
-        turned = transposition(spec.dtype, target=self.target)
-        before = [turned.launch((1, g.channels, taps), Buffer("operand", 1), panels)]
+        turned = Transposition.of(spec.dtype, 1, self.target)
+        sizes = Matrices.dense(1, g.channels, taps)
+        before = [turned.launch(sizes, Buffer("operand", 1), panels)]
         launches = []
         parts = depthwise_input_grad(g) if self.is_gradient else [depthwise_forward(g)]
         for part in parts:
@@ -174,8 +140,8 @@ class Convolution(NamedTuple):
             weight = panels._replace(offset_bytes=part.weight_offset * size)
             buffers |= {"a": Buffer("operand", 0), "b": weight}
             launches.append(_depthwise_launch(spec, part, words, buffers))
-        sizes = [taps * g.channels * size]
-        return self._made(before, launches, sizes, [] if self.ahead else sizes, True)
+        packed = [taps * g.channels * size]
+        return self._made(before, launches, packed, [] if self.ahead else packed, True)
 
     def _made(
         self, before: list[Launch], launches: list[Launch], sizes: list[int], scratch: list[int],
@@ -245,14 +211,14 @@ class WeightGradient(NamedTuple):
     """The kernels of the gradient of a weight."""
 
     spec: Contraction | DepthwiseGradient
-    turned: TransposedCopy
+    turned: Transposition
     target: Target
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """What is to be compiled."""
         text = contraction_text if isinstance(self.spec, Contraction) else gradient_text
-        return Kernel(self.spec.name, text, self.spec, self.target), *self.turned.kernels
+        return Kernel(self.spec.name, text, self.spec, self.target), self.turned.kernel(self.target)
 
     def steps(self, g: Geometry) -> Steps:
         """Return what to run for a geometry that differs in `images` and `size` only."""
@@ -265,7 +231,7 @@ class WeightGradient(NamedTuple):
             sizes, first = (1, taps, g.channels), _tap_launch(self.spec, g, made)
         if taps == 1:
             return Steps((first,))
-        turn = self.turned.launch(sizes, made, result)
+        turn = self.turned.launch(Matrices.dense(*sizes), made, result)
         return Steps((first, turn), scratch_bytes=(math.prod(sizes) * size,))
 
 
@@ -276,7 +242,7 @@ def convolution_weight_grad(g: Geometry, dtype: DType, *, target: Target) -> Wei
         UnsupportedError: of a dtype.
     """
     _check(dtype)
-    turned = transposition(dtype, target=target)
+    turned = Transposition.of(dtype, 1, target)
     if g.is_depthwise:
         width = target.vector_bytes // dtype.itemsize
         return WeightGradient(DepthwiseGradient(dtype, width, g.window), turned, target)

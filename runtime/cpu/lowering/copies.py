@@ -1,0 +1,53 @@
+"""Copies: loop nests, or transpositions where other elements follow each other afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tracegraph.ir.graph import Node
+from tracegraph.runtime.cpu.lowering.memory import Use
+from tracegraph.runtime.cpu.lowering.places import Place
+from tracegraph.runtime.cpu.lowering.steps import Launch, Pointer, pointer
+from tracegraph.runtime.cpu.nests.nest import LOAD, Dim, Step, merged, ordered
+from tracegraph.runtime.cpu.products.launches import Buffer
+from tracegraph.runtime.cpu.products.transposition import Matrices, Transposition
+
+if TYPE_CHECKING:
+    from tracegraph.runtime.cpu.lowering.lowering import Lowering
+
+# Matrices with fewer rows or columns leave too much of a square empty: loop nests are no slower.
+_LEAST: Final = 8
+
+
+def add_copy(low: Lowering, x: Place, y: Place, node: Node | None) -> None:
+    """Add a copy of x to y, which has its shape."""
+    if 0 in x.shape:
+        return
+    matrices = _matrices(x, y)
+    if matrices is None:
+        steps = (Step(LOAD, (0,), x.dtype),)
+        low.nest(x.shape, (), steps, [x], [(0, y)], frozenset(), node, "copy")
+        return
+    spec = Transposition.of(x.dtype, len(matrices.outer), low.target)
+    made = spec.launch(matrices, Buffer("operand", 0), Buffer("result", 0))
+    named: dict[str, int | Pointer] = {"source": pointer(x), "target": pointer(y)}
+    words = tuple(named[n] if isinstance(word, Buffer) else word
+                  for n, word in made.arguments.items())  # fmt: skip
+    use, kernel = Use([x.buffer], [y.buffer]), spec.kernel(low.target)
+    low.steps.append(Launch(kernel, words, made.chunks, made.cost_ns, use, node, "copy"))
+
+
+def _matrices(x: Place, y: Place) -> Matrices | None:
+    """Return a copy as a transposition, if it is one of matrices that are large enough."""
+    if x.dtype is not y.dtype:
+        return None
+    dims = zip(x.shape, x.strides, y.strides, strict=True)
+    found = merged(ordered([Dim(n, (s, t), False) for n, s, t in dims if n != 1], 1))
+    columns, rows = ([d for d in found if d.strides[i] == 1] for i in (0, 1))
+    if len(columns) != 1 or len(rows) != 1 or rows == columns:
+        return None
+    (column,), (row,) = columns, rows
+    if min(column.extent, row.extent) < _LEAST:
+        return None
+    outer = tuple((d.extent, d.strides[0], d.strides[1]) for d in found if d not in (row, column))
+    return Matrices(row.extent, column.extent, row.strides[0], column.strides[1], outer)
