@@ -16,6 +16,7 @@ from tracegraph.ir.verify import verify
 from tracegraph.passes.algebra import reduce_strength, simplify_algebra
 from tracegraph.passes.canonical import canonicalise
 from tracegraph.passes.common import merge_common
+from tracegraph.passes.control import trim_control
 from tracegraph.passes.dead_code import eliminate_dead_code
 from tracegraph.passes.decompose import decompose
 from tracegraph.passes.folding import fold_constants
@@ -50,6 +51,7 @@ class Report(NamedTuple):
 
 PASSES: Final[tuple[Pass, ...]] = (
     Pass("dead_code", eliminate_dead_code, True, "clean"),
+    Pass("trim_control", trim_control, True, "clean"),
     Pass("canonicalise", canonicalise, True, "clean"),
     Pass("fold_constants", fold_constants, True, "simplify"),
     Pass("simplify_shapes", simplify_shapes, True, "simplify"),
@@ -150,7 +152,7 @@ def _run_inside(graph: Graph, run: Callable[[Graph], int]) -> int:
     """Run a pass on a graph and the regions of its control nodes, with the facts of each."""
     with reasoning(graph):
         changes = run(graph)
-        regions = [r for node in graph.nx if node.op in CONTROL for r in node.regions.values()]
+        regions = [r for node in graph.nodes if node.op in CONTROL for r in node.regions.values()]
         return changes + sum(_run_inside(region, run) for region in regions)
 
 

@@ -36,6 +36,11 @@ class Work(NamedTuple):
     flops: int
     dtype: DType
 
+    def plus(self, other: Work) -> Work:
+        """Return what both do."""
+        read, written = self.read + other.read, self.written + other.written
+        return Work(read, written, self.flops + other.flops, self.dtype)
+
 
 def explained_plan(
     compiled: Compiled, sizes: Mapping[str, int], profile: Profile | None = None
@@ -53,15 +58,22 @@ def explained_plan(
     rows = [[*_HEAD, *(_PROFILED if profile else []), ""]]
     known: set[Buffer] = set()
     for made, _ in plan.ahead.values():
-        rows += [_row("ahead", s, work_of(s, known), None, "", profile) for s in made]
-    total, seconds = [0, 0, 0], 0.0
+        rows += [_row("ahead", s, 1, work_of(s, known), 0.0, "", profile) for s in made]
+    lines: dict[Any, tuple[Launch | HostCall, int, Work, float]] = {}
     for number, step in enumerate(plan.steps):
-        work = work_of(step, known)
-        took = profile.seconds[number] if profile else None
-        rows.append(_row("native", step, work, took, _note(step, compiled), profile))
-        seconds += _estimate(step) if took is None else took
-        total = [x + y for x, y in zip(total, work[:3], strict=True)]
-    whole = Work(total[0], total[1], total[2], float32)
+        work, took = work_of(step, known), _estimate(step)
+        if profile:
+            took = profile.seconds[number]
+        key = step.loop if isinstance(step, Launch) and step.loop else number
+        if key in lines:
+            _, count, before, sofar = lines[key]
+            lines[key] = (step, count + 1, before.plus(work), sofar + took)
+        else:
+            lines[key] = (step, 1, work, took)
+    whole, seconds = Work(0, 0, 0, float32), 0.0
+    for step, count, work, took in lines.values():
+        rows.append(_row("native", step, count, work, took, _note(step, compiled), profile))
+        whole, seconds = whole.plus(work), seconds + took
     told = _time(seconds) if profile else "~" + _time(seconds)
     rates = _rates(whole, seconds, None) if profile else []
     rows.append(["total", "", "", "", *_amounts(whole), told, *rates, ""])
@@ -70,18 +82,20 @@ def explained_plan(
 
 
 def _row(
-    kind: str, step: Launch | HostCall, work: Work, seconds: float | None, note: str,
+    kind: str, step: Launch | HostCall, count: int, work: Work, seconds: float, note: str,
     profile: Profile | None,
 ) -> list[str]:  # fmt: skip
+    """Return the line of a step, or of one that a loop takes `count` times; 0 s: not measured."""
     if isinstance(step, HostCall):
         cells, told = ["host", step.node.op, _result(step), ""], ""
     else:
-        cells = [kind, _clipped(step.what), _result(step), str(step.chunks)]
-        told = "~" + _time(step.cost_ns / 1e9)
-    rates = [""] * len(_PROFILED)
-    if seconds is not None and profile is not None:
+        what = _clipped(step.what) if count == 1 else f"{count} x {_clipped(step.what)}"
+        cells = [kind, what, _result(step), str(step.chunks)]
+        told = "~" + _time(seconds or _estimate(step))
+    rates = [""] * len(_PROFILED) if profile else []
+    if profile and seconds:
         told, rates = _time(seconds), _rates(work, seconds, profile.peak)
-    return [*cells, *_amounts(work), told, *(rates if profile else []), note]
+    return [*cells, *_amounts(work), told, *rates, note]
 
 
 def _amounts(work: Work) -> list[str]:
@@ -113,10 +127,14 @@ def _note(step: Launch | HostCall, compiled: Compiled) -> str:
     node, told = step.node, ""
     if isinstance(step, HostCall):
         told = f"host: {step.why}; "
-    elif node is not None and node.op in PRODUCTS and step.what.startswith(node.op):
+    elif step.loop is None and node is not None and _is_product(step, node):
         told = f"alone: {_apart(node, compiled.graph, compiled.plan.apart)}; "
     place = f"at {node.loc}" if node is not None and node.loc is not None else ""
     return (told + place).removesuffix("; ")
+
+
+def _is_product(step: Launch, node: Node) -> bool:
+    return node.op in PRODUCTS and step.what.startswith(node.op)
 
 
 def _apart(node: Node, graph: Graph, refused: Mapping[Node, str]) -> str:

@@ -14,7 +14,8 @@ from tracegraph import pytree
 from tracegraph.api.creation import tensor
 from tracegraph.api.shape import movedim
 from tracegraph.control.branching import branch
-from tracegraph.control.looping import repeat, sweep
+from tracegraph.control.looping import repeat
+from tracegraph.control.sweeping import sweep
 from tracegraph.eager import modes
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
@@ -131,7 +132,7 @@ def while_loop(
 
 def scan(
     combine_fn: Callable[..., tuple[Nest, Nest]], init: Nest, xs: Nest = None, *, dim: int = 0,
-    reverse: bool = False, length: int | None = None,
+    reverse: bool = False, length: int | None = None, checkpoint: bool = False,
 ) -> tuple[Nest, Nest]:  # fmt: skip
     """Carry a value along the slices of `xs`: `carry, y = combine_fn(carry, x)` for each.
 
@@ -143,6 +144,8 @@ def scan(
         dim: the dim to go along; outputs are stacked along it.
         reverse: from the last slice to the first.
         length: how many steps, where there are no xs.
+        checkpoint: the gradient of a traced scan runs each step again from its carry; otherwise
+            what it needs of the steps is kept, which takes more memory and less time.
 
     Returns:
         The last carry, and the outputs stacked.
@@ -170,7 +173,7 @@ def scan(
         outputs[:] = [(y_tree, y_classes)]
         return now, ys
 
-    last, ys = sweep(step, leaves, slices, sizes.pop(), reverse)
+    last, ys = sweep(step, leaves, slices, sizes.pop(), reverse, checkpoint)
     if dim:
         ys = [movedim(y, 0, dim) for y in ys]
     y_tree, y_classes = outputs[0]

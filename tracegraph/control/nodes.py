@@ -107,13 +107,16 @@ def refuse_graded_writes(regions: Sequence[Region]) -> None:
 
 
 def attached(
-    outs: Sequence[Tensor], operands: Sequence[Tensor], kept: Sequence[Tensor], pull: Pull
-) -> list[Tensor]:
+    outs: Sequence[Tensor], operands: Sequence[Tensor], kept: Sequence[Tensor], pull: Pull,
+    materialize: bool = True,
+) -> list[Tensor]:  # fmt: skip
     """Put one node on the tape for some results.
 
-    Its gradient is `pull([*operands, *kept], gradients of outs)`, one for each operand.
+    Its gradient is `pull([*operands, *kept], gradients of outs)`, one for each operand; gradients
+    of results that nobody used are zeros, or None.
     """
     ctx = FunctionCtx("ControlFlowBackward")
+    ctx.set_materialize_grads(materialize)
     ctx.save_for_backward(*operands, *kept)
     ctx.keep()
     edges = [None if t._node is None else (t._node, t._index) for t in operands]
@@ -128,20 +131,31 @@ def attached(
 
 
 @contextmanager
-def _starting_at(outer: Sequence[Tensor], grads: bool) -> Iterator[None]:
+def starting_at(outer: Sequence[Tensor], grads: bool) -> Iterator[None]:
     """Let tensors from outside be where gradients end; with `grads` they go on from there."""
-    held = [(t, t._node, t._index) for t in outer]
-    for t, node, _ in held:
-        if grads and node is not None:
-            alias = front.copy(t)
-            t._node, t._index = alias._node, alias._index
-        else:
-            make_leaf(t)
+    with history_kept(outer):
+        for t in outer:
+            if grads and t._node is not None:
+                alias = front.copy(t)
+                t._node, t._index = alias._node, alias._index
+            else:
+                make_leaf(t)
+        yield
+
+
+@contextmanager
+def history_kept(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Put back the history of tensors, and what they share of it with their views."""
+    own = [(t, t._node, t._index, t._lineage, t._seen) for t in tensors]
+    lineages = {t._lineage for t in tensors if t._lineage is not None}
+    shared = [(x, x.node, x.index, x.version) for x in lineages]
     try:
         yield
     finally:
-        for t, node, index in held:
-            t._node, t._index = node, index
+        for lineage, node, index, version in shared:
+            lineage.node, lineage.index, lineage.version = node, index, version
+        for t, node, index, mine, seen in own:
+            t._node, t._index, t._lineage, t._seen = node, index, mine, seen
 
 
 def pull_back(
@@ -156,7 +170,7 @@ def pull_back(
     with GradMode(False):
         before = [front.copy(whole_of(s)) for s in memory]
     commit(memory, contents)
-    with GradMode(True), _starting_at(outer, again):
+    with GradMode(True), starting_at(outer, again):
         inner = []
         for t in args:
             alias = front.copy(t)
@@ -164,18 +178,24 @@ def pull_back(
                 make_leaf(alias)
             inner.append(alias)
         outs = function(*inner)
-        pairs = [(o, g) for o, g in zip(outs, grads, strict=True)
-                 if g is not None and o._node is not None]  # fmt: skip
         wanted = [*(t for t in inner if is_float_tensor(t)), *outer]
-        if pairs:
-            found = grad(
-                [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=again,
-                allow_unused=True, materialize_grads=True,
-            )  # fmt: skip
-        else:
-            found = tuple(map(zeros_like, wanted))
+        found = gradients(outs, grads, wanted, again)
     commit(memory, before)
-    return list(found)
+    return found
+
+
+def gradients(
+    outs: Sequence[Tensor], grads: Sequence[Tensor | None], wanted: Sequence[Tensor], again: bool
+) -> list[Tensor]:
+    """Pull gradients of results, None for none, back to `wanted`; `again` makes them graded."""
+    pairs = [(o, g) for o, g in zip(outs, grads, strict=True)
+             if g is not None and o._node is not None]  # fmt: skip
+    if not pairs:
+        return list(map(zeros_like, wanted))
+    return list(grad(
+        [o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=again,
+        allow_unused=True, materialize_grads=True,
+    ))  # fmt: skip
 
 
 def spread(found: Sequence[Any], operands: Sequence[Tensor]) -> list[Any]:

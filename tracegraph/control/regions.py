@@ -7,7 +7,7 @@ from outside that it writes becomes further outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tracegraph import pytree
@@ -96,13 +96,16 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def capture(around: Recorder, function: Callable[..., Any], operands: Sequence[Tensor]) -> Region:
-    """Record `function(*operands)` as a region.
+def capture(
+    around: Recorder, function: Callable[..., Any], operands: Sequence[Tensor],
+    into: RegionRecorder | None = None,
+) -> Region:  # fmt: skip
+    """Record `function(*operands)` as a region, with a recorder of its own or a given one.
 
     Raises:
         TraceError: it writes an operand in place, or returns something else than tensors.
     """
-    recorder = RegionRecorder(around)
+    recorder = RegionRecorder(around) if into is None else into
     shells = []
     for number, t in enumerate(operands):
         shells.append(wrap(t._data))
@@ -135,19 +138,20 @@ def capture(around: Recorder, function: Callable[..., Any], operands: Sequence[T
 
 
 def build(
-    region: Region, name: str, inputs: Sequence[int | Storage], extra: Sequence[Storage]
-) -> Graph:
+    region: Region, name: str, inputs: Sequence[int | Storage], extra: Sequence[Storage],
+    kept: Iterable[RowValue] = (),
+) -> Graph:  # fmt: skip
     """Return a region as a graph.
 
     `inputs` are its operands (by number) and memory from outside, in the order that the node has
-    its operands in; `extra` is memory whose contents it gives after its outputs.
+    its operands in; `extra` is memory whose contents it gives after its outputs, then `kept`.
     """
     recorder = region.recorder
     for storage in inputs:
         if isinstance(storage, Storage):
             recorder.states.get(storage) or recorder._capture(storage)
     extras = [recorder.states[s].value for s in extra]
-    graph = graph_of(name, recorder.rows, [*region.outputs, *extras], {})
+    graph = graph_of(name, recorder.rows, [*region.outputs, *extras, *kept], {})
     names = [region.operands[k] if isinstance(k, int) else recorder.states[k].name for k in inputs]
     known = {n.attrs["name"]: n for n in graph.inputs}
     graph.inputs = [known[n] for n in names]

@@ -17,7 +17,8 @@ from tracegraph.api.creation import tensor
 from tracegraph.autograd.grad_mode import GradMode
 from tracegraph.capture.variants import VARIANT
 from tracegraph.compiler import optimize
-from tracegraph.control.looping import repeat, sweep
+from tracegraph.control.looping import repeat
+from tracegraph.control.sweeping import sweep
 from tracegraph.devices import device_of, module_of
 from tracegraph.dtypes import FLOAT_KIND, float64
 from tracegraph.eager import modes
@@ -117,7 +118,7 @@ def _scanning(node: Node, body: TensorProgram) -> Callable[..., Any]:
             return list(outs[:count]), list(outs[count:])
 
         length = xs[0]._data.shape[0] if xs else node.attrs["length"]
-        last, stacked = sweep(step, operands[:count], xs, length, node.attrs["reverse"])
+        last, stacked = sweep(step, operands[:count], xs, length, node.attrs["reverse"], False)
         return (*last, *stacked)
 
     return scan

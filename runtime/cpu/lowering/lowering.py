@@ -86,13 +86,17 @@ class Lowering:
 
         `order` is the graph's, or another one that respects sizes and effects.
         """
+        self.lower_all(order)
+        results = self._results()
+        return Plan(self.steps, results, self.ahead, self.checks, self.apart)
+
+    def lower_all(self, order: Iterable[Node]) -> None:
+        """Lower nodes of a graph, or of a region whose inputs have places."""
         for node in order:
             if node.op in (INPUT, STATE, CONSTANT):
                 self._source(node)
             elif not any(v in self.delayed for v in node.outs):
                 self._lower(node)
-        results = self._results()
-        return Plan(self.steps, results, self.ahead, self.checks, self.apart)
 
     def _source(self, node: Node) -> None:
         value = node.out
@@ -159,10 +163,8 @@ class Lowering:
         return ""
 
     def _view(self, node: Node) -> None:
-        x = self.place(node.inputs[0])
-        found = places.view(node.op, x, node.attrs)
-        if found is None:
-            found = places.view(node.op, self.dense(x), node.attrs)
+        op, x, attrs = node.op, self.place(node.inputs[0]), node.attrs
+        found = places.view(op, x, attrs) or places.view(op, self.dense(x), attrs)
         if found is None:
             self.host(node, "a view of unknown kind")
         else:

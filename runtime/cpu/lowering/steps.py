@@ -26,7 +26,11 @@ class Pointer(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """A kernel to run. `flops` are the multiplications and additions of a contraction."""
+    """A kernel to run. `flops` are the multiplications and additions of a contraction.
+
+    Launches that follow each other with one number of a group other than 0 may run in any order,
+    and at the same time. `loop` says of which launch of which node's step it is one turn.
+    """
 
     kernel: Kernel
     words: tuple[int | Pointer, ...]
@@ -36,6 +40,8 @@ class Launch(NamedTuple):
     node: Node | None
     what: str
     flops: int = 0
+    group: int = 0
+    loop: tuple[Node, int] | None = None
 
 
 class HostCall(NamedTuple):

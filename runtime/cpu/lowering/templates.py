@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tracegraph.ir.control import SCAN
 from tracegraph.ir.graph import KERNEL, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE
 from tracegraph.ops.table import OPS
@@ -19,6 +20,7 @@ from tracegraph.runtime.cpu.lowering.indexed import (
     lower_index_put,
     lower_scatter,
 )
+from tracegraph.runtime.cpu.lowering.loops import lower_loop
 from tracegraph.runtime.cpu.lowering.lowering import PRODUCTS, Lowering, lower_alone, lower_nest
 from tracegraph.runtime.cpu.lowering.numbered import (
     lower_diagonal_scatter,
@@ -70,6 +72,11 @@ def _full(low: Lowering, node: Node) -> None:
     low.places[node.out] = places.expand(one, node.out.type.shape)
 
 
+def _scan(low: Lowering, node: Node) -> None:
+    body = node.regions["body"]
+    lower_loop(low, node, delays(body, body.order()))
+
+
 def _copy(low: Lowering, node: Node) -> None:
     low.copy(low.place(node.inputs[-1]), low.new(node.out), node)
 
@@ -82,6 +89,7 @@ TEMPLATES: Final[dict[str, Template]] = {
     "full": _full,
     "copy": _copy,
     "overwrite": _copy,
+    SCAN: _scan,
     "index": lower_index,
     "index_put": lower_index_put,
     "gather": lower_gather,
