@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -29,6 +31,8 @@ from tracegraph.ir.graph import SOURCES, Graph, Node
 from tracegraph.runtime.interpreter import InterpreterProgram
 
 RUNTIMES = ("interpreter", "native")
+# A native program that holds so much has memory given back that was free before.
+_MANY_BYTES = 4 << 20
 
 
 def optimize(
@@ -53,7 +57,9 @@ class CompiledGraph:
     """A graph made executable on one device, what depends on State only computed ahead.
 
     That part, the prologue, runs when State that it reads was written or replaced since the last
-    call; and for each call where memory may change unseen (see `storage.stamp`).
+    call; and for each call where memory may change unseen (see `storage.stamp`). What native code
+    packs of its results and reads no more is not held: of the weights of a convolution that takes
+    in a batch norm there would be three copies.
     """
 
     def __init__(
@@ -81,7 +87,7 @@ class CompiledGraph:
         self._made = tuple(name for name in main.states if name not in graph.states)
         # Stamps of the sources and what was computed from them; replaced as one, never changed,
         # so that threads need no lock: two that find it stale both compute.
-        self._kept: tuple[Any, dict[str, Any]] = (None, {})
+        self._kept: tuple[Any, _Held] = (None, _Held({}, dict))
         # Likewise the arrays of State that were found to fit, and what they are on this device.
         self._seen: tuple[list[tuple[str, Any]], dict[str, Any]] = ([], {})
         self._both: tuple[Any, Any, dict[str, Any]] = (None, None, {})
@@ -89,6 +95,7 @@ class CompiledGraph:
     def run(
         self, inputs: Sequence[Any], state: Mapping[str, Tensor]
     ) -> tuple[list[Any], dict[str, Any]]:
+        self._has_grown = True  # by what the next call need not hold
         """Return the outputs and the new contents of what the graph writes, as fresh arrays.
 
         Raises:
@@ -101,8 +108,23 @@ class CompiledGraph:
 
     def _ready(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Callable[..., Any]]:
         """Return the arrays that the main graph reads, and what says whether State stays."""
+        if self._has_grown:
+            self._settle(arrays)
         arrays = self._arrays(state)
         early: Any = ()
+    def _settle(self, arrays: dict[str, Any]) -> None:
+        """Hold no longer what was computed ahead for something that is made of it and kept.
+
+        Large programs then have free memory given back: what making them took, and a trace.
+        """
+        self._has_grown = False
+        if self.is_native:
+            for name in self._main.unread(self._made):
+                arrays.pop(name, None)
+                self._kept[1].pop(name, None)
+            if self._main.held_bytes >= _MANY_BYTES:
+                give_back()
+
         if self._made:
             early, made = self._prologue(state)
             arrays = self._joined(arrays, made)
@@ -147,13 +169,13 @@ class CompiledGraph:
         """Return what is to be said before the steps."""
         head = ""
         if self._made:
-            made = sum(node.op not in SOURCES for node in self._early_graph.nx)
+            made = sum(node.op not in SOURCES for node in self._early_graph.nodes)
             head += f"{made} nodes of State alone: computed ahead, by the interpreter\n"
         if self._wants_native and not self.is_native:
             head += "the interpreter runs it: a size in it follows from data\n"
         return head
 
-    def _prologue(self, state: Mapping[str, Tensor]) -> tuple[Any, dict[str, Any]]:
+    def _prologue(self, state: Mapping[str, Tensor]) -> tuple[Any, _Held]:
         """Return the stamps of what was computed ahead (None: it may change), and the arrays."""
         tensors = [state[name] for name in self._sources]
         stamps = _stamps(tensors)
@@ -161,17 +183,21 @@ class CompiledGraph:
         if stamps is not None and known == stamps:
             return stamps, arrays
         sources = {name: self._array(name, state[name]) for name in self._sources}
-        made, _ = self._early.run((), sources)
-        arrays = dict(zip(self._made, made, strict=True))
+
+        def make() -> dict[str, Any]:
+            self._has_grown = True
+            return dict(zip(self._made, self._early.run((), sources)[0], strict=True))
+
+        arrays = _Held(make(), make)
         unchanged = stamps is not None and stamps == _stamps(tensors)
-        self._kept = (stamps, arrays) if unchanged else (None, {})
+        self._kept = (stamps, arrays) if unchanged else (None, _Held({}, dict))
         return stamps if unchanged else None, arrays
 
-    def _joined(self, arrays: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    def _joined(self, arrays: dict[str, Any], made: _Held) -> dict[str, Any]:
         """Return both, as the same dict as long as they are the same."""
         known, other, both = self._both
         if known is not arrays or other is not made:
-            both = {**arrays, **made}
+            both = _Held({**arrays, **made}, made.make)
             self._both = (arrays, made, both)
         return both
 
@@ -233,3 +259,22 @@ def make_program(
         level = 2 if runtime == "native" else 1
     with collector_paused():
         return CompiledGraph(graph, wanted, level, runtime, in_place)
+def give_back() -> None:
+    """Have the C library give the system free memory that it keeps for later, where it can."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # GNU's has such a function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class _Held(dict[str, Any]):
+    """Arrays by name; those that were let go, `make` makes again when they are read."""
+
+    def __init__(self, arrays: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> None:
+        super().__init__(arrays)
+        self.make = make
+
+    def __missing__(self, name: str) -> Any:
+        made = self.make()
+        self.update(made)
+        return made[name]
+
+

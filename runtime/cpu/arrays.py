@@ -100,7 +100,10 @@ def _large(size: int) -> NDArray[np.uint8]:
         return lines(size)
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     memory = mmap.mmap(-1, size + 2 * _PAGE_BYTES, flags=private)
-    with contextlib.suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
     raw = np.frombuffer(memory, np.uint8)
-    return raw[-int(raw.ctypes.data) % _PAGE_BYTES :][:size]
+    begin = -int(raw.ctypes.data) % _PAGE_BYTES
+    # A page that would be less than half full is left to small ones.
+    filled = (size + _PAGE_BYTES // 2) // _PAGE_BYTES * _PAGE_BYTES
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE, begin, filled)
+    return raw[begin:][:size]

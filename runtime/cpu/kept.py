@@ -46,6 +46,11 @@ class Store:
         # The stamp of State and what was made of it; replaced as one, so that threads need no lock.
         self._made: dict[Hashable, tuple[Any, list[NDArray[Any]]]] = {}
 
+    @property
+    def bytes(self) -> int:
+        """The bytes of all that is kept."""
+        return sum(piece.nbytes for _, made in list(self._made.values()) for piece in made)
+
     def kept(self, ahead: Sequence[Ahead], stamp: Any, arrays: Arrays) -> Kept:
         """Return the kept buffers of a plan, made anew where State may have changed."""
         memory: list[NDArray[Any]] = []

@@ -52,7 +52,9 @@ def program_for(graph: Graph, in_place: Iterable[str] = ()) -> NativeProgram | I
     The new content of State that `in_place` names may be written into its memory by a run that does
     not raise; it then comes back as the array that was given.
     """
-    if any(size.data for node in graph.nx for size in sizes_read(node).values()) or _finds(graph):
+    if any(size.data for node in graph.nodes for size in sizes_read(node).values()) or _finds(
+        graph
+    ):
         return InterpreterProgram(graph)
     lasting = [name for name in graph.states if name not in graph.writes]
     return NativeProgram(graph, lasting, in_place)
@@ -62,7 +64,7 @@ def _finds(graph: Graph) -> bool:
     """Whether a node's result has a size that is known when it has run."""
     own = {name for name, _, _ in bare_dims(v for node in graph.inputs for v in node.outs)}
     return any(
-        name not in own for name, _, _ in bare_dims(v for node in graph.nx for v in node.outs)
+        name not in own for name, _, _ in bare_dims(v for node in graph.nodes for v in node.outs)
     )
 
 
@@ -154,6 +156,17 @@ class NativeProgram:
         return explained_plan(plan, dict(zip(self.dims, sizes, strict=True)), found)
 
     @property
+    def unread(self, names: Iterable[str]) -> list[str]:
+        """Return those of lasting State that calls read no more, while it is what it was."""
+        plans = list(self._plans.values())
+        return [name for name in names if not any(plan.reads(name) for plan in plans)]
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory of the plans: arenas of one call each, and what is kept."""
+        arenas = sum(plan.arena.bytes for plan in list(self._plans.values()))
+        return arenas + self._store.bytes
+
     def dims(self) -> list[str]:
         """The names of the dynamic dims whose sizes a plan is made for."""
         return [name for name, _, _ in self._dims]
@@ -209,6 +222,8 @@ class Compiled:
         # What is kept and the stamp it is of; replaced as one, so that threads need no lock.
         self._kept: tuple[Any, Kept | None] = (None, None)
 
+        given = {p.buffer for s in hosts for p in s.operands} | {*self.blocks.pointers}
+        self._reads = {b.key for b in given if b.origin == "state"}
     def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: StampOf) -> list[Any]:
         """Return the results."""
         try:
@@ -261,3 +276,9 @@ def _caller(node: Node) -> Callable[..., Any]:
     if node.row.kernel is not None:
         return partial(node.row.kernel, np, **node.attrs)
     return partial(run_op, node.row, np, **node.attrs)
+    def reads(self, name: str) -> bool:
+        """Whether a call reads State, if it stays what it was."""
+        if self._ahead and self._kept[0] is None:  # what is made of it is made for each call
+            return True
+        return name in self._reads
+
