@@ -21,6 +21,7 @@ from tracegraph.passes.dead_code import eliminate_dead_code
 from tracegraph.passes.decompose import decompose
 from tracegraph.passes.folding import fold_constants
 from tracegraph.passes.fusion import fuse
+from tracegraph.passes.pieces import join_pads
 from tracegraph.passes.prologue import fold_batch_norm
 from tracegraph.passes.shapes import simplify_shapes
 
@@ -60,6 +61,7 @@ PASSES: Final[tuple[Pass, ...]] = (
     Pass("fold_batch_norm", fold_batch_norm, False, "specialise"),
     Pass("decompose", decompose, False, "specialise"),
     Pass("reduce_strength", reduce_strength, False, "specialise"),
+    Pass("join_pads", join_pads, False, "specialise"),
     Pass("fuse", fuse, False, "fuse"),
 )
 BY_NAME: Final = {p.name: p for p in PASSES}
@@ -78,7 +80,7 @@ LEVELS: Final[dict[int, tuple[Phase, ...]]] = {
     1: (_EXACT,),
     2: (
         _EXACT,
-        Phase(("fold_batch_norm", "decompose", "reduce_strength")),
+        Phase(("fold_batch_norm", "decompose", "reduce_strength", "join_pads")),
         _EXACT,
         Phase(("fuse",)),
     ),
