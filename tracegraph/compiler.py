@@ -53,6 +53,10 @@ def optimize(
     return made
 
 
+# What runs a call on row-major arrays; it returns None where `run` raises.
+Again = Callable[[Sequence[Any]], list[Any] | None]
+
+
 class CompiledGraph:
     """A graph made executable on one device, what depends on State only computed ahead.
 
@@ -83,7 +87,7 @@ class CompiledGraph:
         self._wants_native = runtime == "native"
         self._types = {name: node.types[0] for name, node in graph.states.items()}
         self._sources = tuple(early.states)
-        self._names = tuple(name for name in main.states if name in graph.states)
+        self.read = tuple(name for name in main.states if name in graph.states)
         self._made = tuple(name for name in main.states if name not in graph.states)
         # Stamps of the sources and what was computed from them; replaced as one, never changed,
         # so that threads need no lock: two that find it stale both compute.
@@ -91,11 +95,11 @@ class CompiledGraph:
         # Likewise the arrays of State that were found to fit, and what they are on this device.
         self._seen: tuple[list[tuple[str, Any]], dict[str, Any]] = ([], {})
         self._both: tuple[Any, Any, dict[str, Any]] = (None, None, {})
+        self._has_grown = True  # by what the next call need not hold
 
     def run(
         self, inputs: Sequence[Any], state: Mapping[str, Tensor]
     ) -> tuple[list[Any], dict[str, Any]]:
-        self._has_grown = True  # by what the next call need not hold
         """Return the outputs and the new contents of what the graph writes, as fresh arrays.
 
         Raises:
@@ -104,14 +108,10 @@ class CompiledGraph:
         """
         arrays, stamp_of = self._ready(state)
         outputs, writes = self._main.run(inputs, arrays, stamp_of)
-        return outputs, writes
-
-    def _ready(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Callable[..., Any]]:
-        """Return the arrays that the main graph reads, and what says whether State stays."""
         if self._has_grown:
             self._settle(arrays)
-        arrays = self._arrays(state)
-        early: Any = ()
+        return outputs, writes
+
     def _settle(self, arrays: dict[str, Any]) -> None:
         """Hold no longer what was computed ahead for something that is made of it and kept.
 
@@ -125,6 +125,10 @@ class CompiledGraph:
             if self._main.held_bytes >= _MANY_BYTES:
                 give_back()
 
+    def _ready(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Callable[..., Any]]:
+        """Return the arrays that the main graph reads, and what says whether State stays."""
+        arrays = self._arrays(state)
+        early: Any = ()
         if self._made:
             early, made = self._prologue(state)
             arrays = self._joined(arrays, made)
@@ -164,6 +168,25 @@ class CompiledGraph:
     def is_native(self) -> bool:
         """Whether native code runs it, host calls included."""
         return not isinstance(self._main, InterpreterProgram)
+
+    def counted(self, inputs: Sequence[Any]) -> set[str] | None:
+        """Return the State that something is made of ahead of a call with such inputs, and kept.
+
+        None if such a call is more than one native call that writes fresh arrays.
+        """
+        plan = self._main.plan_of(inputs) if self.is_native else None
+        if plan is None or not plan.is_one_call:
+            return None
+        return {name for name in (*self._sources, *plan.counted) if name in self._types}
+
+    def again(self, inputs: Sequence[Any], state: Mapping[str, Tensor]) -> Again | None:
+        """Return what runs calls with such inputs, which are one native call, while State stays.
+
+        That is while its arrays are the same, and what is `counted` has the same content. None if
+        it is not known whether it has.
+        """
+        made: Again | None = self._main.plan_of(inputs).again(*self._ready(state))
+        return made
 
     def _head(self) -> str:
         """Return what is to be said before the steps."""
@@ -208,11 +231,11 @@ class CompiledGraph:
             if state[name]._data is not data:
                 break
         else:
-            if len(seen) == len(self._names):
+            if len(seen) == len(self.read):
                 return arrays
-        arrays = {name: self._array(name, state[name]) for name in self._names}
+        arrays = {name: self._array(name, state[name]) for name in self.read}
         if self._device.type == "cpu":  # a copy on another device would miss what is written
-            self._seen = ([(name, state[name]._data) for name in self._names], arrays)
+            self._seen = ([(name, state[name]._data) for name in self.read], arrays)
         return arrays
 
     def _array(self, name: str, t: Tensor) -> Any:
@@ -234,6 +257,25 @@ def _stamps(tensors: Sequence[Tensor]) -> list[Any] | None:
             return None
         stamps += known, t._chain
     return stamps
+
+
+def give_back() -> None:
+    """Have the C library give the system free memory that it keeps for later, where it can."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # GNU's has such a function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class _Held(dict[str, Any]):
+    """Arrays by name; those that were let go, `make` makes again when they are read."""
+
+    def __init__(self, arrays: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> None:
+        super().__init__(arrays)
+        self.make = make
+
+    def __missing__(self, name: str) -> Any:
+        made = self.make()
+        self.update(made)
+        return made[name]
 
 
 def make_program(
@@ -259,22 +301,3 @@ def make_program(
         level = 2 if runtime == "native" else 1
     with collector_paused():
         return CompiledGraph(graph, wanted, level, runtime, in_place)
-def give_back() -> None:
-    """Have the C library give the system free memory that it keeps for later, where it can."""
-    with contextlib.suppress(OSError, TypeError, AttributeError):  # GNU's has such a function
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-class _Held(dict[str, Any]):
-    """Arrays by name; those that were let go, `make` makes again when they are read."""
-
-    def __init__(self, arrays: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> None:
-        super().__init__(arrays)
-        self.make = make
-
-    def __missing__(self, name: str) -> Any:
-        made = self.make()
-        self.update(made)
-        return made[name]
-
-

@@ -67,11 +67,7 @@ class Context:
         if states is not self._seen:
             self._seen = states if self._point(arrays) else None
         if self._kept_words:
-            kept = self.compiled.kept(stamp_of, arrays)
-            if kept is not self._kept:
-                self._kept = kept
-                for buffer, found in self._kept_words:
-                    self._write_address(found, kept.addresses[buffer])
+            self._keep(self.compiled.kept(stamp_of, arrays))
         for part in self._parts:
             if isinstance(part, HostCall):
                 self.host(part, arrays)
@@ -79,6 +75,39 @@ class Context:
                 self.host(self.compiled.plan.checks[code], arrays)  # raises
                 raise GraphError("a native kernel refused what the interpreter takes")
         return results
+
+    def run_again(
+        self, inputs: Sequence[Any], states: Mapping[str, Any], kept: Kept
+    ) -> list[Any] | None:
+        """Return the results of a call that is one native call, with `kept` what it is to be.
+
+        The inputs are row-major. None if a kernel refuses; then nothing has happened.
+        """
+        if states is not self._seen:
+            self._seen = states if self._point(Arrays(inputs, states)) else None
+        if kept is not self._kept:
+            self._keep(kept)
+        words = self._fast
+        for buffer, found in self._inputs:
+            address = address_of(inputs[buffer.key])
+            for word, more in found:
+                words[word] = address + more
+        results = []
+        for _, shape, dtype, found in self._outputs:
+            array = np.empty(shape, dtype)
+            address = address_of(array)
+            for word, more in found:
+                words[word] = address + more
+            results.append(array)
+        (part,) = self._parts
+        return None if part.run() else results  # type: ignore[union-attr]
+
+    def _keep(self, kept: Kept) -> None:
+        """Write the addresses of what is kept, if it is not what it was."""
+        if kept is not self._kept:
+            self._kept = kept
+            for buffer, found in self._kept_words:
+                self._write_address(found, kept.addresses[buffer])
 
     def _point(self, arrays: Arrays) -> bool:
         """Write the addresses of State that is not what it was; whether none of it is a copy."""

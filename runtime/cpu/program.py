@@ -155,7 +155,6 @@ class NativeProgram:
         found = profiled(plan, inputs, states, stamp_of) if profile else None
         return explained_plan(plan, dict(zip(self.dims, sizes, strict=True)), found)
 
-    @property
     def unread(self, names: Iterable[str]) -> list[str]:
         """Return those of lasting State that calls read no more, while it is what it was."""
         plans = list(self._plans.values())
@@ -167,14 +166,19 @@ class NativeProgram:
         arenas = sum(plan.arena.bytes for plan in list(self._plans.values()))
         return arenas + self._store.bytes
 
+    @property
     def dims(self) -> list[str]:
         """The names of the dynamic dims whose sizes a plan is made for."""
         return [name for name, _, _ in self._dims]
 
     def prepare(self, inputs: Sequence[Any]) -> None:
         """Compile what a call with such inputs needs, and what calls it."""
-        self.plan(*self._sizes(inputs))
+        self.plan_of(inputs)
         host_driver()
+
+    def plan_of(self, inputs: Sequence[Any]) -> Compiled:
+        """Return what runs for such inputs."""
+        return self.plan(*self._sizes(inputs))
 
     def _sizes(self, inputs: Sequence[Any]) -> tuple[int, ...]:
         if not self._dims:
@@ -217,13 +221,13 @@ class Compiled:
         self._keeps = [b.key for s in ahead for b in s.use.reads if b.origin == "state"]
         self.parts = _parts(steps)
         hosts = [s for s in (*steps, *self.plan.checks.values()) if isinstance(s, HostCall)]
+        given = {p.buffer for s in hosts for p in s.operands} | {*self.blocks.pointers}
+        self._reads = {b.key for b in given if b.origin == "state"}
         self.calls = {id(s): _caller(s.node) for s in hosts}
         self._free: list[Context] = []
         # What is kept and the stamp it is of; replaced as one, so that threads need no lock.
         self._kept: tuple[Any, Kept | None] = (None, None)
 
-        given = {p.buffer for s in hosts for p in s.operands} | {*self.blocks.pointers}
-        self._reads = {b.key for b in given if b.origin == "state"}
     def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: StampOf) -> list[Any]:
         """Return the results."""
         try:
@@ -235,6 +239,42 @@ class Compiled:
         finally:
             if len(self._free) < _MAX_CONTEXTS:
                 self._free.append(context)
+
+    @property
+    def is_one_call(self) -> bool:
+        """Whether all of it is one native call that writes fresh arrays alone."""
+        fresh = all(p.buffer.origin != "state" for p in self.plan.results)
+        return fresh and len(self.parts) == 1 and self.parts[0].host is None
+
+    def again(
+        self, states: Mapping[str, Any], stamp_of: StampOf
+    ) -> Callable[[Sequence[Any]], list[Any] | None] | None:
+        """Return what runs calls, of a plan that is one, as long as State is what it is now.
+
+        It takes row-major inputs, and returns None where `run` raises. None if it cannot be known
+        whether State stays.
+        """
+        if stamp_of(self._keeps) is None:
+            return None
+        return partial(self._run_again, states, self.kept(stamp_of, Arrays((), states)))
+
+    def _run_again(
+        self, states: Mapping[str, Any], kept: Kept, inputs: Sequence[Any]
+    ) -> list[Any] | None:
+        try:
+            context = self._free.pop()
+        except IndexError:
+            context = Context(self)
+        try:
+            return context.run_again(inputs, states, kept)
+        finally:
+            if len(self._free) < _MAX_CONTEXTS:
+                self._free.append(context)
+
+    @property
+    def counted(self) -> list[str]:
+        """The State that what is kept is made of."""
+        return self._keeps
 
     def forget(self) -> None:
         """Give back the memory that is kept for other calls."""
@@ -249,6 +289,12 @@ class Compiled:
             unchanged = stamp is not None and stamp_of(self._keeps) == stamp
             self._kept = (stamp if unchanged else None, kept)
         return kept
+
+    def reads(self, name: str) -> bool:
+        """Whether a call reads State, if it stays what it was."""
+        if self._ahead and self._kept[0] is None:  # what is made of it is made for each call
+            return True
+        return name in self._reads
 
 
 def _parts(steps: Sequence[Launch | HostCall]) -> list[_Part]:
@@ -276,9 +322,3 @@ def _caller(node: Node) -> Callable[..., Any]:
     if node.row.kernel is not None:
         return partial(node.row.kernel, np, **node.attrs)
     return partial(run_op, node.row, np, **node.attrs)
-    def reads(self, name: str) -> bool:
-        """Whether a call reads State, if it stays what it was."""
-        if self._ahead and self._kept[0] is None:  # what is made of it is made for each call
-            return True
-        return name in self._reads
-

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from tracegraph.compiler import CompiledGraph, make_program
 from tracegraph.devices import parse_device
+from tracegraph.eager import modes
 from tracegraph.replay.on_tensors import tracing
+from tracegraph.replay.short_way import MISSED, ShortWay
 
 if TYPE_CHECKING:
     from tracegraph.replay.entry import EntryPoint
@@ -27,9 +29,11 @@ class Program:
         self._make()
 
     def _make(self) -> None:
-        self._graph = self.entry.graph
-        in_place = [name for name in self._graph.states if name not in self.entry.rebound]
-        self._program = make_program(self._graph, self.device, *self._how, in_place)
+        graph = self.entry.graph
+        in_place = [name for name in graph.states if name not in self.entry.rebound]
+        self._program = make_program(graph, self.device, *self._how, in_place)
+        self._short_way = ShortWay(self.entry, graph, self._program)
+        self._graph = graph  # last: whose graph it is has a program
 
     def explain(self, *args: Any, profile: bool = False, **kwargs: Any) -> str:
         """Return what runs, a line a step: kernels with what was fused in them, host calls.
@@ -63,6 +67,14 @@ class Program:
             SignatureError: inputs differ from the signature.
             GuardError: something that the trace relied on has changed.
         """
+        if not (kwargs or modes.recording):
+            results = self._short_way.call(args)
+            if results is not MISSED:
+                return results
         if tracing():
             return self.entry(*args, **kwargs)
-        return self.entry.replay(self._current(), self.device, args, kwargs)
+        short_way = self._short_way
+        results = self.entry.replay(self._current(), self.device, args, kwargs)
+        if not kwargs:
+            short_way.remember(args)
+        return results

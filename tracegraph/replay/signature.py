@@ -69,12 +69,19 @@ class Signature:
         return (Way(self.outputs, self.results), *self.others)
 
     @cached_property
-    def plain(self) -> tuple[tuple[str, Any, Any], ...] | None:
-        """Name, shape and NumPy dtype of each argument, where all are tensors of a fixed type."""
+    def flat(self) -> bool:
+        """Whether each argument is a tensor."""
         leaves = self.inputs.get("tuple")
         if leaves is None or any(tree != {"leaf": i} for i, tree in enumerate(leaves)):
-            return None
+            return False
+        return all(spec.type is not None for spec in self.specs)
+
+    @cached_property
+    def plain(self) -> tuple[tuple[str, Any, Any], ...] | None:
+        """Name, shape and NumPy dtype of each argument, where all are tensors of a fixed type."""
         types = [spec.type for spec in self.specs]
+        if not self.flat:
+            return None
         if any(t is None or any(n.__class__ is not int for n in t.shape) for t in types):
             return None
         return tuple((s.name, s.type.shape, s.type.dtype.np) for s in self.specs if s.type)
