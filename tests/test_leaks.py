@@ -349,6 +349,19 @@ def test_state_that_was_rebound_is_let_go() -> None:
         assert (second() is None) == (function is rebinds)
 
 
+def test_a_trace_goes_without_the_collector() -> None:
+    """Nothing of a recording is held in a circle: it goes when the trace does."""
+    step = training()
+    tg.trace(step, (X,), check=False)
+    gc.collect()
+    gc.disable()
+    try:
+        tg.trace(step, (X,), check=False)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 def test_a_cycle_is_no_leak() -> None:
     """The collector takes what is held in a circle only."""
 

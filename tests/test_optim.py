@@ -13,8 +13,9 @@ import pytest
 
 import tracegraph as tg
 from tracegraph.capture.tracing import trace
+from tracegraph.capture.trie import same_row
 from tracegraph.errors import BakeError
-from tracegraph.optim import lr_scheduler
+from tracegraph.optim import lr_scheduler, rule
 from tracegraph.optim.rule import RuleOptimizer
 
 SHAPES = ((4, 3), (3,), ())
@@ -127,6 +128,36 @@ def test_a_replayed_step_equals_an_eager_one(
     assert expected.keys() == got.keys()
     for key in expected:
         np.testing.assert_array_equal(got[key], expected[key], err_msg=key)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)
+def test_large_parameters_are_noted_as_small_ones_are(
+    name: str, options: dict[str, Any], dtype: str, monkeypatch: Any
+) -> None:
+    """A trace lets arrays update large parameters: the same rows, lines and bits as Tensors."""
+    found = []
+    for small in (0, 1 << 40):
+        monkeypatch.setattr(rule, "_SMALL", small)
+        rng = np.random.default_rng(0)
+        x = tg.tensor(rng.standard_normal((5, 4)), dtype=getattr(tg, dtype))
+        w = tg.tensor(rng.standard_normal((4, 3)), dtype=x.dtype, requires_grad=True)
+        optimizer = getattr(tg.optim, name)([w], **options)
+
+        def step(x: Any, w: Any = w, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            loss = (x @ w).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss, w.sum()  # what is read after the write
+
+        rows = trace(step, (x,), check=True)._examples[0].path.rows
+        bits = [t.detach()._data.tobytes() for t in (*step(x), *step(x), w)]
+        found.append((list(rows), bits))
+    (mine, bits), (theirs, others) = found
+    assert bits == others and len(mine) == len(theirs)
+    for a, b in zip(mine, theirs, strict=True):
+        assert a[:2] == b[:2] and same_row(a, b) and a.scope == b.scope
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)

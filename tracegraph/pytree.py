@@ -48,7 +48,7 @@ def _flatten(value: Any, is_leaf: Callable[[Any], bool], path: str, leaves: list
                 raise TraceError(f"dict key {key!r} at {path or 'the top'} is no str or number")
         return {"dict": [[k, _flatten(v, is_leaf, f"{path}[{k!r}]", leaves)]
                          for k, v in value.items()]}  # fmt: skip
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if hasattr(kind, "__dataclass_fields__"):
         names = [f.name for f in dataclasses.fields(value)]
         items = [_flatten(getattr(value, n), is_leaf, f"{path}.{n}", leaves) for n in names]
         return {"dataclass": kind.__name__, "fields": names, "items": items}
@@ -160,7 +160,7 @@ def classes_in(value: Any) -> dict[str, type]:
             if hasattr(x, "_fields"):
                 found[type(x).__name__] = type(x)
             stack.extend(x)
-        elif dataclasses.is_dataclass(x) and not isinstance(x, type):
+        elif hasattr(type(x), "__dataclass_fields__"):
             found[type(x).__name__] = type(x)
             stack.extend(getattr(x, f.name) for f in dataclasses.fields(x))
     return found

@@ -74,7 +74,7 @@ class Call(NamedTuple):
         names = entry.signature.names
         leaves, tree = pytree.flatten(values, is_leaf)
         other = Perturbed(resized)
-        made = [other.leaf(x, p) for x, p in zip(leaves, leaf_paths(names, values), strict=True)]
+        made = [other.leaf(x, p) for x, p in zip(leaves, leaf_paths(names, tree), strict=True)]
         values = pytree.unflatten(tree, made, pytree.classes_in(values))
         count = len(self.args)
         return Call(values[:count], dict(zip(self.kwargs, values[count:], strict=True)))

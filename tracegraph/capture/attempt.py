@@ -14,7 +14,7 @@ from tracegraph.capture.arguments import SCALARS, is_leaf
 from tracegraph.capture.examples import Example
 from tracegraph.capture.provenance import Permit
 from tracegraph.capture.recording import Recorder
-from tracegraph.capture.rows import Row, RowValue
+from tracegraph.capture.rows import Row, RowValue, entry_in
 from tracegraph.capture.sizes import Declared
 from tracegraph.capture.state import Place, Walk, changes, new_tensors, restore, tensors_after
 from tracegraph.capture.trie import Path, same_attrs
@@ -26,11 +26,6 @@ from tracegraph.eager.tape import make_leaf, set_history
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap, xp_of
 from tracegraph.errors import TraceError
 from tracegraph.replay.signature import Hyper, LeafSpec
-
-
-def leaves_of(found: Walk) -> list[Tensor]:
-    """Return every tensor that a walk found, each once."""
-    return list({id(t): t for t in found.tensors.values()}.values())
 
 
 class Attempt:
@@ -49,7 +44,7 @@ class Attempt:
         self.positional = positional
         self.names = names
         self.recorder = Recorder(found.names, captured, permit, declared)
-        self.recorder.note_aliases(leaves_of(found))
+        self.recorder.note_aliases(found.leaves)
         self.recorder.module_paths = {id(m): path for path, m in found.modules.items()}
         self.outputs: list[RowValue] = []
         self.output_tree: pytree.Tree = {"none": True}
@@ -57,11 +52,14 @@ class Attempt:
         self.input_specs: list[LeafSpec] = []
         self.aliases: list[Tensor] = []
         self.classes: dict[str, type] = {}
-        self.histories = [(t, *_history(t)) for t in leaves_of(found)]
+        for t in found.leaves:
+            refresh(t)
+        self.histories = [(t, t._node, t._index) for t in found.leaves]
         self.rebinding: dict[str, list[Place]] = {}
         self.fixed: set[str] = set()  # rebound State that is written in place all the same
         self.returned: list[Any] = []
         self.left: list[str] = []
+        self._moved: list[tuple[Any, Any]] | None = None
         self._after: dict[str, Tensor] | None = None
 
     def run(self) -> None:
@@ -110,24 +108,33 @@ class Attempt:
         self.aliases.append(t)
         return t
 
+    def moved(self) -> list[tuple[Any, Any]]:
+        """Return the containers that hold other things after the run, with what they held."""
+        if self._moved is None:
+            self._moved = self.found.moved()
+        return self._moved
+
     def after(self) -> dict[str, Tensor]:
         """Return the tensors that the function can reach after the run, by path."""
         if self._after is None:
-            self._after = tensors_after(self.found, self.function)
+            self._after = tensors_after(self.found, self.function, bool(self.moved()))
         return self._after
 
     def left_changes(self) -> list[str]:
         """Say what a second call would find otherwise than this one did, besides values."""
-        told = changes(self.found)
+        told = changes(self.moved())
+        known = self.found.tensors
         for path, t in self.after().items():
-            before = self.found.tensors.get(path)
+            before = known.get(path)
             if before is not None and t.grad_fn is not None:
                 told.append(f"{path} (a part of the gradient history after; detach() it)")
-            elif before is not None and t.requires_grad != before.requires_grad:
+            elif before is None or before is t:
+                continue
+            elif t.requires_grad != before.requires_grad:
                 told.append(f"{path} (requires_grad is {t.requires_grad} after)")
-        for path, t in self.found.tensors.items():
-            grad = self.found.tensors.get(f"{path}.grad")
-            if grad is not None and t._grad is None and storage_of(grad) in self.recorder.states:
+        for path, t in known.items():
+            grad = known.get(f"{path}.grad") if t._grad is None else None
+            if grad is not None and storage_of(grad) in self.recorder.states:
                 told.append(f"{path}.grad (None after)")
         return told
 
@@ -150,7 +157,8 @@ class Attempt:
         except Exception as error:
             raise TraceError(f"{remedy} (the next call raises {error!r})") from error
         finally:
-            second.undo({t: t._grad for t in leaves_of(second.found)})
+            second.undo({t: t._grad for t in second.found.leaves})
+            self._moved = None
         place = _first_difference(self.recorder.rows, second.recorder.rows)
         mine, theirs = (
             (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found))
@@ -167,9 +175,10 @@ class Attempt:
         """
         permit, rows = self.recorder.permit, self.recorder.rows
         for name, t in new_tensors(self.found):
-            entry = storage_of(t).entry
-            mine = entry is not None and entry.token is self.recorder.token
-            if mine and entry.kind == "local" and permit.strict and name not in permit.texts:
+            entry = entry_in(storage_of(t))
+            if entry is None or entry.token is not self.recorder.token:
+                continue
+            if entry.kind == "local" and permit.strict and name not in permit.texts:
                 raise TraceError(
                     f"{name} holds a tensor of {rows[entry.value[0]].loc} after the call, and none "
                     "before it: a replay would not put one there. Return the tensor; or let "
@@ -182,7 +191,7 @@ class Attempt:
         entries = (*self.recorder.states.values(), *self.recorder.inputs)
         held: dict[str, RowValue | None] = {e.name: e.value for e in entries if e.written}
         for path, _, now in self.rebound(places):
-            entry = storage_of(now).entry
+            entry = entry_in(storage_of(now))
             known = entry is not None and entry.token is self.recorder.token
             held[path] = self.recorder.value_of(now) if known else None
         return held
@@ -207,7 +216,10 @@ class Attempt:
             TraceError: the new tensor is of another type, or the memory is still in use elsewhere.
         """
         recorder = self.recorder
+        self._check_views()
         moved = self.rebound(self.found)
+        if not moved:
+            return
         self._check_sharing({path: now for path, _, now in moved})
         self._check_left_behind([(path, t) for path, t, _ in moved])
         values = []
@@ -228,6 +240,18 @@ class Attempt:
         with recorder:
             for t, value in values:
                 recorder.write(t, recorder.abstract(value, type_of(t)))
+
+    def _check_views(self) -> None:
+        """Refuse places that hold another view of the memory that they held."""
+        after = self.after()
+        for path, t in self.found.tensors.items():
+            now = after.get(path, t)
+            if now is t or storage_of(now) is not storage_of(t) or _layout(now) == _layout(t):
+                continue
+            raise TraceError(
+                f"{path} holds another view of its own memory after the traced call: a replay "
+                "could not follow it; clone() the view"
+            )
 
     def _check_sharing(self, moved: Mapping[str, Tensor]) -> None:
         """Refuse places that come to share memory, or cease to, where a replay could not follow."""
@@ -252,7 +276,7 @@ class Attempt:
 
     def _check_left_behind(self, moved: Sequence[tuple[str, Tensor]]) -> None:
         """Refuse memory that was written in place and left, where others still look at it."""
-        known = {id(t) for t in leaves_of(self.found)}
+        known = {id(t) for t in self.found.leaves}
         for path, t in moved:
             storage = storage_of(t)
             if not self.recorder.entry_of(t).written:
@@ -333,20 +357,17 @@ class Attempt:
     def undo(self, grads: Mapping[Tensor, Tensor | None]) -> None:
         """Put back memory, gradient histories, containers and gradients."""
         for t, node, index in self.histories:
-            now = _history(t)[0]
+            if t._lineage is not None:
+                refresh(t)
+            now = t._node
             if now is not node and (node is None or now is None or not t._chain):
                 set_history(t, node, index)
         for storage, before in reversed(self.recorder.snapshots):
             storage.array[...] = before
             unseen_of(storage).count += 1
-        restore(self.found)
+        restore(self.moved())
         for t, g in grads.items():
             t._grad = g
-
-
-def _history(t: Tensor) -> tuple[Any, int]:
-    refresh(t)
-    return t._node, t._index
 
 
 def _first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:
@@ -358,6 +379,13 @@ def _first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:
         row = max(mine, theirs, key=len)[min(len(mine), len(theirs))]
         return row.loc or row.op
     return None
+
+
+def _layout(t: Tensor) -> Any:
+    """Where the elements of a tensor lie."""
+    x = bare(t._data)
+    first = x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
+    return type_of(t), [s for s, n in zip(x.strides, x.shape, strict=True) if n > 1], first
 
 
 def _overlap(a: Any, b: Any) -> bool:

@@ -9,10 +9,11 @@ training steps and predictions have no more rows for it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tracegraph.capture.provenance import is_users
+from tracegraph.capture.rows import entry_in
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.eager import modes
 from tracegraph.eager.storage import Lineage, Storage
@@ -29,10 +30,12 @@ class GradientMarks:
 
     `ungraded` are rows that ran under no_grad; `graded` the tensors among State that require
     gradients, by their memory; `apart` the histories of other tensors over such memory; `writing`
-    is set while the recorder itself works out a write that carries gradients.
+    is set while the recorder itself works out a write that carries gradients; `missing_grads` the
+    leaves whose `.grad` was read, and None at entry.
     """
 
-    rows: list[Any]
+    rows: Sequence[Any]
+    token: object
     inputs: list[Any]
     _append: Any
     entry_of: Any
@@ -46,6 +49,8 @@ class GradientMarks:
         self.writing = False
         self.unseen = False  # the write that begins is through another tensor over a parameter
         self._detached: dict[RowValue, RowValue] = {}
+        self.missing_grads: list[Tensor] = []
+        self._grad_set: dict[int, Tensor] = {}
         self._whole: set[Any] = set()  # nodes of the tape from which a gradient can go back
 
     def grades(self) -> bool:
@@ -141,6 +146,18 @@ class GradientMarks:
         if ends or not is_users(frame.f_code) or self.value_of(t)[0] in self.ungraded:
             return
         self.refuse_gradient(t, f"Python read at {self.here()} that none is required")
+
+    def note_grad_set(self, leaf: Tensor) -> None:
+        """Note that the program itself set a leaf's `.grad`."""
+        self._grad_set[id(leaf)] = leaf
+
+    def note_grad_read(self, leaf: Tensor) -> None:
+        """Note that `.grad` is read or added to: None at entry, of a leaf that was there before."""
+        if leaf._grad is None and id(leaf) not in self._grad_set:
+            self._grad_set[id(leaf)] = leaf
+            entry = entry_in(storage_of(leaf))
+            if entry is None or entry.token is not self.token or entry.kind == STATE:
+                self.missing_grads.append(leaf)
 
     def output_of(self, t: Tensor) -> RowValue:
         """Return the Value of a result; gradients end at one that has lost its history."""

@@ -220,7 +220,7 @@ class Provenance:
         if self._forced and self._forced[-1] is not None:
             forced: Loc = self._forced[-1]
             return forced
-        frame: types.FrameType | None = sys._getframe(1)
+        frame: types.FrameType | None = sys._getframe(2)
         while frame is not None and id(frame.f_code) in _MINE:
             frame = frame.f_back
         if frame is None:

@@ -17,7 +17,7 @@ import numpy as np
 from tracegraph.audit.sources import expression_at
 from tracegraph.capture.gradients import GradientMarks
 from tracegraph.capture.provenance import Permit, Provenance
-from tracegraph.capture.rows import LOCAL, NO_REGIONS, Entry, Row, RowValue
+from tracegraph.capture.rows import LOCAL, NO_REGIONS, Entry, Row, Rows, RowValue, entry_in
 from tracegraph.capture.sizes import Declared, Sizes
 from tracegraph.devices import Device
 from tracegraph.dtypes import BOOL_KIND, FLOAT_KIND, int64
@@ -42,7 +42,9 @@ from tracegraph.tensor_type import TensorType
 _CPU = Device("cpu")
 
 _grad_on = modes.GRAD.get
+_frame = sys._getframe
 _row = tuple.__new__  # a NamedTuple's own takes keywords, and twice the time
+_NOTHING: dict[Any, Any] = {}
 
 
 class Recorder(GradientMarks, Provenance):
@@ -56,7 +58,8 @@ class Recorder(GradientMarks, Provenance):
         GradientMarks.__init__(self)
         Provenance.__init__(self, permit)
         self.captured = {} if captured is None else captured
-        self.rows: list[Row] = []
+        self.rows = Rows()
+        self._raw = self.rows.raw
         self.token = object()
         self.names = names or {}
         self.scopes: list[str] = [""]
@@ -65,13 +68,11 @@ class Recorder(GradientMarks, Provenance):
         self.inputs: list[Entry] = []
         self.hypers: dict[str, tuple[Callable[[], float], Tensor]] = {}
         self.snapshots: list[tuple[Any, Any]] = []
-        self.missing_grads: list[Tensor] = []
         self.training_flags: dict[int, tuple[str, Any, bool]] = {}
         self._saved: set[int] = set()
-        self._grad_set: dict[int, Tensor] = {}
         self._scalars: dict[Any, RowValue] = {}
-        self._beside: dict[Any, RowValue] = {}  # the same, by the dtype of the array beside
-        self._types: dict[Any, tuple[TensorType]] = {}
+        # The same, by the dtype of the array beside, where equal numbers are one.
+        self._beside: dict[Any, dict[Any, RowValue]] = {}
         self._context: Any = None
         self.closed: set[object] = set()  # tokens of regions whose recording has ended
         self.sizes = Sizes(self, declared or {})
@@ -94,15 +95,16 @@ class Recorder(GradientMarks, Provenance):
     def _append(
         self, op: str, inputs: tuple[RowValue, ...], attrs: dict[str, Any],
         types: tuple[TensorType, ...], regions: Mapping[str, Graph] = NO_REGIONS,
+        loc: Loc | None = None,
     ) -> int:  # fmt: skip
-        rows = self.rows
-        rows.append(_row(Row, (op, inputs, attrs, types, self.here(), self.scopes[-1], regions)))
+        rows, loc = self._raw, loc or self.here()
+        rows.append(_row(Row, (op, inputs, attrs, types, loc, self.scopes[-1], regions)))
         return len(rows) - 1
 
     def entry_of(self, t: Tensor) -> Entry:
         """Return the Entry of a tensor's Storage; one never met is State."""
         storage = storage_of(t)
-        entry: Entry | None = storage.entry
+        entry = entry_in(storage)
         if entry is not None and entry.token is self.token:
             return entry
         entry = self.states.get(storage)
@@ -116,7 +118,8 @@ class Recorder(GradientMarks, Provenance):
         Raises:
             TraceError: naming the line.
         """
-        if storage.entry is not None and storage.entry.token in self.closed:
+        entry = entry_in(storage)
+        if entry is not None and entry.token in self.closed:
             raise TraceError(
                 f"a tensor that was made inside of the function of a cond, while_loop, scan or map "
                 f"is used outside of it at {self.here()}: return it from that function"
@@ -165,12 +168,13 @@ class Recorder(GradientMarks, Provenance):
 
     def _scalar(self, x: Any, args: Sequence[Any]) -> RowValue:
         """Return the Value of a Python number beside tensors, which has their dtype."""
-        for peer in args:
-            if isinstance(peer, Tensor):
-                break
-        near = (x.__class__, x, peer._data.dtype)
-        if near in self._beside:
-            return self._beside[near]
+        peer = args[0]
+        if not isinstance(peer, Tensor):
+            peer = next(a for a in args if isinstance(a, Tensor))
+        beside = peer._data.dtype
+        near = self._beside.get(beside, _NOTHING).get(x)
+        if near is not None:
+            return near
         dtype = dtype_of_data(peer._data)
         number = float(x) if dtype.kind == FLOAT_KIND else x
         # By value, but the numbers that are equal to others; those by text.
@@ -179,8 +183,8 @@ class Recorder(GradientMarks, Provenance):
         if key not in self._scalars:
             array = np.asarray(number, dtype=dtype.np)
             self._scalars[key] = self._constant(array, TensorType(dtype, ()))
-        if is_plain and peer._data.__class__ is np.ndarray:
-            self._beside[near] = self._scalars[key]
+        if is_plain and dtype.kind == FLOAT_KIND and peer._data.__class__ is np.ndarray:
+            self._beside.setdefault(beside, {})[x] = self._scalars[key]
         return self._scalars[key]
 
     def _constant(self, array: Any, known: TensorType) -> RowValue:
@@ -200,12 +204,13 @@ class Recorder(GradientMarks, Provenance):
         if op.name == "copy":
             self.same_value(outs[0], args[0])
             return
-        if len(outs) == 1 and not outs[0]._chain:
-            self.record_one(op, args, attrs, outs[0], loc)
+        out = outs[0]
+        if len(outs) == 1 and not out._chain and out._data.__class__ is np.ndarray:
+            self.record_one(op, args, attrs, out, loc)
             return
         graded = self.grades()
         types = tuple([type_of_data(out._data) for out in outs])
-        row = self._append(op.name, self._inputs(args, graded), attrs, types)
+        row = self._append(op.name, self._inputs(args, graded), attrs, types, loc=loc)
         if not graded:
             self.ungraded.add(row)
         if self.kept is not None:
@@ -217,22 +222,26 @@ class Recorder(GradientMarks, Provenance):
                 self.bind(out, (row, index))
 
     def record_one(
-        self, op: Op, args: Sequence[Any], attrs: dict[str, Any], out: Tensor, loc: Loc | None
-    ) -> None:
-        """Note one op whose only result has fresh memory, as `record` does: the short way."""
+        self, op: Op, args: Sequence[Any], attrs: dict[str, Any], out: Tensor,
+        loc: Loc | None = None,
+    ) -> None:  # fmt: skip
+        """Note one op whose only result is a NumPy array of its own: the short way.
+
+        Where no line is given, that of the frame above the caller is meant if it is the user's.
+        """
+        if loc is None:
+            if not self._forced:
+                frame = _frame(2)
+                loc = self._locs.get((id(frame.f_code), frame.f_lasti))
+            if loc is None:
+                loc = self.here()
+            if out._node is not None:
+                out._node.loc = loc
         graded = self.writing or _grad_on()
         inputs = self._inputs(args, graded)
-        data = out._data
-        if data.__class__ is np.ndarray:
-            key = (data.dtype, data.shape)
-            types = self._types.get(key)
-            if types is None:
-                types = self._types[key] = (type_of_data(data),)
-        else:
-            types = (type_of_data(data),)
-        rows = self.rows
+        data, rows = out._data, self._raw
         row = len(rows)
-        rows.append(_row(Row, (op.name, inputs, attrs, types, loc, self.scopes[-1], NO_REGIONS)))
+        rows.append((op.name, inputs, attrs, data.dtype, data.shape, loc, self.scopes[-1]))
         if not graded:
             self.ungraded.add(row)
         if self.kept is not None:
@@ -240,27 +249,26 @@ class Recorder(GradientMarks, Provenance):
         storage = out._storage
         if storage is None:
             storage = out._storage = Storage(data)
-        storage.entry = Entry(self.token, (row, 0), types[0], LOCAL)
+        storage.entry = (self.token, (row, 0))
 
     def _inputs(self, args: Sequence[Any], graded: bool) -> tuple[RowValue, ...]:
         """Return the Values that an op reads; the short way is that of results of this trace."""
-        token, ungraded = self.token, self.ungraded
         found = []
         for a in args:
-            if not isinstance(a, Tensor):
+            if a.__class__ is Tensor:
+                storage = a._storage
+                if storage is not None and a._lineage is None and not a._chain:
+                    note = storage.entry
+                    if note.__class__ is tuple and note[0] is self.token:
+                        value: RowValue = note[1]
+                        if not graded or value[0] not in self.ungraded:
+                            found.append(value)
+                            continue
+            elif not isinstance(a, Tensor):
                 if a is not None:
                     found.append(self._scalar(a, args))
                 continue
-            storage = a._storage
-            if storage is not None and not a._chain:
-                entry = storage.entry
-                if entry is not None and entry.kind is LOCAL and entry.token is token:
-                    value: RowValue = entry.value
-                    free = entry.origin is None and a._lineage is None
-                    if not graded or (free and value[0] not in ungraded):
-                        found.append(value)
-                        continue
-            found.append(self.read(a, self.value_of(a)))
+            found.append(self.read(a, self.value_of(a)) if graded else self.value_of(a))
         return tuple(found)
 
     def same_value(self, out: Tensor, source: Tensor) -> None:
@@ -385,15 +393,3 @@ class Recorder(GradientMarks, Provenance):
     def note(self, op: str, attrs: dict[str, Any]) -> None:
         """Note something that takes and gives no Values."""
         self._append(op, (), attrs, ())
-
-    def note_grad_set(self, leaf: Tensor) -> None:
-        """Note that the program itself set a leaf's `.grad`."""
-        self._grad_set[id(leaf)] = leaf
-
-    def note_grad_read(self, leaf: Tensor) -> None:
-        """Note that `.grad` is read or added to: None at entry, of a leaf that was there before."""
-        if leaf._grad is None and id(leaf) not in self._grad_set:
-            self._grad_set[id(leaf)] = leaf
-            entry = storage_of(leaf).entry
-            if entry is None or entry.token is not self.token or entry.kind == STATE:
-                self.missing_grads.append(leaf)

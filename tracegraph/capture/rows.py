@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from tracegraph.eager.storage import Chain
+from tracegraph.dtypes import BY_NUMPY
+from tracegraph.eager.storage import Chain, Storage
+from tracegraph.eager.tensors import type_of_data
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import INPUT, STATE, Graph, Loc, Value
 from tracegraph.tensor_type import TensorType
@@ -28,6 +30,46 @@ class Row(NamedTuple):
     regions: Mapping[str, Graph] = NO_REGIONS
 
 
+_make: Final = tuple.__new__  # as in `recording`
+
+
+class Rows(Sequence[Row]):
+    """What was recorded, in order.
+
+    `raw` is the list that a recorder appends to: Rows, and plain tuples (op, inputs, attributes,
+    NumPy's dtype, shape, line, scope) of one result. These become Rows when one is first looked at.
+    """
+
+    __slots__ = ("_made", "_types", "raw")
+
+    def __init__(self) -> None:
+        self.raw: list[Any] = []
+        self._made = 0
+        self._types: dict[Any, tuple[TensorType]] = {}
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __getitem__(self, place: Any) -> Any:
+        return (self.raw if self._made == len(self.raw) else self._all())[place]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._all())
+
+    def _all(self) -> list[Row]:
+        raw, types = self.raw, self._types
+        for place in range(self._made, len(raw)):
+            row = raw[place]
+            if row.__class__ is tuple:
+                op, inputs, attrs, dtype, shape, loc, scope = row
+                known = types.get((dtype, shape))
+                if known is None:
+                    known = types[dtype, shape] = (TensorType(BY_NUMPY[dtype], shape),)
+                raw[place] = _make(Row, (op, inputs, attrs, known, loc, scope, NO_REGIONS))
+        self._made = len(raw)
+        return raw
+
+
 class Entry:
     """What a recorder knows of one Storage.
 
@@ -48,6 +90,19 @@ class Entry:
         self.views: dict[Chain, RowValue] = {}
         self.origin: RowValue | None = None
         self.written = False
+
+
+def entry_in(storage: Storage) -> Entry | None:
+    """Return what the last recorder that met a Storage knows of it.
+
+    Of a fresh result that is a plain (token, value), until more is to be known.
+    """
+    entry: Any = storage.entry
+    if entry.__class__ is tuple:
+        token, value = entry
+        entry = storage.entry = Entry(token, value, type_of_data(storage.array), LOCAL)
+    known: Entry | None = entry
+    return known
 
 
 @collector_paused()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, Final
@@ -43,7 +44,7 @@ class Sizes:
     by_form = False
 
     def __init__(self, recorder: Recorder, declared: Declared) -> None:
-        self.recorder = recorder
+        self._of = weakref.ref(recorder)  # a recorder holds its sizes
         self.facts = Facts()
         self.dims: dict[str, SymInt] = {}
         self._declared = declared
@@ -69,6 +70,13 @@ class Sizes:
             DECIDER.reset(self._token)
             modes.count_sizes(-1)
             self._token = None
+
+    @property
+    def recorder(self) -> Recorder:
+        """Whose sizes these are."""
+        recorder = self._of()
+        assert recorder is not None
+        return recorder
 
     # Dims of inputs, and sizes that follow from data.
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -77,6 +77,15 @@ class Walk:
     optimizers: dict[str, Any] = dataclasses.field(default_factory=dict)
     containers: list[tuple[Any, Any]] = dataclasses.field(default_factory=list)
     seen: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def leaves(self) -> list[Tensor]:
+        """Every tensor that was found, each once."""
+        return list({id(t): t for t in self.tensors.values()}.values())
+
+    def moved(self) -> list[tuple[Any, Any]]:
+        """Return the containers that hold other things now, with what they held."""
+        return [item for item in self.containers if not _is_as_before(*item)]
 
     def name(self, path: str, t: Tensor, place: Place | None = None) -> None:
         """Note a tensor; its Storage keeps the first path, one of a whole before those of views."""
@@ -281,9 +290,12 @@ def _is_as_before(container: Any, before: dict[Any, Any]) -> bool:
     return now.keys() == before.keys() and all(map(is_, now.values(), before.values()))
 
 
-def tensors_after(found: Walk, function: Any) -> dict[str, Tensor]:
-    """Return the tensors that `function` can reach now, by path, after a walk and a run of it."""
-    if not all(_is_as_before(*item) for item in found.containers):
+def tensors_after(found: Walk, function: Any, is_moved: bool) -> dict[str, Tensor]:
+    """Return the tensors that `function` can reach now, by path, after a walk and a run of it.
+
+    `is_moved` says whether containers hold other things than in the walk.
+    """
+    if is_moved:
         return walk(function).tensors
     now = {
         path: t for path, t in found.tensors.items()
@@ -293,12 +305,10 @@ def tensors_after(found: Walk, function: Any) -> dict[str, Tensor]:
     return {**grads, **now}
 
 
-def changes(found: Walk) -> list[str]:
+def changes(moved: Iterable[tuple[Any, Any]]) -> list[str]:
     """Say what Python places hold now that is neither what they held nor a tensor for a tensor."""
     told = []
-    for container, before in found.containers:
-        if _is_as_before(container, before):
-            continue
+    for container, before in moved:
         now = _contents(container)
         for key in {**before, **now}:
             old, new = before.get(key), now.get(key)
@@ -335,9 +345,9 @@ def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, _ATOMS) else f"a {type(value).__name__}"
 
 
-def restore(found: Walk) -> None:
-    """Put back the contents of every container that the walk met."""
-    for container, before in found.containers:
+def restore(moved: Iterable[tuple[Any, Any]]) -> None:
+    """Put back the contents of containers that a walk met."""
+    for container, before in moved:
         if isinstance(container, list):
             container[:] = before.values()
         elif isinstance(container, types.CellType):

@@ -16,7 +16,7 @@ from tracegraph.audit.checking import Call, Outcome, check_trace, outcome_of
 from tracegraph.audit.frozen import Findings
 from tracegraph.audit.watching import Watch
 from tracegraph.capture.arguments import as_arguments, is_leaf, leaf_paths, name_of, named
-from tracegraph.capture.attempt import Attempt, leaves_of
+from tracegraph.capture.attempt import Attempt
 from tracegraph.capture.examples import Example
 from tracegraph.capture.filling import fill
 from tracegraph.capture.provenance import Permit
@@ -30,6 +30,8 @@ from tracegraph.ir.graph import Graph
 from tracegraph.replay.entry import EntryPoint
 from tracegraph.replay.signature import Signature
 
+_UNKNOWN = Signature((), 0, {}, (), {}, ())
+
 
 class Traced(EntryPoint):
     """A traced function: call it to replay, look at `.graph`, save it with `tracegraph.save`.
@@ -42,7 +44,7 @@ class Traced(EntryPoint):
         self, function: Callable[..., Any], name: str, permit: Permit, dynamic: Any = None,
         check: bool | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(Graph(name), Signature((), 0, {}, (), {}, ()), {}, ())
+        super().__init__(Graph(name), _UNKNOWN, {}, ())
         self._function = function
         self._name = name
         self._permit = permit
@@ -110,9 +112,11 @@ class Traced(EntryPoint):
             self._examples = [example._replace(state=self._held) for example in examples]
             self._calls = calls
             self.examples = [(*call.args, *call.kwargs.values()) for call in calls]
-            self._findings = Findings()
-            for example in examples:
-                self._findings.merge(example.findings)
+            self._findings = examples[0].findings
+            if len(examples) > 1:
+                self._findings = Findings()
+                for example in examples:
+                    self._findings.merge(example.findings)
             self._bakes = None
             self.watch = Watch(self._findings, self._permit.texts)
 
@@ -123,6 +127,9 @@ class Traced(EntryPoint):
     def _self_check(self, number: int) -> None:
         """Check the graph on what is like one of the examples."""
         example, call = self._examples[number], self._calls[number]
+        if self._check is False:
+            example.findings.forget()
+            return
 
         def run(call: Call, *, keep: bool = False) -> Outcome:
             again = self._permit.again(example.findings.baked, keep)
@@ -202,9 +209,9 @@ def _run(
     """Run a function under a recorder, leaving no mark; `captured` names State without a path."""
     names, values = named(function, args, kwargs)
     leaves, tree = pytree.flatten(tuple(values), is_leaf, "input")
-    paths = leaf_paths(names, values)
+    paths = leaf_paths(names, tree)
     found = walk(function)
-    grads = {t: t._grad for t in leaves_of(found)}
+    grads = {t: t._grad for t in found.leaves}
     declared = declared_dims(dynamic, paths)
     inputs = (leaves, tree, paths, len(args), names, captured, permit, declared)
     attempt = Attempt(function, found, *inputs)

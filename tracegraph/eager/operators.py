@@ -49,13 +49,6 @@ def on_tape(op: Op, args: tuple[Any, ...], out: Tensor) -> None:
             record_node(op, args, _NO_ATTRS, (out,))
 
 
-def _takes_long(t: Tensor, peer: Tensor | None) -> bool:
-    """Whether a trace has to see more of an op than its result: views, symbolic sizes."""
-    if t._lineage is not None or modes.sizes:
-        return True
-    return peer is not None and peer._lineage is not None
-
-
 def _scalar_array(value: float) -> Any:
     """Return a Python number as a 0-d float32 array, kept: NumPy converts a number in 0.3 us.
 
@@ -101,7 +94,11 @@ def _arithmetic(  # noqa: C901, PLR0915 (holds the hot path below)
         else:
             return slow(self, other)
         recorder = _recorder() if modes.recording else None
-        if recorder is not None and _takes_long(self, peer):
+        if recorder is not None and (
+            self._lineage is not None
+            or (peer is not None and peer._lineage is not None)
+            or modes.sizes
+        ):  # a trace has to see more than the result: views, symbolic sizes
             return slow(self, other)
         try:
             r = compute(b, a) if reflected else compute(a, b)
@@ -117,22 +114,21 @@ def _arithmetic(  # noqa: C901, PLR0915 (holds the hot path below)
         out._seen = 0
         out._grad = None
         args = (other, self) if reflected else (self, other)
-        loc = None if recorder is None else recorder.here()
         if self._lineage is not None or (peer is not None and peer._lineage is not None):
             on_tape(op, args, out)
         elif self._node is not None:
             if _grad_on():
                 edge = (self._node, self._index)
                 if peer is not None and peer._node is not None:
-                    attach(op, (edge, (peer._node, peer._index)), 3, args, _NO_ATTRS, out, loc)
+                    attach(op, (edge, (peer._node, peer._index)), 3, args, _NO_ATTRS, out)
                 elif reflected:
-                    attach(op, (None, edge), 2, args, _NO_ATTRS, out, loc)
+                    attach(op, (None, edge), 2, args, _NO_ATTRS, out)
                 else:
-                    attach(op, (edge, None), 1, args, _NO_ATTRS, out, loc)
+                    attach(op, (edge, None), 1, args, _NO_ATTRS, out)
         elif peer is not None and peer._node is not None and _grad_on():
-            attach(op, (None, (peer._node, peer._index)), 2, args, _NO_ATTRS, out, loc)
+            attach(op, (None, (peer._node, peer._index)), 2, args, _NO_ATTRS, out)
         if recorder is not None:
-            recorder.record_one(op, args, _NO_ATTRS, out, loc)
+            recorder.record_one(op, args, _NO_ATTRS, out)
         return out
 
     def slow(self: Tensor, other: Any) -> Any:
@@ -219,7 +215,7 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
         a = input._data
         recorder = _recorder() if modes.recording else None
         if (
-            (recorder is not None and _takes_long(input, None))
+            (recorder is not None and (input._lineage is not None or modes.sizes))
             or a.__class__ is not _ndarray
             or (a.dtype is not _FLOAT32 and a.dtype not in FAST_FLOATS)
             or (least and a.size >= least * Native.factor)
@@ -238,13 +234,12 @@ def unary_method(op: Op, floating: bool = True) -> Callable[[Tensor], Tensor]:
         out._lineage = None
         out._seen = 0
         out._grad = None
-        loc = None if recorder is None else recorder.here()
         if input._lineage is not None:
             on_tape(op, (input,), out)
         elif input._node is not None and differentiable and _grad_on():
-            attach(op, ((input._node, input._index),), 1, (input,), _NO_ATTRS, out, loc)
+            attach(op, ((input._node, input._index),), 1, (input,), _NO_ATTRS, out)
         if recorder is not None:
-            recorder.record_one(op, (input,), _NO_ATTRS, out, loc)
+            recorder.record_one(op, (input,), _NO_ATTRS, out)
         return out
 
     function.__name__ = op.name

@@ -19,7 +19,8 @@ from tracegraph.api.promotion import cast
 from tracegraph.dtypes import BOOL_KIND, HALVES, DType, float32, float64, get_default_dtype
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import assign
-from tracegraph.eager.tensors import Tensor, dtype_of_data, storage_of, wrap
+from tracegraph.eager.storage import AbstractArray
+from tracegraph.eager.tensors import Tensor, dtype_of_data, shell, storage_of, type_of, wrap
 from tracegraph.optim.optimizer import Group, Optimizer
 
 Scalars = SimpleNamespace
@@ -27,6 +28,8 @@ Scalars = SimpleNamespace
 # Elements of a piece of a large array. Measured on 1.8 M parameters, Adam: 16 K take 6.0 ms, 128 K
 # 4.4 ms (NumPy reuses temporaries from 256 KiB on), everything at once 6.0 ms (out of the cache).
 _PIECE: Final = 1 << 17
+# Elements of a parameter that a trace computes on as eager steps do.
+_SMALL: Final = 1 << 14
 _FUNCTIONS: Final = ("abs", "maximum", "minimum", "sign", "sqrt", "where")
 _ON_ARRAYS: Final = SimpleNamespace(
     **{name: getattr(np, name) for name in _FUNCTIONS},
@@ -130,9 +133,13 @@ class RuleOptimizer(Optimizer):
                 for t, value in zip(counts, after, strict=True):
                     t._data[...] = value
                     storage_of(t).version += 1
-            plain = self._elementwise and not symbolic
-            if not (plain and self._on_arrays(group, c, p, slots)):
+            plain = self._arrays(p, slots) if self._elementwise else None
+            if plain is None or differentiable or (symbolic and not _is_noted(p)):
                 self._on_tensors(group, c, p, slots, wide)
+                continue
+            self._on_arrays(group, self._noted(group, c, p, slots, wide) if symbolic else c, plain)
+            for t in (p, *slots):
+                storage_of(t).version += 1
 
     def _slots(self, group: Group, p: Tensor) -> dict[str, Any]:
         """Return the state of a parameter with every slot in place."""
@@ -169,29 +176,29 @@ class RuleOptimizer(Optimizer):
                 setattr(c, name, value._data.item())
         return c, tuple(getattr(count, name)._data.item() for name in names)
 
-    def _on_arrays(self, group: Group, c: Scalars, p: Tensor, slots: Sequence[Tensor]) -> bool:
-        """Run the rule over arrays in place; False where they are not plain memory."""
+    @staticmethod
+    def _arrays(p: Tensor, slots: Sequence[Tensor]) -> list[Any] | None:
+        """Return parameter, gradient and slots as arrays; None where they are not plain memory."""
         own = [p._data, *[t._data for t in slots]]
+        gradient = p._grad._data  # type: ignore[union-attr]
         large = own[0].size > _PIECE
         for a in own:
             if a.__class__ is not np.ndarray or not a.flags.writeable:
-                return False
+                return None
             if large and not a.flags.c_contiguous:
-                return False
-        gradient = p._grad._data  # type: ignore[union-attr]
+                return None
         if gradient.__class__ is not np.ndarray:
-            return False
+            return None
         arrays = [own[0], gradient, *own[1:]]
-        if large or not own[0].shape:
-            arrays = [a.reshape(-1) for a in arrays]
-        if large:
-            for start in range(0, own[0].size, _PIECE):
-                self._on_piece(group, c, [a[start : start + _PIECE] for a in arrays])
-        else:
+        return [a.reshape(-1) for a in arrays] if large or not own[0].shape else arrays
+
+    def _on_arrays(self, group: Group, c: Scalars, arrays: list[Any]) -> None:
+        """Run the rule over arrays in place."""
+        if arrays[0].size <= _PIECE:
             self._on_piece(group, c, arrays)
-        for t in (p, *slots):
-            storage_of(t).version += 1
-        return True
+            return
+        for start in range(0, arrays[0].size, _PIECE):
+            self._on_piece(group, c, [a[start : start + _PIECE] for a in arrays])
 
     def _on_piece(self, group: Group, c: Scalars, pieces: list[Any]) -> None:
         """Run the rule over parameter, gradient and slots, and write the results to them."""
@@ -209,14 +216,37 @@ class RuleOptimizer(Optimizer):
         self, group: Group, c: Scalars, p: Tensor, slots: Sequence[Tensor], wide: DType
     ) -> None:
         """Run the rule over Tensors and write the results in place."""
-        g: Any = cast(p._grad, wide)  # type: ignore[arg-type]
+        own = (p, *slots)
+        for t, value in zip(own, self._results(group, c, p._grad, own, wide), strict=True):
+            assign(t, cast(value, dtype_of_data(t._data)))
+
+    def _noted(
+        self, group: Group, c: Scalars, p: Tensor, slots: Sequence[Tensor], wide: DType
+    ) -> Scalars:
+        """Record the rule over Tensors without data, and that its results are written in place.
+
+        Returns the scalars as numbers: arrays are to be written next. Large Tensors that compute
+        would take several times the time, and fresh memory for each result.
+        """
+        recorder, own = modes.RECORDER.get(), (p, *slots)
+        g, *operands = map(_abstract, (p._grad, *own))
+        for t, value in zip(own, self._results(group, c, g, operands, wide), strict=True):
+            new = cast(value, dtype_of_data(t._data))
+            recorder.before_write(t)
+            recorder.write(t, new)
+        return Scalars(
+            **{n: v._data.item() if isinstance(v, Tensor) else v for n, v in vars(c).items()}
+        )
+
+    def _results(
+        self, group: Group, c: Scalars, gradient: Any, own: Sequence[Tensor], wide: DType
+    ) -> tuple[Any, ...]:
+        """Return the new parameter and slots, of Tensors."""
+        g: Any = cast(gradient, wide)
         if group.get("maximize"):
             g = -g
-        own = (p, *slots)
         operands = [cast(t, wide) for t in own]
-        results = self._update(_ON_TENSORS, group, c, operands[0], g, *operands[1:])
-        for t, value in zip(own, results, strict=True):
-            assign(t, cast(value, dtype_of_data(t._data)))
+        return self._update(_ON_TENSORS, group, c, operands[0], g, *operands[1:])
 
     def __tracegraph_materialize__(self) -> None:
         """Make every slot that the first step would make, as it is before that step."""
@@ -224,6 +254,19 @@ class RuleOptimizer(Optimizer):
             for p in group["params"]:
                 if p.requires_grad:
                     self._slots(group, p)
+
+
+def _is_noted(p: Tensor) -> bool:
+    """Whether a trace notes what a rule does to a parameter, and arrays do it."""
+    recorder = modes.RECORDER.get()
+    return p._data.size > _SMALL and recorder is not None and recorder.kept is None
+
+
+def _abstract(t: Any) -> Tensor:
+    """Return a Tensor without data that a trace takes for `t`."""
+    other = shell(t)
+    other._data = AbstractArray(type_of(t))
+    return other
 
 
 def _wide(p: Tensor) -> DType:
