@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import types
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +453,30 @@ def test_places_that_come_to_share_memory_are_refused() -> None:
 
     traced = tg.trace(shifted, (tg.ones(2),))
     assert [traced(tg.ones(2)).item() for _ in range(3)] == [0.0, 4.0, 4.0]
+
+
+def test_a_place_that_comes_to_hold_another_view_of_itself_is_refused() -> None:
+    """Once, such a rebinding was no change: the replay left the memory as it was."""
+    box = types.SimpleNamespace(h=tg.arange(4.0).reshape(2, 2).clone())
+
+    def turned() -> Any:
+        box.h = box.h.t().detach()
+        return box.h.sum()
+
+    with pytest.raises(TraceError, match=r"box\.h holds another view of its own memory"):
+        tg.trace(turned)
+
+    def kept() -> Any:
+        box.h = box.h.view(4).view(2, 2).detach()
+        return box.h.sum()
+
+    def cloned() -> Any:
+        box.h = box.h.t().clone()
+        return box.h[0].sum()
+
+    assert tg.trace(kept)().item() == 6
+    traced = tg.trace(cloned)
+    assert [traced().item() for _ in range(3)] == [2.0, 1.0, 2.0]
 
 
 def test_state_that_is_a_view_and_was_rebound_is_refused() -> None:

@@ -16,10 +16,11 @@ Shape = tuple[int, ...]
 SHAPES: tuple[Shape, ...] = (
     (2, 3), (3,), (), (3, 3), (4,), (2, 1, 3), (1, 3), (2, 2, 2), (4, 2), (1,), (0, 3), (5,),
 )  # fmt: skip
+# eps is large: steps by a gradient that is rounding noise would be noise.
 OPTIMIZERS = (
-    ("SGD", "lr=0.1, momentum=0.5"), ("SGD", "lr=0.1"), ("Adam", "lr=0.1"),
-    ("SGD", "lr=0.1, momentum=0.5, dampening=0.25"), ("AdamW", "lr=0.1"), ("Adagrad", "lr=0.1"),
-    ("RMSprop", "lr=0.1"),
+    ("SGD", "lr=0.1, momentum=0.5"), ("SGD", "lr=0.1"), ("Adam", "lr=0.1, eps=0.01"),
+    ("SGD", "lr=0.1, momentum=0.5, dampening=0.25"), ("AdamW", "lr=0.1, eps=0.01"),
+    ("Adagrad", "lr=0.1, eps=0.01"), ("RMSprop", "lr=0.1, eps=0.01"),
 )  # fmt: skip
 SCALARS = ("2.0", "0.5", "-1.5", "3", "-1", "0.25", "1.0", "0.0")
 
