@@ -12,8 +12,9 @@ import threading
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from tracegraph.runtime.cpu import object_cache
+from tracegraph.runtime.cpu.code.elf import Loaded
 from tracegraph.runtime.cpu.code.llvm import Code
+from tracegraph.runtime.cpu.linking import linked
 
 
 class Kernel(Protocol):
@@ -40,7 +41,7 @@ class _Linked:
     """The kernels of this process."""
 
     addresses: Final[dict[str, int]] = {}
-    codes: Final[list[Code]] = []  # keep the code alive
+    codes: Final[list[Code | Loaded]] = []  # keep the code alive
     lock: Final = threading.RLock()
     compiled = 0  # objects made by LLVM; others came from the disk
 
@@ -66,7 +67,7 @@ def kernel_count() -> int:
 
 def _link(kernels: list[Kernel]) -> None:
     names = [kernel.name for kernel in kernels]
-    code, is_new = object_cache.linked(names, lambda: [kernel.text() for kernel in kernels])
+    code, is_new = linked(names, lambda: [kernel.text() for kernel in kernels])
     _Linked.compiled += is_new
     _Linked.codes.append(code)
     _Linked.addresses.update((name, code.address(name)) for name in names)

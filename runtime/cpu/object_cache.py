@@ -15,39 +15,13 @@ import contextlib
 import hashlib
 import os
 import stat
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Final
-
-from tracegraph.runtime.cpu.code.llvm import Code, Target, binding, compile_object, host_target
 
 _DIGEST: Final = 32
 _MOST_BYTES: Final = 256 << 20
 _SUFFIX: Final = ".object"
-
-
-def key(target: Target, names: Sequence[str]) -> str:
-    """Return the name of the entry that holds the object of some kernels."""
-    parts = (*target, str(binding().llvm_version_info), _own_code(), *names)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-@cache
-def _own_code() -> str:
-    """Return what changes when the code that writes kernels does."""
-    found = hashlib.sha256()
-    package = Path(__file__).resolve().parent
-    operations = Path(sys.modules["tracegraph.ops.core"].__file__ or "").resolve().parent
-    special = Path(sys.modules["tracegraph.special_functions"].__file__ or "").resolve().parent
-    for folder in (package, operations, special):
-        for path in sorted(folder.rglob("*.py")):
-            known = path.stat()
-            place = path.relative_to(folder)
-            found.update(f"{place} {known.st_size} {known.st_mtime_ns}\n".encode())
-    return found.hexdigest()
 
 
 def directory() -> Path | None:
@@ -64,23 +38,6 @@ def directory() -> Path | None:
         if owned and not known.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return found
     return None
-
-
-def linked(names: Sequence[str], texts: Callable[[], Sequence[str]]) -> tuple[Code, bool]:
-    """Return linked code that defines some names, and whether it was compiled now.
-
-    `texts` gives the modules of LLVM IR that define them; it is called where the disk has none.
-    """
-    target = host_target()
-    name = key(target, names)
-    data = read(name)
-    if data is not None:
-        with contextlib.suppress(RuntimeError):  # not what its name says: it will be replaced
-            return Code([data], names), False
-    data = compile_object(texts(), target)
-    code = Code([data], names)
-    write(name, data)
-    return code, True
 
 
 def read(name: str) -> bytes | None:

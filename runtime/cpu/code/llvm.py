@@ -7,14 +7,21 @@ lays one object out as one piece, so position-independent code of the small mode
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import itertools
+import json
 import os
+import platform
+import sys
 import threading
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracegraph.errors import DeviceError
+from tracegraph.runtime.cpu import object_cache
 
 OLDEST = (0, 50)
 # One lock for whole compilations: LLVM's global context must not see two threads, and a process
@@ -24,6 +31,7 @@ os.register_at_fork(
     before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
 )
 _library_numbers = itertools.count()
+_TELLING = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags")
 
 
 class Target(NamedTuple):
@@ -50,8 +58,8 @@ LEVELS = {
 
 
 @cache
-def binding() -> Any:
-    """Return `llvmlite.binding`, ready for this machine.
+def compiler() -> str:
+    """Return what tells one llvmlite from another. Its library, LLVM, is not loaded.
 
     Raises:
         DeviceError: llvmlite is missing or too old.
@@ -59,11 +67,25 @@ def binding() -> Any:
     remedy = "pip install 'llvmlite>=0.50', or choose runtime='interpreter'"
     try:
         import llvmlite
-        import llvmlite.binding as found
     except ImportError as error:
         raise DeviceError(f"the native CPU runtime needs llvmlite ({error}): {remedy}") from error
-    if tuple(int(part) for part in llvmlite.__version__.split(".")[:2]) < OLDEST:
-        raise DeviceError(f"llvmlite {llvmlite.__version__} is too old: {remedy}")
+    version = str(llvmlite.__version__)
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise DeviceError(f"llvmlite {version} is too old: {remedy}")
+    libraries = sorted((Path(llvmlite.__file__).parent / "binding").glob("*llvmlite.*"))
+    known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in libraries]
+    return f"{version} {known}"
+
+
+@cache
+def binding() -> Any:
+    """Return `llvmlite.binding`, ready for this machine.
+
+    Raises:
+        DeviceError: llvmlite is missing or too old.
+    """
+    compiler()
+    found = importlib.import_module("llvmlite.binding")
     found.initialize_native_target()
     found.initialize_native_asmprinter()
     return found
@@ -76,25 +98,57 @@ def host_target() -> Target:
     TRACEGRAPH_NATIVE_LEVEL names a lower instruction set of LEVELS that it has, for tests.
 
     Raises:
-        DeviceError: no such level.
+        DeviceError: no such level; llvmlite is missing or too old.
     """
-    llvm = binding()
     level = os.environ.get("TRACEGRAPH_NATIVE_LEVEL")
-    if level:
-        if level not in LEVELS:
-            known = ", ".join(LEVELS)
-            raise DeviceError(f"TRACEGRAPH_NATIVE_LEVEL is {level!r}; there are: {known}")
-        return level_target(level)
-    features = llvm.get_host_cpu_features().flatten()
-    if "+avx512f" in features.split(","):
-        features += ",-prefer-256-bit"  # LLVM halves the vectors where a CPU prefers 256 bits
-    return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
+    if not level:
+        return _host()
+    if level not in LEVELS:
+        known = ", ".join(LEVELS)
+        raise DeviceError(f"TRACEGRAPH_NATIVE_LEVEL is {level!r}; there are: {known}")
+    return level_target(level)
 
 
 def level_target(level: str, triple: str | None = None) -> Target:
     """Return the target of an instruction set of LEVELS, on this machine's triple by default."""
     cpu, features = LEVELS[level]
-    return Target(triple or binding().get_process_triple(), cpu, features)
+    return Target(triple or _host().triple, cpu, features)
+
+
+@cache
+def _host() -> Target:
+    """Return this machine's target: as it was remembered, or as LLVM finds it."""
+    told = _processor()
+    if told is None:
+        return _found_host()
+    name = hashlib.sha256(f"{Target._fields} {compiler()} {told}".encode()).hexdigest()
+    data = object_cache.read(name)
+    if data is not None:
+        return Target(*json.loads(data))
+    found = _found_host()
+    object_cache.write(name, json.dumps(found).encode())
+    return found
+
+
+def _processor() -> str | None:
+    """Return all that Linux tells of an x86-64 processor but how fast it runs just now."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return None
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            lines = list(itertools.takewhile(str.strip, file))
+    except OSError:
+        return None
+    kept = [line for line in lines if line.startswith(_TELLING)]
+    return "".join(kept) if any(line.startswith("flags") for line in kept) else None
+
+
+def _found_host() -> Target:
+    llvm = binding()
+    features = llvm.get_host_cpu_features().flatten()
+    if "+avx512f" in features.split(","):
+        features += ",-prefer-256-bit"  # LLVM halves the vectors where a CPU prefers 256 bits
+    return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
 
 
 @cache

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final, NamedTuple
 
+from tracegraph.runtime.cpu.code.elf import Loaded
 from tracegraph.runtime.cpu.code.llvm import Code, host_target
 from tracegraph.runtime.cpu.driver.text import ENTRIES, driver_text
-from tracegraph.runtime.cpu.object_cache import linked
+from tracegraph.runtime.cpu.linking import linked
 
 Entry = Callable[..., int]
 # Of two drivers that threads make at once one would be forgotten, and its code with it.
@@ -29,7 +30,7 @@ class Driver(NamedTuple):
     run_holding: Entry
     serve: Entry
     stop: Entry
-    code: Code
+    code: Code | Loaded
 
 
 def make_driver(data: bytes) -> Driver:
@@ -37,7 +38,7 @@ def make_driver(data: bytes) -> Driver:
     return _driver(Code([data], ENTRIES))
 
 
-def _driver(code: Code) -> Driver:
+def _driver(code: Code | Loaded) -> Driver:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     run = ctypes.CFUNCTYPE(integer, pointer, pointer)
     run_holding = ctypes.PYFUNCTYPE(integer, pointer, pointer)
