@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracegraph.compiler import optimize
+from tracegraph.compiler import Again, optimize
 from tracegraph.dtypes import BY_NUMPY, FLOATS
 from tracegraph.errors import DeviceError, OpError
 from tracegraph.ir.collector import collector_paused
@@ -20,9 +20,8 @@ from tracegraph.ir.graph import Graph, Value
 from tracegraph.ops.core import COMPOSITE, ELEMENTWISE, Op
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.lowering.fused import is_native
-from tracegraph.runtime.cpu.lowering.steps import HostCall
 from tracegraph.runtime.cpu.lowering.templates import TEMPLATES
-from tracegraph.runtime.cpu.program import Compiled, NativeProgram, unknown
+from tracegraph.runtime.cpu.program import Compiled, NativeProgram
 from tracegraph.tensor_type import TensorType
 
 # Programs that are kept. One for other sizes takes a millisecond: it compiles nothing.
@@ -42,7 +41,9 @@ _READ_ANY_ORDER: Final = frozenset(("linear", "matmul"))
 # Shape and dtype of an array, and the order of dims in which it lies in memory: None if row-major.
 Operand = tuple[tuple[int, ...], Any, tuple[int, ...] | None]
 
-_programs: Final[dict[Any, Compiled | None]] = {}
+# What runs a call, and its program; None where the op's kernel has to compute.
+Made = tuple[Again, Compiled] | None
+_programs: Final[dict[Any, Made]] = {}
 _lock: Final = threading.Lock()
 
 
@@ -69,14 +70,14 @@ def compute(op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         operands.append((x.shape, x.dtype, order))
     key = (op.name, repr(attrs), *operands)
     try:
-        program = _programs[key]
+        made = _programs[key]
     except KeyError:
-        program = _made(key, op, operands, attrs)
-    if program is None:
+        made = _made(key, op, operands, attrs)
+    if made is None:
         return None
-    try:
-        results = program.run(given, {}, unknown)
-    except (OpError, IndexError):
+    run, program = made
+    results = run(given)
+    if results is None:
         return None
     if program.arena.bytes > _LASTING_BYTES:
         program.forget()
@@ -99,9 +100,7 @@ def _laid_as(x: Any, result: Any) -> Any:
     return made
 
 
-def _made(
-    key: Any, op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]
-) -> Compiled | None:
+def _made(key: Any, op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> Made:
     with _lock:
         if key not in _programs:
             if len(_programs) >= _MAX_PROGRAMS:
@@ -110,7 +109,7 @@ def _made(
         return _programs[key]
 
 
-def _compiled(op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> Compiled | None:
+def _compiled(op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> Made:
     if BY_NUMPY.get(operands[-1 if op.name in _EXACT else 0][1]) not in FLOATS:
         return None
     graph = Graph(op.name)
@@ -131,4 +130,5 @@ def _compiled(op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> 
             made = NativeProgram(graph).plan()
     except (OpError, DeviceError, UnsupportedError):
         return None
-    return None if any(isinstance(step, HostCall) for step in made.plan.steps) else made
+    run = made.again({}, lambda names: ()) if made.is_one_call else None
+    return None if run is None else (run, made)
