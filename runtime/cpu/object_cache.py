@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +58,8 @@ def write(name: str, data: bytes) -> None:
     folder = directory()
     if folder is None:
         return
+    import tempfile  # a process that finds all it needs does not
+
     with contextlib.suppress(OSError):
         handle, temporary = tempfile.mkstemp(dir=folder, prefix="new-")
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +12,14 @@ from tracegraph.eager import modes
 from tracegraph.eager.dispatch import assign
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import AutogradError, DTypeError, OpError
+from tracegraph.ops.parameters import parameter_names
 
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 
 def accept_keywords(function: Callable[..., Any], with_out: bool) -> Callable[..., Any]:
     """Return the function with NumPy's names for its dims, and `out=` if asked for."""
-    known = inspect.signature(function).parameters
+    known = parameter_names(function)
     renamed = {new: old for new, old in _NUMPY_NAMES.items() if old in known and new not in known}
     if not renamed and not with_out:
         return function

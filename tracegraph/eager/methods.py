@@ -6,7 +6,6 @@ Functions of `tracegraph.api` whose first parameter is a tensor become methods o
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from tracegraph.eager.tensors import (
     Tensor,
     type_of,
 )
+from tracegraph.ops.parameters import parameter_names
 
 PROPERTIES: dict[str, Any] = {
     "requires_grad": property(leaves.read_requires_grad, leaves.set_requires_grad),
@@ -123,7 +123,7 @@ def _caster(name: str) -> Any:
 
 
 def _tensor_first(function: Callable[..., Any]) -> bool:
-    parameters = list(inspect.signature(function).parameters)
+    parameters = parameter_names(function)
     return bool(parameters) and parameters[0] in ("input", "self", "tensor", "x")
 
 

@@ -12,7 +12,6 @@ import hashlib
 import io
 import mmap
 import os
-import secrets
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -195,7 +194,7 @@ def _atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"{os.fspath(path)} is not a regular file; open it and pass the object")
     directory = os.path.dirname(target)
-    temporary = os.path.join(directory, f".tracegraph-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(directory, f".tracegraph-{os.urandom(8).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -8,7 +8,6 @@ the tests all read the row.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.array_math import math_over
 from tracegraph.ops.gradient_plan import NOT_DIFFERENTIABLE, ZERO, Joint, SavePlan, make_plan
 from tracegraph.ops.heavy import LEAST
+from tracegraph.ops.parameters import keyword_only_names
 from tracegraph.tensor_type import TensorType, broadcast_shapes
 
 # What rows are written with is imported from here, markers of gradients included.
@@ -258,8 +258,6 @@ def define(
     name, left, right = match.groups()
     names = [n.strip() for n in left.split(",") if n.strip()]
     results = tuple(n.strip().lstrip("*") for n in right.split(","))
-    rule_parameters = inspect.signature(type).parameters.values()
-    attrs = tuple(p.name for p in rule_parameters if p.kind is p.KEYWORD_ONLY)
     all_traits = frozenset(traits)
     if scalar is not None:
         kernel = kernel or in_float32(_elementwise_kernel(scalar))
@@ -281,7 +279,7 @@ def define(
         traits=all_traits,
         write_back=write_back,
         sample=sample,
-        attrs=attrs,
+        attrs=keyword_only_names(type),
         version=version,
         doc=doc,
         view=VIEW in all_traits,

@@ -6,12 +6,12 @@ results. A plan is made once for each set of operands that need gradients.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from tracegraph.errors import OpError
+from tracegraph.ops.parameters import parameter_names
 from tracegraph.tensor_type import TensorType
 
 
@@ -125,7 +125,7 @@ _SCALARS: Final = frozenset((int, float, bool, type(None)))
 def _sources(op: Differentiable, function: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
     """Say where each parameter of a gradient rule comes from, by its name."""
     found: list[tuple[str, Any]] = []
-    for name in inspect.signature(function).parameters:
+    for name in parameter_names(function):
         base = name.removesuffix("_type")
         if name in ("m", "g", "needs"):
             found.append((name, None))

@@ -1,0 +1,56 @@
+"""Names of parameters read from code are those that `inspect` finds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import pytest
+
+from tracegraph.api.functions import FUNCTIONS, PLAIN
+from tracegraph.ops.parameters import keyword_only_names, parameter_names
+from tracegraph.ops.table import OPS
+
+
+def mixed(a: int, /, b: int = 1, *c: int, d: int, e: int = 2, **f: int) -> int:
+    local = a + b
+    return local + d + e
+
+
+class Called:
+    def __call__(self, x: int, *, y: int) -> int:
+        return x + y
+
+    def method(self, x: int, *, y: int) -> int:
+        return x + y
+
+
+@functools.wraps(mixed)
+def wrapped(*args: Any, **kwargs: Any) -> Any:
+    return mixed(*args, **kwargs)
+
+
+def declared(x: int) -> int:
+    return x
+
+
+declared.__signature__ = inspect.signature(mixed)  # type: ignore[attr-defined]
+
+OTHERS = (
+    mixed, wrapped, declared, Called(), Called().method, functools.partial(mixed, 1, d=3),
+    lambda *, x: x, lambda **x: x, lambda *x: x, lambda: 0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "functions",
+    [OTHERS, [*PLAIN.values(), *FUNCTIONS.values()], [op.type_rule for op in OPS.values()]],
+    ids=["all kinds", "public functions", "type rules"],
+)
+def test_names_are_those_of_the_signature(functions: Any) -> None:
+    for function in functions:
+        parameters = inspect.signature(function).parameters
+        assert parameter_names(function) == tuple(parameters)
+        alone = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+        assert keyword_only_names(function) == tuple(alone)
