@@ -22,6 +22,7 @@ from tests.native_levels import LEVEL_TARGETS
 from tracegraph.dtypes import bool_, float32
 from tracegraph.runtime.cpu.code.llvm import Target, host_target
 from tracegraph.runtime.cpu.driver.pool import Pool
+from tracegraph.runtime.cpu.products import convolution_products
 from tracegraph.runtime.cpu.products.convolution import Geometry, forward
 from tracegraph.runtime.cpu.products.convolution_products import convolution
 from tracegraph.runtime.cpu.products.launches import Epilogue
@@ -46,6 +47,10 @@ CASES = {
         1, (14, 15), 3, 4, (3, 3), (4, 2), ((1, 0), (2, 2)), (2, 4), 1
     ),
     "groups of one channel": Geometry(3, (8, 8), 6, 6, (3, 3), (1, 1), SAME, (1, 1), 6),
+    "wide groups": Geometry(2, (9, 7), 36, 40, (3, 2), (1, 2), SAME, (1, 1), 2),
+    "narrow groups": Geometry(2, (9, 21), 12, 12, (3, 3), (1, 1), SAME, (1, 1), 3),
+    "groups that halve channels": Geometry(1, (5, 14), 12, 6, (2, 5), (1, 2), SAME, (2, 1), 6),
+    "long taps": Geometry(1, (1, 150), 3, 3, (1, 19), (1, 1), ((0, 0), (9, 9)), (1, 1), 3),
     "groups that multiply channels": Geometry(1, (6, 5), 3, 9, (3, 3), (2, 1), SAME, (1, 1), 3),
     "many k": Geometry(1, (7, 7), 130, 40, (3, 3), (1, 1), SAME, (1, 1), 1),
     "a window as large as the image": Geometry(3, (4, 4), 3, 5, (4, 4), (1, 1), NONE, (1, 1), 1),
@@ -123,11 +128,13 @@ def check(g: Geometry, dtype: type, target: Target | None = None) -> None:
     dy = drawn(g.images, *g.out_size, g.out_channels, dtype=dtype, seed=2)
     dx, dw = reference_gradients(x, weight, dy, g)
     taps = g.window[0] * g.window[1]
-    for ahead in (True, False):
-        got = convolve(x, weight, g, target=target, ahead=ahead)()
-        close(got, reference(x, weight, g), taps * g.inner)
-        got = input_gradient(dy, weight, g, target=target, ahead=ahead)()
-        close(got, dx, taps * g.outer)
+    for ahead, most in ((True, convolution_products.MOST_BYTES), (False, (0, 0))):
+        with pytest.MonkeyPatch.context() as patch:  # of no weights: direct ones become products
+            patch.setattr(convolution_products, "MOST_BYTES", most)
+            got = convolve(x, weight, g, target=target, ahead=ahead)()
+            close(got, reference(x, weight, g), taps * g.inner)
+            got = input_gradient(dy, weight, g, target=target, ahead=ahead)()
+            close(got, dx, taps * g.outer)
     close(weight_gradient(x, dy, g, target)(), dw, g.places)
 
 

@@ -9,7 +9,7 @@ and what `schedule` says. With a stride, the gradient of the input falls apart i
 each remainder of a pixel's place modulo the stride: each has only the taps that reach such pixels
 (so nothing is multiplied by zeros), and together they write every pixel once.
 
-Groups are a batch dim; those of one channel each are better off with `convolution_depthwise`.
+Groups are a batch dim; narrow ones are better off with `convolution_direct`.
 One-dimensional convolutions have height 1.
 """
 
@@ -18,18 +18,19 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-from tracegraph.runtime.cpu.code.chunks import units_in_chunk
+from tracegraph.runtime.cpu.code.chunks import CHUNK_NS, units_in_chunk
 from tracegraph.runtime.cpu.products.contraction import ALayout, BLayout, Extents
 
 Pair = tuple[int, int]
 
-# Words that contractions and depthwise convolutions have alike.
+# Words that contractions and direct convolutions have alike.
 _SHARED: Final = (
     "out_height", "out_width", "y_step", "x_step", "y_start", "x_start", "y_spread", "x_spread",
     "image", "line", "pixel",
 )  # fmt: skip
-# About what a tap of a channel takes.
-_DEPTHWISE_NS: Final = 0.05
+# About what a tap of a channel takes, and the fewest places that a line is cut into.
+_DIRECT_NS: Final = 0.05
+_SEGMENT: Final = 64
 
 
 class Geometry(NamedTuple):
@@ -258,8 +259,8 @@ def _window_words(view: _View) -> dict[str, int]:
     }  # fmt: skip
 
 
-class DepthwiseProduct(NamedTuple):
-    """A convolution of each channel alone: weights [taps, channels] begin at `weight_offset`.
+class DirectProduct(NamedTuple):
+    """A direct convolution: its weights [inner, taps, channels] begin at `weight_offset`.
 
     `product` tells which pixels are written.
     """
@@ -271,36 +272,46 @@ class DepthwiseProduct(NamedTuple):
     cost_ns: int
 
 
-def depthwise_forward(g: Geometry) -> DepthwiseProduct:
-    """Return the convolution of channels that are groups of their own."""
-    return _depthwise(g, forward(g, 1, may_be_plain=False))
+def direct_forward(g: Geometry, width: int, together: int) -> DirectProduct:
+    """Return the convolution, `together` groups in vectors of a width."""
+    return _direct(g, forward(g, 1, may_be_plain=False), (g.inner, g.outer), width, together)
 
 
-def depthwise_input_grad(g: Geometry) -> list[DepthwiseProduct]:
+def direct_input_grad(g: Geometry, width: int, together: int) -> list[DirectProduct]:
     """Return the products that together write the gradient of the input."""
-    return [_depthwise(g, product) for product in input_grad(g, 1, may_be_plain=False)]
+    found = input_grad(g, 1, may_be_plain=False)
+    return [_direct(g, product, (g.outer, g.inner), width, together) for product in found]
 
 
-def _depthwise(g: Geometry, product: Product) -> DepthwiseProduct:
+def _direct(g: Geometry, product: Product, group: Pair, width: int, together: int) -> DirectProduct:
     assert product.panels is not None
     words, kernel = product.words, product.panels.words
     x_size, places = words["width"] // words["pixel"], words["out_width"]
     reach = max(kernel["k1"] - 1, 0) * words["x_spread"]
-    inner, inner_end = _inner(x_size, words["x_start"], words["x_step"], reach)
+    first, end = _inner(x_size, words["x_start"], words["x_step"], reach)
+    (inner, outer), parts = group, 1 if together > 1 else -(-group[1] // width)
+    channels, blocks = g.groups * outer, -(-g.groups // together) * parts
     lines = product.extents.m // places
-    line_ns = places * g.channels * (kernel["k2"] * kernel["k1"] + 2) * _DEPTHWISE_NS
-    block = units_in_chunk(max(lines, 1), line_ns)
+    taps = kernel["k2"] * kernel["k1"] * inner
+    line_ns = places * blocks * width * (taps + 2) * _DIRECT_NS
+    segments = max(1, min(places // _SEGMENT, int(line_ns / CHUNK_NS)))
+    segment = -(-places // segments // 8) * 8
+    segments = -(-places // segment)
+    units = lines * segments
+    chunk = units_in_chunk(max(units, 1), line_ns / segments)
     found = {name: words[name] for name in _SHARED} | {
-        "lines": lines, "line_block": block, "channels": g.channels,
+        "units": units, "chunk": chunk, "segment": segment, "segments": segments,
+        "channels": channels, "sources": g.groups * inner,
+        "blocks": blocks, "parts": parts, "inner": inner, "outer": outer,
         "taps_y": kernel["k2"], "taps_x": kernel["k1"],
-        "weight_y": kernel["k2_stride"] * g.channels, "weight_x": kernel["k1_stride"] * g.channels,
+        "weight_y": kernel["k2_stride"] * channels, "weight_x": kernel["k1_stride"] * channels,
+        "weight_i": math.prod(g.window) * channels,
         "y_size": words["height"], "x_size": x_size,
-        "x_inner": inner, "x_inner_end": min(inner_end, places),
+        "x_inner": first, "x_inner_end": min(end, places),
     }  # fmt: skip
-    return DepthwiseProduct(
-        product, found, product.panels.offset * g.channels, -(-lines // block),
-        int(lines * line_ns),
-    )  # fmt: skip
+    return DirectProduct(
+        product, found, product.panels.offset * channels, -(-units // chunk), int(lines * line_ns)
+    )
 
 
 def depthwise_weight_grad(g: Geometry) -> dict[str, int]:

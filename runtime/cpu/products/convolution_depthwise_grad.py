@@ -3,7 +3,7 @@
 dw[tap, c] = sum over places of dy[place, c] · x[.., c]: lanes are channels, a chunk is a vector of
 them. One line of places after the other is gone through, once for each line of taps that it
 reaches: with all taps of the line at a time where all are inside of the image, else tap by tap.
-The words of the argument block, in order: `GRADIENT_SLOTS`, as in `convolution_depthwise`.
+The words of the argument block, in order: `GRADIENT_SLOTS`, as in `convolution_direct`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.values import element_type
 from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
-from tracegraph.runtime.cpu.products.convolution_depthwise import taps_inside
+from tracegraph.runtime.cpu.products.convolution_direct import taps_inside
 
 GRADIENT_SLOTS: Final = (
     "x", "dy", "dw", "images", "channels", "out_height", "out_width", "y_step", "x_step",

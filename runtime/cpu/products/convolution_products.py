@@ -22,31 +22,31 @@ from typing import Final, NamedTuple
 from tracegraph.dtypes import DType, float32, float64
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.values import UnsupportedError
-from tracegraph.runtime.cpu.products.contraction import Contraction
+from tracegraph.runtime.cpu.products.contraction import Contraction, k_block
 from tracegraph.runtime.cpu.products.contraction_code import contraction_text
 from tracegraph.runtime.cpu.products.contraction_epilogue import Output
 from tracegraph.runtime.cpu.products.contraction_tiles import tile_for
 from tracegraph.runtime.cpu.products.convolution import (
-    DepthwiseProduct,
+    DirectProduct,
     Geometry,
     Product,
     dense,
-    depthwise_forward,
-    depthwise_input_grad,
     depthwise_weight_grad,
+    direct_forward,
+    direct_input_grad,
     forward,
     input_grad,
     weight_grad,
-)
-from tracegraph.runtime.cpu.products.convolution_depthwise import (
-    Depthwise,
-    depthwise_slots,
-    depthwise_text,
 )
 from tracegraph.runtime.cpu.products.convolution_depthwise_grad import (
     GRADIENT_SLOTS,
     DepthwiseGradient,
     gradient_text,
+)
+from tracegraph.runtime.cpu.products.convolution_direct import (
+    Direct,
+    direct_slots,
+    direct_text,
 )
 from tracegraph.runtime.cpu.products.convolution_places import (
     Row,
@@ -71,6 +71,11 @@ from tracegraph.runtime.cpu.products.winograd_products import (
 )
 
 _GRADIENT_NS: Final = 0.06
+# What weights may take if not a product but `Direct` is to read them, line after line: in
+# general, and in groups that leave the panels of a product half empty.
+MOST_BYTES: Final = (3 << 15, 5 << 16)
+# Products of a place that are written one after the other, not as a loop.
+_MOST_TAPS: Final = 16
 
 
 class Convolution(NamedTuple):
@@ -80,7 +85,7 @@ class Convolution(NamedTuple):
     `has_partial`: sums need a place of their own.
     """
 
-    spec: Contraction | Depthwise
+    spec: Contraction | Direct
     packings: tuple[Packing, ...]
     is_gradient: bool
     may_be_plain: bool
@@ -92,16 +97,16 @@ class Convolution(NamedTuple):
     def kernels(self) -> tuple[Kernel, ...]:
         """What is to be compiled."""
         spec, target = self.spec, self.target
-        if isinstance(spec, Depthwise):
-            turned = Transposition.of(spec.dtype, 1, target).kernel(target)
-            return Kernel(spec.name, depthwise_text, spec, target), turned
+        if isinstance(spec, Direct):
+            turned = Transposition.of(spec.dtype, 2, target).kernel(target)
+            return Kernel(spec.name, direct_text, spec, target), turned
         packings = dict.fromkeys(packing_kernel(p, target) for p in self.packings)
         return Kernel(spec.name, contraction_text, spec, target), *packings
 
     def steps(self, g: Geometry, operands: Sequence[Array] = ()) -> Steps:
         """Return what to run for a geometry that differs in `images` and `size` only."""
-        if isinstance(self.spec, Depthwise):
-            return self._depthwise(self.spec, g, operands)
+        if isinstance(self.spec, Direct):
+            return self._direct(self.spec, g, operands)
         spec = self.spec
         rows = rows_of(spec.output, g, self.is_gradient, operands)
         products = _products(g, self.is_gradient, spec.tile.columns, self.may_be_plain)
@@ -126,21 +131,21 @@ class Convolution(NamedTuple):
         may_alias = self.has_partial or all(p.extents.k <= spec.k_block for p in products)
         return self._made(before, launches, sizes, scratch, may_alias)
 
-    def _depthwise(self, spec: Depthwise, g: Geometry, operands: Sequence[Array]) -> Steps:
+    def _direct(self, spec: Direct, g: Geometry, operands: Sequence[Array]) -> Steps:
         rows = rows_of(spec.output, g, self.is_gradient, operands)
         panels = Buffer("packed" if self.ahead else "scratch", 0)
         taps, size = math.prod(g.window), spec.dtype.itemsize
-        turned = Transposition.of(spec.dtype, 1, self.target)
-        sizes = Matrices.dense(1, g.channels, taps)
-        before = [turned.launch(sizes, Buffer("operand", 1), panels)]
+        turned = Transposition.of(spec.dtype, 2, self.target)
+        before = [turned.launch(_lanes_last(g, self.is_gradient), Buffer("operand", 1), panels)]
         launches = []
-        parts = depthwise_input_grad(g) if self.is_gradient else [depthwise_forward(g)]
+        cut = (g, spec.width, spec.together)
+        parts = direct_input_grad(*cut) if self.is_gradient else [direct_forward(*cut)]
         for part in parts:
             words, buffers = _placed(part.product, rows)
             weight = panels._replace(offset_bytes=part.weight_offset * size)
             buffers |= {"a": Buffer("operand", 0), "b": weight}
-            launches.append(_depthwise_launch(spec, part, words, buffers))
-        packed = [taps * g.channels * size]
+            launches.append(_direct_launch(spec, part, words, buffers))
+        packed = [taps * g.channels * g.outer * size]
         return self._made(before, launches, packed, [] if self.ahead else packed, True)
 
     def _made(
@@ -190,8 +195,9 @@ def _convolution(
     if ahead and (size := winograd_size(g, is_gradient, dtype, target)):
         return winograd_convolution(g, dtype, output, target, size, is_gradient)
     may_be_plain = all(is_plain(g, is_gradient, x) for x in operands)
-    if g.is_depthwise:
-        spec = Depthwise(dtype, output, target.vector_bytes // dtype.itemsize)
+    width = target.vector_bytes // dtype.itemsize
+    if (group := _direct_group(g, is_gradient, dtype, width)) is not None:
+        spec = Direct(dtype, output, width, *group, _unrolled_taps(g, is_gradient, group[0]))
         return Convolution(spec, (), is_gradient, may_be_plain, target, ahead)
     tile = tile_for(target, dtype, g.inner if is_gradient else g.outer)
     products = _products(g, is_gradient, tile.columns, may_be_plain)
@@ -205,6 +211,47 @@ def _convolution(
         if product.panels is not None
     )
     return Convolution(made, packings, is_gradient, may_be_plain, target, ahead, has_partial)
+
+
+def _direct_group(
+    g: Geometry, is_gradient: bool, dtype: DType, width: int
+) -> tuple[int, int] | None:
+    """Return the channels of groups that are `Direct`'s, (0, 0) of those with lanes enough.
+
+    None where weights are so many that a product, which reads them less often, is faster.
+    """
+    inner, outer = (g.outer, g.inner) if is_gradient else (g.inner, g.outer)
+    if g.groups > 1 and max(inner, outer) <= width // 2:
+        return inner, outer
+    k, size = math.prod(g.window) * inner, g.groups * outer * dtype.itemsize
+    most = MOST_BYTES[outer <= width and g.groups > 1]
+    return (0, 0) if 0 < k <= k_block(dtype) and k * size <= most else None
+
+
+def _unrolled_taps(g: Geometry, is_gradient: bool, inner: int) -> tuple[int, int, int] | None:
+    """Return taps, step and spread of lines of windows that code may depend on.
+
+    None where they are long, or the gradient has windows of several kinds.
+    """
+    taps, step, spread = g.window[1], g.stride[1], g.dilation[1]
+    if taps * max(inner, 1) > _MOST_TAPS or (is_gradient and step > 1):
+        return None
+    return taps, step, spread
+
+
+def _lanes_last(g: Geometry, is_gradient: bool) -> Matrices:
+    """Return weight[group, out, in, tap] as [in, tap, out], of the gradient as [out, tap, in].
+
+    The channels of groups follow each other.
+    """
+    taps = math.prod(g.window)
+    if not is_gradient or g.outer == 1:
+        k = g.inner * taps
+        rows, columns = (g.out_channels, k) if not is_gradient else (g.channels, taps)
+        return Matrices(rows, columns, columns, rows, ((1, 0, 0), (1, 0, 0)))
+    far = g.inner * taps
+    groups = (g.groups, g.outer * far, g.inner)
+    return Matrices(g.inner, taps, taps, g.channels, (groups, (g.outer, far, taps * g.channels)))
 
 
 class WeightGradient(NamedTuple):
@@ -278,12 +325,12 @@ def _products(g: Geometry, is_gradient: bool, columns: int, may_be_plain: bool) 
     return [forward(g, columns, may_be_plain)]
 
 
-def _depthwise_launch(
-    spec: Depthwise, part: DepthwiseProduct, words: dict[str, int], buffers: dict[str, Buffer]
+def _direct_launch(
+    spec: Direct, part: DirectProduct, words: dict[str, int], buffers: dict[str, Buffer]
 ) -> Launch:
     filled: dict[str, int | Buffer] = {**words, **part.words, **buffers}
-    arguments = {name: filled[name] for name in depthwise_slots(spec)}
-    flops = 2 * part.product.extents.m * part.words["channels"]
+    arguments = {name: filled[name] for name in direct_slots(spec)}
+    flops = 2 * part.product.extents.m * part.words["channels"] * part.words["inner"]
     flops *= part.words["taps_y"] * part.words["taps_x"]
     return Launch(spec.name, arguments, part.chunks, part.cost_ns, flops)
 
