@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tracegraph
-from tests.benchmarks import models, modes, service, tables
+from tests.benchmarks import memory, models, modes, service, tables
 from tests.benchmarks.clock import latencies
 
 
@@ -57,6 +60,22 @@ def test_a_table_tells_ratios_and_their_mean() -> None:
     assert rows[1].split()[-2:] == ["-", "12.00x"]
     assert "RuntimeError" in rows[2]
     assert mean == "best peer over native, inference: 6.00x as a geometric mean"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is told by Linux")
+def test_the_memory_of_a_process_is_told(tmp_path: Path) -> None:
+    command = ["tests.benchmarks.memory", "loaded", "1", "mlp_b1", str(tmp_path)]
+    (line,) = tables.process(command, 1).stdout.splitlines()
+    found = json.loads(line)
+    weights = 4 * (784 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10)
+    plan = found["plan"]
+    assert plan["State"] == weights <= plan["packed"] <= 1.1 * weights
+    assert plan["arena"] >= plan["alive"] >= 4 * (512 + 256)
+    assert plan["results"] == 40
+    assert found["peak"] >= found["kept"] >= plan["packed"]
+    before = memory.status()
+    held = np.ones(10_000_000)
+    assert memory.status()["anonymous"] - before["anonymous"] > 0.9 * held.nbytes
 
 
 def test_every_mode_has_a_name_that_others_know() -> None:

@@ -32,7 +32,7 @@ from tracegraph.runtime.interpreter import InterpreterProgram
 
 RUNTIMES = ("interpreter", "native")
 # A native program that holds so much has memory given back that was free before.
-_MANY_BYTES = 4 << 20
+_MANY_BYTES = 1 << 20
 
 
 def optimize(

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from tests import workloads
-from tests.benchmarks import models, modes, service, startup, tables
+from tests.benchmarks import memory, models, modes, service, startup, tables
 
-TABLES = ("programs", "models", "service", "startup", "micro")
+TABLES = ("programs", "models", "service", "startup", "memory", "micro")
 
 
 def _arguments() -> argparse.Namespace:
@@ -79,6 +79,7 @@ def main() -> None:
         "models": lambda: _times(models.NAMES, found),
         "service": lambda: service.render(beside, found.threads, found.quick),
         "startup": lambda: startup.render(found.threads, found.quick),
+        "memory": lambda: memory.render(found.threads, found.quick),
         "micro": lambda: _micro(found.quick),
     }
     if rows:
