@@ -4,6 +4,7 @@
     models      other models, of other sizes
     service     latencies: pauses, busy threads, several callers, one core
     startup     from the start of a process to the first answer
+    memory      what plans need, and what processes grow by
     micro       what one op, node, trace, file costs
 
 Every library runs in processes of its own, one at a time, in turn for some rounds, with a fixed
