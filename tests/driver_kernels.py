@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from tracegraph.runtime.cpu.code.llvm import Code, compile_object
 from tracegraph.runtime.cpu.driver.driver import Driver
+from tracegraph.runtime.cpu.driver.layout import RECORD_WORDS
 from tracegraph.runtime.cpu.driver.pool import Call, Pool
 
 DEAR = 1 << 40  # ns: worth waking everybody, and releasing the GIL
@@ -110,6 +112,9 @@ met.or.tired:
 }
 
 
+Step = tuple[str, np.ndarray, int]
+
+
 @cache
 def kernels() -> Code:
     """Return the kernels, compiled."""
@@ -130,31 +135,45 @@ class Plan(NamedTuple):
     arrays: tuple[np.ndarray, ...]
 
 
-def plan(
-    *steps: tuple[str, np.ndarray, int], cost_ns: int = DEAR, driver: Driver | None = None
-) -> Plan:
-    """Return a plan of (kernel, arguments, chunks) steps."""
-    code = kernels()
-    rows = [(code.address(name), array.ctypes.data, chunks) for name, array, chunks in steps]
-    records = np.array(rows, np.int64).reshape(-1, 3)
+def plan(*steps: Step | list[Step], cost_ns: int = DEAR, driver: Driver | None = None) -> Plan:
+    """Return a plan of (kernel, arguments, chunks) steps; a list of them is a group."""
+    code, rows = kernels(), []
+    groups = [step if isinstance(step, list) else [step] for step in steps]
+    for group in groups:
+        after = sum(chunks for _, _, chunks in group)
+        for name, array, chunks in group:
+            after -= chunks
+            rows.append((code.address(name), array.ctypes.data, chunks, after))
+    records = np.array(rows, np.int64).reshape(-1, RECORD_WORDS)
     call = Call(records, np.zeros(8, np.int64), cost_ns, driver)
-    return Plan(call, tuple(array for _, array, _ in steps))
+    return Plan(call, tuple(array for group in groups for _, array, _ in group))
 
 
-def relay(chunks: int, steps: int, cost_ns: int = DEAR, driver: Driver | None = None) -> Plan:
+def relay(
+    chunks: int, steps: int, cost_ns: int = DEAR, driver: Driver | None = None, parts: int = 1
+) -> Plan:
     """Return a plan whose steps hand words on: error 1 tells a step that began too early.
 
-    `frame[1]`, the number of the call, must differ from call to call.
+    Each step is a group of `parts` records. `frame[1]`, the number of the call, must differ from
+    call to call.
     """
     words = [np.zeros(max(chunks, 1), np.int64) for _ in range(2)]
-    links = [
-        np.array([words[k % 2].ctypes.data, words[1 - k % 2].ctypes.data, chunks], np.int64)
-        for k in range(steps)
-    ]
+    cuts = [chunks * i // parts for i in range(parts + 1)]
+
+    def link(source: np.ndarray, target: np.ndarray, begin: int, end: int) -> np.ndarray:
+        source, target = source[chunks - end :], target[begin:]  # `follow` reads from the end
+        return np.array([source.ctypes.data, target.ctypes.data, end - begin], np.int64)
+
     made = plan(
-        ("fill", words[0], chunks),
-        *(("follow", link, chunks) for link in links),
-        ("check", words[steps % 2], chunks),
+        [("fill", words[0][a:], b - a) for a, b in pairwise(cuts)],
+        *(
+            [
+                ("follow", link(words[k % 2], words[1 - k % 2], a, b), b - a)
+                for a, b in pairwise(cuts)
+            ]
+            for k in range(steps)
+        ),
+        [("check", words[steps % 2][a:], b - a) for a, b in pairwise(cuts)],
         cost_ns=cost_ns,
         driver=driver,
     )

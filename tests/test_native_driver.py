@@ -21,7 +21,7 @@ import pytest
 
 pytest.importorskip("llvmlite")
 
-from tests.driver_kernels import CHEAP, DEAR, checked, kernels, plan, relay
+from tests.driver_kernels import CHEAP, DEAR, Step, checked, kernels, plan, relay
 from tracegraph.runtime.cpu.code.llvm import (
     compile_assembly,
     compile_object,
@@ -114,6 +114,61 @@ def test_records_wait_for_each_other(
             step()
 
 
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize(
+    "sizes", [(2, 1), (1, 1, 1), (3, 0, 1, 0, 0, 2), (1, 64, 2), (64, 1), (5,) * 40]
+)
+def test_each_chunk_of_a_group_is_run_once(
+    workers: int, sizes: tuple[int, ...], make_pool: Callable[..., Pool]
+) -> None:
+    words = [np.zeros(size + 1, np.int64) for size in sizes]
+    before, after = (np.zeros(9, np.int64) for _ in range(2))
+    group: list[Step] = [("count", x, size) for x, size in zip(words, sizes, strict=True)]
+    made = plan(("count", before, 9), group, ("count", after, 9), group)
+    pool = make_pool(workers)
+    for _ in range(50):
+        assert made.call.run(pool) == 0
+    assert before.tolist() == after.tolist() == [50] * 9
+    for x, size in zip(words, sizes, strict=True):
+        assert x.tolist() == [100] * size + [0]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_records_of_a_group_do_not_wait_for_each_other(
+    workers: int, make_pool: Callable[..., Pool]
+) -> None:
+    arrivals = np.zeros(1, np.int64)
+    made = plan([("meet", arrivals, 1), ("meet", arrivals, 1)])  # each waits for the other
+    pool = make_pool(workers)
+    for _ in range(50):
+        assert made.call.run(pool) == 0
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+@pytest.mark.parametrize("workers", WORKERS)
+def test_groups_wait_for_each_other(
+    workers: int, parts: int, make_pool: Callable[..., Pool]
+) -> None:
+    pool = make_pool(workers)
+    for chunks, steps, cost_ns in ((8, 8, CHEAP), (65, 3, DEAR)):
+        step = checked(relay(chunks, steps, cost_ns, parts=parts), pool)
+        for _ in range(500):
+            step()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_no_group_is_run_after_an_error(workers: int, make_pool: Callable[..., Pool]) -> None:
+    words, code = [np.zeros(64, np.int64) for _ in range(3)], np.array([100])
+    group: list[Step] = [("count", words[0], 3), ("count", words[1], 9), ("fail", code, 2)]
+    made = plan(group, [("count", words[2], 5), ("count", words[2], 3)])
+    pool = make_pool(workers)
+    for _ in range(20):
+        assert made.call.run(pool) == 101
+    assert words[0].sum() == 60
+    assert words[1].sum() == 180
+    assert not words[2].any()
+
+
 def test_sizes_may_change_from_run_to_run(make_pool: Callable[..., Pool]) -> None:
     words = np.zeros(64, np.int64)
     made = plan(("count", words, 0), ("count", words, 0))
@@ -149,7 +204,7 @@ def test_an_error_ends_the_run(workers: int, chunks: int, make_pool: Callable[..
 
 
 def test_a_call_checks_its_arrays() -> None:
-    rows, frame = np.zeros((2, 3), np.int64), np.zeros(4, np.int64)
+    rows, frame = np.zeros((2, 4), np.int64), np.zeros(4, np.int64)
     for bad in (rows.astype(np.int32), rows[:, :2].copy(), rows.T, rows[0]):
         with pytest.raises(TypeError, match="records"):
             Call(bad, frame)
@@ -525,26 +580,32 @@ def test_other_platforms(triple: str, level: str, parking: str) -> None:
 # that one line too few or in the wrong place would give it.
 FAULTS = {
     "a chunk is taken without a swap": (
-        """  %pair = cmpxchg weak ptr %left.at, i64 %left, i64 %rest acquire monotonic, align 8
+        """  %pair = cmpxchg weak ptr %left.at, i64 %left, i64 %less acquire monotonic, align 8
   %mine = extractvalue {i64, i1} %pair, 1""",
-        """  store atomic i64 %rest, ptr %left.at seq_cst, align 8
+        """  store atomic i64 %less, ptr %left.at seq_cst, align 8
   %mine = icmp eq i64 0, 0""",
     ),
     "a record is read before a chunk of it is owned": (
-        """work:
-  %record = load ptr, ptr %current.at, align 8
+        """  %first = load ptr, ptr %current.at, align 8
 """,
-        """work:
+        "",
+        """  %less = sub i64 %left, 1
 """,
-        """  %part = lshr i64 %left, %shift
-""",
-        """  %part = lshr i64 %left, %shift
-  %record = load ptr, ptr %current.at, align 8
+        """  %less = sub i64 %left, 1
+  %first = load ptr, ptr %current.at, align 8
 """,
     ),
     "a record ends when its chunks are taken": (
         "%last = icmp eq i64 %pending, %share",
-        "%last = icmp eq i64 %rest, 0",
+        "%last = icmp eq i64 %less, 0",
+    ),
+    "a share is taken without a swap": (
+        "%share.part = select i1 %mine.part, i64 %part, i64 1",
+        "%share.part = select i1 true, i64 %part, i64 1",
+    ),
+    "a thread goes on where it was in another group": (
+        "%same = icmp eq i64 %group, %group.before",
+        "%same = icmp ne i64 %group.before, 0",
     ),
     "chunks are offered before they are counted": (
         """  store atomic i64 %chunks, ptr %pending.at monotonic, align 8
@@ -591,9 +652,9 @@ def endure(fault: str | None) -> None:
     rounds = np.zeros(1, np.int64)
     for workers in (1, 3):
         pool = Pool(workers, spin_ns=0, driver=driver)
-        for chunks in (2, 3, 16):
+        for chunks, parts in ((2, 1), (3, 1), (16, 1), (16, 3)):
             faulthandler.dump_traceback_later(2 if fault else 100, exit=True)
-            step = checked(relay(chunks, 4, driver=driver), pool)
+            step = checked(relay(chunks, 4, driver=driver, parts=parts), pool)
             # Chunks of 0 to 2 us end at any point of the way that a waiting caller goes to sleep.
             work = plan(("work", rounds, chunks), driver=driver)
             for index in range(10_000):

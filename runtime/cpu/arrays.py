@@ -41,14 +41,25 @@ class Blocks:
         self.starts = np.array(starts, np.int64)
         self.kernels = np.array([addresses[s.kernel.name] for s in launches], np.int64)
         self.chunks = np.array([s.chunks for s in launches], np.int64)
+        self.after = np.array(_chunks_after(launches), np.int64)
         self.cost_ns = sum(s.cost_ns for s in launches)
 
     def records(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the driver's records for a copy of the words."""
         base = words.ctypes.data
-        made = np.empty((len(self.starts), 3), np.int64)
-        made[:, 0], made[:, 1], made[:, 2] = self.kernels, base + 8 * self.starts, self.chunks
-        return made
+        columns = (self.kernels, base + 8 * self.starts, self.chunks, self.after)
+        return np.ascontiguousarray(np.stack(columns, axis=1))
+
+
+def _chunks_after(launches: Sequence[Launch]) -> list[int]:
+    """Return how many chunks each launch's group has behind it."""
+    found, after, group = [], 0, 0
+    for launch in reversed(launches):
+        if not launch.group or launch.group != group:
+            after, group = 0, launch.group
+        found.append(after)
+        after += launch.chunks
+    return found[::-1]
 
 
 class Arrays:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tracegraph.dtypes import DType, float32, float64
@@ -56,6 +57,9 @@ def explained_plan(
         f"{_short(arena.live_bytes)}B alive at most"
     )
     rows = [[*_HEAD, *(_PROFILED if profile else []), ""]]
+    beside = _beside(plan.steps)
+    if beside:
+        head += f"\n{len(beside)} launches run beside the one above them"
     known: set[Buffer] = set()
     for made, _ in plan.ahead.values():
         rows += [_row("ahead", s, 1, work_of(s, known), 0.0, "", profile) for s in made]
@@ -71,14 +75,21 @@ def explained_plan(
         else:
             lines[key] = (step, 1, work, took)
     whole, seconds = Work(0, 0, 0, float32), 0.0
-    for step, count, work, took in lines.values():
-        rows.append(_row("native", step, count, work, took, _note(step, compiled), profile))
+    for key, (step, count, work, took) in lines.items():
+        kind = "beside" if key in beside else "native"
+        rows.append(_row(kind, step, count, work, took, _note(step, compiled), profile))
         whole, seconds = whole.plus(work), seconds + took
     told = _time(seconds) if profile else "~" + _time(seconds)
     rates = _rates(whole, seconds, None) if profile else []
     rows.append(["total", "", "", "", *_amounts(whole), told, *rates, ""])
     head += f"\npeak: {profile.peak}" if profile else "\ntimes are estimates"
     return "\n".join((head, "", *_aligned(rows)))
+
+
+def _beside(steps: Sequence[Launch | HostCall]) -> set[int]:
+    """Return the numbers of the steps that are of the same group as the one before."""
+    groups = [step.group if isinstance(step, Launch) else 0 for step in steps]
+    return {i for i, (a, b) in enumerate(pairwise(groups), 1) if a == b != 0}
 
 
 def _row(

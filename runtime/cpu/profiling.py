@@ -17,6 +17,7 @@ from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.values import element_type
 from tracegraph.runtime.cpu.code.writer import METADATA, Carried, Writer, function
 from tracegraph.runtime.cpu.context import Context
+from tracegraph.runtime.cpu.driver.layout import RECORD_WORDS
 from tracegraph.runtime.cpu.driver.pool import Call, get_num_threads
 from tracegraph.runtime.cpu.kernels import addresses, name_of
 from tracegraph.runtime.cpu.lowering.steps import HostCall
@@ -86,7 +87,7 @@ def profiled(
     for place, array in zip(compiled.plan.results, results, strict=True):
         arrays.held[place.buffer] = array
     calls = _calls(compiled, context, arrays)
-    idle = _least(Call(np.empty((0, 3), np.int64), np.zeros(1, np.int64), 0).run)
+    idle = _least(Call(np.empty((0, RECORD_WORDS), np.int64), np.zeros(1, np.int64), 0).run)
     seconds = [float("inf")] * len(calls)
     end, runs = time.perf_counter() + _BUDGET_S, 0
     while runs < _LEAST_RUNS or (runs < _MOST_RUNS and time.perf_counter() < end):
@@ -104,6 +105,7 @@ def profiled(
 def _calls(compiled: Compiled, context: Context, arrays: Arrays) -> list[Callable[[], Any]]:
     """Return what runs each step alone."""
     records = compiled.blocks.records(context.words)
+    records[:, -1] = 0  # no groups
     frame = np.zeros(1, np.int64)
     calls: list[Callable[[], Any]] = []
     for part in compiled.parts:
@@ -214,5 +216,5 @@ def peak(threads: int) -> Peak:
 def _timed(kernel: int, memory: NDArray[Any], far: int, size: int, chunks: int) -> float:
     base = int(memory.ctypes.data)
     words = np.array([base, base + far, size], np.int64)
-    records = np.array([[kernel, words.ctypes.data, chunks]], np.int64)
+    records = np.array([[kernel, words.ctypes.data, chunks, 0]], np.int64)
     return _least(Call(records, np.zeros(1, np.int64), _COSTS_NS).run)

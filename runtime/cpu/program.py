@@ -27,6 +27,7 @@ from tracegraph.runtime.cpu.context import Context
 from tracegraph.runtime.cpu.driver.driver import host_driver
 from tracegraph.runtime.cpu.kept import Kept, Store, ahead_of
 from tracegraph.runtime.cpu.kernels import addresses
+from tracegraph.runtime.cpu.lowering.groups import grouped, joint_uses
 from tracegraph.runtime.cpu.lowering.lowering import Lowering
 from tracegraph.runtime.cpu.lowering.memory import plan_memory
 from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch, Plan
@@ -210,11 +211,11 @@ class Compiled:
         order = [*graph.inputs, *(n for n in order if n.op != INPUT)]
         delayed = delays(graph, order)
         lowering = Lowering(graph, host_target(), lasting, TEMPLATES, delayed, in_place)
-        self.plan: Plan = lowering.run(order)
+        self.plan: Plan = grouped(lowering.run(order))
         steps = self.plan.steps
         launches = [s for s in steps if isinstance(s, Launch)]
         ahead = [s for made, _ in self.plan.ahead.values() for s in made]
-        self.arena = plan_memory([s.use for s in steps])
+        self.arena = plan_memory(joint_uses(steps))
         found = addresses(s.kernel for s in (*launches, *ahead))
         self.blocks = Blocks(launches, found)
         self._ahead, self._store = ahead_of(self.plan.ahead, found), store

@@ -15,9 +15,9 @@ class Control(IntEnum):
 
     LEFT = 0  # this line is watched by who has nothing to do
     FINISHED = 8
-    STARTED = 16  # records ever started for several threads
+    STARTED = 16  # groups ever started for several threads
     PENDING = 128
-    NEXT = 256  # this line is written by who starts a record
+    NEXT = 256  # this line is written by who starts a group
     END = 264
     CURRENT = 272
     FRAME = 280
@@ -36,5 +36,5 @@ class Control(IntEnum):
 
 
 CORES_BYTES = 128
-RECORD_WORDS = 3  # kernel, arguments, chunks
+RECORD_WORDS = 4  # kernel, arguments, chunks, chunks of the records after it in its group
 CALL_WORDS = 4  # records, number of records, frame, cost_ns

@@ -107,10 +107,10 @@ def _aligned_words(count: int, bytes_each: int = 8, line_bytes: int = 128) -> Wo
 class Call:
     """A plan made ready to be run, again and again, by one thread at a time.
 
-    `records`: i64[n, 3], each row the address of a kernel, the address of its arguments and the
-    number of its chunks; `frame`: i64[m], handed to each kernel, its word 0 is the error word;
-    `cost_ns`: about what it takes alone. Whatever else the records point to is the caller's to
-    keep; a row may be changed between runs.
+    `records`: i64[n, 4], each row the address of a kernel, the address of its arguments, the number
+    of its chunks and how many the rows behind it in its group have; `frame`: i64[m], handed to each
+    kernel, its word 0 is the error word; `cost_ns`: about what it takes alone. Whatever else the
+    records point to is the caller's to keep; a row may be changed between runs.
     """
 
     __slots__ = ("_address", "_block", "_run", "frame", "records")

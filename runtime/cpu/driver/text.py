@@ -1,31 +1,35 @@
 """The native driver as textual LLVM IR: runs a plan with the threads that happen to be there.
 
-A plan is an array of records (kernel, arguments, chunks), run in order: a record starts when every
-chunk of the one before it is done. A kernel is
+A plan is an array of records (kernel, arguments, chunks, after) in groups, which run in order: a
+group starts when every chunk of the one before it is done. `after` counts the chunks of the records
+behind this one in its group, and is 0 for the last or only one. A kernel is
 
     void kernel(ptr arguments, ptr frame, i64 begin, i64 end)      chunks begin .. end - 1
 
 Chunks are cut by whoever makes the plan, never by the number of threads, and any thread may run
 any of them, so results do not depend on the threads. `frame` belongs to one call; its first word
 is the error word. A kernel reports a fault by `atomicrmw umax ptr %frame, i64 CODE monotonic`
-(the greatest code wins, whatever the order); no record after that one is run.
+(the greatest code wins, whatever the order); no group after that one is run.
 
 How threads share a run, in the words of a control block:
 
-- LEFT counts the chunks of the current record that nobody has taken. They are taken from it by
-  compare-and-swap, and only then is the record read: a run cannot end while a chunk is owned. So a
-  thread that slept between reading LEFT and swapping it, through a record or through a thousand
+- LEFT counts the chunks of the current group that nobody has taken. One is taken from it by
+  compare-and-swap, and only then is a record read: a run cannot end while a chunk is owned. So a
+  thread that slept between reading LEFT and swapping it, through a group or through a thousand
   calls, fails, or takes a chunk that is really there. (A barrier whose counter was reset while a
   late thread still read it hung once in some ten thousand calls.)
-- PENDING counts the chunks of the record that are not done. Only owners of a chunk touch it. Who
-  brings it to 0 is alone with the run, and starts the next record. Records of one chunk it runs on
+- What was left says which chunk of which record it is. Its owner tries to take a share of what is
+  left of that record with it: fewer swaps, and chunks side by side. It looks for records from where
+  it found its last one, if that was in the same group: STARTED is the group's number.
+- PENDING counts the chunks of the group that are not done. Only owners of a chunk touch it. Who
+  brings it to 0 is alone with the run, and starts the next group. Groups of one chunk it runs on
   the spot, without telling anybody.
 - Nobody waits for a thread that has not taken a chunk. So dead workers (after a fork), parked ones
   or ones that are late cost nothing but their help.
 - A thread that finds nothing to do polls for SPIN_NS, then parks in the kernel: it says so in its
-  slot, looks once more, and sleeps. Who starts a record or ends a run does it the other way round:
+  slot, looks once more, and sleeps. Who starts a group or ends a run does it the other way round:
   that first, then a look at the slots. Both are sequentially consistent, so one sees the other.
-- Who starts a record rouses two threads at most, and who is roused two more as long as chunks are
+- Who starts a group rouses two threads at most, and who is roused two more as long as chunks are
   left: rousing one takes 10 us and more where cores are virtual, and the first has work to do.
 - A run that costs less than WAKE_NS leaves parked workers alone, unless calls follow each other so
   closely that workers, once up, stay up: waking one takes longer than such a run.
@@ -37,6 +41,7 @@ from string import Template
 
 from tracegraph.runtime.cpu.driver.layout import CORES_BYTES, RECORD_WORDS, Control
 from tracegraph.runtime.cpu.driver.parking import parking_text
+from tracegraph.runtime.cpu.driver.serving import SERVE
 
 ENTRIES = ("prepare", "run", "serve", "stop")
 
@@ -101,7 +106,7 @@ done:
   ret void
 }
 
-; Start the next record, or end the run. Called by one thread at a time: whoever did the last chunk.
+; Start the next group, or end the run. Called by one thread at a time: whoever did the last chunk.
 define private void @advance(ptr %control) nounwind {
 entry:
   %left.at = getelementptr i8, ptr %control, i64 $LEFT
@@ -126,19 +131,29 @@ check:
   br i1 %over, label %finish, label %take
 take:
   %following = getelementptr i8, ptr %record, i64 $RECORD_BYTES
-  %chunks.at = getelementptr i8, ptr %record, i64 16
-  %chunks = load i64, ptr %chunks.at, align 8
+  %own.at = getelementptr i8, ptr %record, i64 16
+  %own = load i64, ptr %own.at, align 8
+  %after.at = getelementptr i8, ptr %record, i64 24
+  %after = load i64, ptr %after.at, align 8
+  %chunks = add i64 %own, %after
   %empty = icmp sle i64 %chunks, 0
   br i1 %empty, label %check, label %some
 some:
   %others = sub i64 %chunks, 1
   %single = icmp eq i64 %others, 0
-  br i1 %single, label %here, label %start
+  br i1 %single, label %here, label %skip
 here:
   call void @apply(ptr %record, ptr %frame, i64 0, i64 1)
   br label %check
+skip:
+  %member = phi ptr [%record, %some], [%beyond, %skip]
+  %beyond = getelementptr i8, ptr %member, i64 $RECORD_BYTES
+  %behind.at = getelementptr i8, ptr %member, i64 24
+  %behind = load i64, ptr %behind.at, align 8
+  %inside = icmp ne i64 %behind, 0
+  br i1 %inside, label %skip, label %start
 start:
-  store ptr %following, ptr %next.at, align 8
+  store ptr %beyond, ptr %next.at, align 8
   store ptr %record, ptr %current.at, align 8
   store atomic i64 %chunks, ptr %pending.at monotonic, align 8
   %slots = load i64, ptr %wakes.at, align 8
@@ -146,115 +161,13 @@ start:
   %started.more = add i64 %started, 1
   store atomic i64 %started.more, ptr %started.at monotonic, align 8
   store atomic i64 %chunks, ptr %left.at seq_cst, align 8
-  ; From here on others may finish the record, the run, and begin another: only %slots is ours.
+  ; From here on others may finish the group, the run, and begin another: only %slots is ours.
   %want = call i64 @llvm.umin.i64(i64 %others, i64 $ROUSED)
   call void @wake(ptr %control, i64 %slots, i64 %want)
   ret void
 finish:
   store atomic i64 1, ptr %finished.at seq_cst, align 8
   call void @wake(ptr %control, i64 1, i64 1)
-  ret void
-}
-
-; Take chunks until the word at %exit is not 0. A worker's exit is STOP, a caller's FINISHED.
-define void @serve(ptr %control, i64 %slot, ptr %exit) nounwind {
-entry:
-  %left.at = getelementptr i8, ptr %control, i64 $LEFT
-  %started.at = getelementptr i8, ptr %control, i64 $STARTED
-  %pending.at = getelementptr i8, ptr %control, i64 $PENDING
-  %current.at = getelementptr i8, ptr %control, i64 $CURRENT
-  %frame.at = getelementptr i8, ptr %control, i64 $FRAME
-  %spin.at = getelementptr i8, ptr %control, i64 $SPIN_NS
-  %shift.at = getelementptr i8, ptr %control, i64 $SHARE_SHIFT
-  %workers.at = getelementptr i8, ptr %control, i64 $WORKERS
-  %offset = mul i64 %slot, 8
-  %place = add i64 %offset, $SLOTS
-  %flag = getelementptr i8, ptr %control, i64 %place
-  %spin = load i64, ptr %spin.at, align 8
-  %shift = load i64, ptr %shift.at, align 8
-  br label %look
-look:
-  %started = load atomic i64, ptr %started.at monotonic, align 8
-  br label %poll
-poll:
-  %polls = phi i64 [0, %look], [%polls.next, %pause], [%polls.next, %time]
-  %deadline = phi i64 [0, %look], [%deadline, %pause], [%deadline.next, %time]
-  %left = load atomic i64, ptr %left.at monotonic, align 8
-  %some = icmp ne i64 %left, 0
-  br i1 %some, label %take, label %idle
-
-take:
-  ; A share of what is left, at least one: fewer swaps, and chunks side by side.
-  %part = lshr i64 %left, %shift
-  %share = call i64 @llvm.umax.i64(i64 %part, i64 1)
-  %rest = sub i64 %left, %share
-  %pair = cmpxchg weak ptr %left.at, i64 %left, i64 %rest acquire monotonic, align 8
-  %mine = extractvalue {i64, i1} %pair, 1
-  br i1 %mine, label %work, label %look
-work:
-  %record = load ptr, ptr %current.at, align 8
-  %frame = load ptr, ptr %frame.at, align 8
-  %chunks.at = getelementptr i8, ptr %record, i64 16
-  %chunks = load i64, ptr %chunks.at, align 8
-  %begin = sub i64 %chunks, %left
-  %end = add i64 %begin, %share
-  call void @apply(ptr %record, ptr %frame, i64 %begin, i64 %end)
-  %pending = atomicrmw sub ptr %pending.at, i64 %share acq_rel
-  %last = icmp eq i64 %pending, %share
-  br i1 %last, label %move, label %look
-move:
-  call void @advance(ptr %control)
-  br label %look
-
-idle:
-  %leave = load atomic i64, ptr %exit acquire, align 8
-  %leaving = icmp ne i64 %leave, 0
-  br i1 %leaving, label %done, label %pause
-pause:
-  $PAUSE
-  %polls.next = add i64 %polls, 1
-  %round = and i64 %polls.next, 31
-  %due = icmp eq i64 %round, 0
-  br i1 %due, label %clock, label %poll
-clock:
-  ; Records that others were quicker to take are a sign of life too: poll on.
-  %started.now = load atomic i64, ptr %started.at monotonic, align 8
-  %alive = icmp ne i64 %started.now, %started
-  br i1 %alive, label %look, label %time
-time:
-  %now = call i64 @now()
-  %unset = icmp eq i64 %deadline, 0
-  %fresh = add i64 %now, %spin
-  %deadline.next = select i1 %unset, i64 %fresh, i64 %deadline
-  %late = icmp sge i64 %now, %deadline.next
-  br i1 %late, label %park, label %poll
-
-park:
-  store atomic i32 1, ptr %flag seq_cst, align 4
-  %left.again = load atomic i64, ptr %left.at seq_cst, align 8
-  %some.again = icmp ne i64 %left.again, 0
-  %leave.again = load atomic i64, ptr %exit seq_cst, align 8
-  %leaving.again = icmp ne i64 %leave.again, 0
-  %up = or i1 %some.again, %leaving.again
-  br i1 %up, label %unpark, label %asleep
-asleep:
-  call void @sleep(ptr %control, ptr %flag)
-  %parked = load atomic i32, ptr %flag acquire, align 4
-  %still = icmp eq i32 %parked, 1
-  br i1 %still, label %asleep, label %back
-back:
-  call void @awake(ptr %control, ptr %flag)
-  %left.back = load atomic i64, ptr %left.at monotonic, align 8
-  %want = call i64 @llvm.umin.i64(i64 %left.back, i64 $ROUSED)
-  %workers = load i64, ptr %workers.at, align 8
-  %slots = add i64 %workers, 1
-  call void @wake(ptr %control, i64 %slots, i64 %want)
-  br label %look
-unpark:
-  %mark = atomicrmw xchg ptr %flag, i32 0 monotonic
-  %unseen = icmp eq i32 %mark, 1
-  br i1 %unseen, label %look, label %back
-done:
   ret void
 }
 
@@ -374,5 +287,5 @@ def driver_text(triple: str, futex: bool = True) -> str:
         "RECORD_BYTES": 8 * RECORD_WORDS,
         "ROUSED": 2,
     }
-    text = Template(parking + _DRIVER).substitute(settings | its_settings)
+    text = Template(parking + _DRIVER + SERVE).substitute(settings | its_settings)
     return f"{text}declare void @{pause}({types})\n"
