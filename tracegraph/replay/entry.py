@@ -38,6 +38,12 @@ def _result(described: dict[str, Any], given: list[Tensor]) -> Any:
     return t.item() if "number" in described else t
 
 
+def _present(place: Place) -> Any:
+    """What a place holds now; None if nothing."""
+    container = place.container
+    return container.get(place.key) if container.__class__ is dict else place.read()
+
+
 class EntryPoint:
     """A callable graph. See `Traced` and `tracegraph.load`."""
 
@@ -119,8 +125,7 @@ class EntryPoint:
         """
         held = self._held
         for name, place in self.places.items():
-            container = place.container
-            now = container.get(place.key) if container.__class__ is dict else place.read()
+            now = _present(place)
             if now is not held[name]:
                 held[name] = moved(name, place, held[name], now)
         for name, places in self.shared.items():
@@ -246,12 +251,14 @@ class EntryPoint:
                 if not isinstance(target, Tensor):
                     target[...] = array
                     continue
-            if device_of(array) != device_of(target._data):
-                array = device_of(target._data).place(array)
+            data = target._data
+            plain = array.__class__ is data.__class__ is np.ndarray
+            if not plain and device_of(array) != device_of(data):
+                array = device_of(data).place(array)
             places = self.rebound.get(name)
             if places is None:
-                if array is not target._data:
-                    put(target._data, array)
+                if array is not data:
+                    put(data, array)
                 storage_of(target).version += 1
                 self._fill_place(name, target)
             else:
@@ -269,8 +276,9 @@ class EntryPoint:
 
     def _fill_place(self, name: str, target: Tensor) -> None:
         """Hold State where nothing is held: a gradient that was None."""
-        if name in self.places and self.places[name].read() is None:
-            self.places[name].write(target)
+        place = self.places.get(name)
+        if place is not None and _present(place) is None:
+            place.write(target)
 
     def _rebind(self, name: str, made: Tensor) -> None:
         """Hold another tensor in the places of a State."""
