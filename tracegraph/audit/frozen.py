@@ -300,7 +300,12 @@ class _Search:
     def _namespaces(self) -> Iterator[Frozen]:
         """Yield what functions see in globals, and in what these and local names hold."""
         spaces = {id(site.namespace): site.namespace for site in self.sites}
-        objects = {id(v): v for site in self.sites for v in map(site.local, site.names)}
+        objects = {}
+        for site in self.sites:
+            for name, held in site.names.items():
+                if held.__class__ is not Shape and held.__class__ not in _QUICK:
+                    value = site.local(name)
+                    objects[id(value)] = value
         for space in spaces.values():
             yield from _items(id(space), space, space, self.names)
             objects.update((id(space[n]), space[n]) for n in self.names.intersection(space))

@@ -30,6 +30,7 @@ _MAX_ITEMS: Final = 64
 # Local values of these types are kept with a site only if they are small.
 _LARGE: Final = (list, tuple, dict, set, np.ndarray)
 _SHOWN: Final = 60
+_QUICK: Final = frozenset((bool, int, float, str, type(None)))
 
 
 # Code of tracegraph that ran, by identity: the hash of code is that of all its content.
@@ -98,9 +99,11 @@ class Site(NamedTuple):
 
 
 def _site(frame: types.FrameType, loc: Loc) -> Site:
-    names = {}
+    names: dict[str, Any] = {}
     for name, value in frame.f_locals.items():
-        if isinstance(value, Tensor):
+        if value.__class__ in _QUICK:
+            names[name] = value
+        elif isinstance(value, Tensor):
             names[name] = Shape(tuple(value._data.shape))
         elif is_value(value):
             names[name] = value

@@ -44,7 +44,6 @@ _CPU = Device("cpu")
 _grad_on = modes.GRAD.get
 _frame = sys._getframe
 _row = tuple.__new__  # a NamedTuple's own takes keywords, and twice the time
-_NOTHING: dict[Any, Any] = {}
 
 
 class Recorder(GradientMarks, Provenance):
@@ -171,10 +170,6 @@ class Recorder(GradientMarks, Provenance):
         peer = args[0]
         if not isinstance(peer, Tensor):
             peer = next(a for a in args if isinstance(a, Tensor))
-        beside = peer._data.dtype
-        near = self._beside.get(beside, _NOTHING).get(x)
-        if near is not None:
-            return near
         dtype = dtype_of_data(peer._data)
         number = float(x) if dtype.kind == FLOAT_KIND else x
         # By value, but the numbers that are equal to others; those by text.
@@ -184,7 +179,7 @@ class Recorder(GradientMarks, Provenance):
             array = np.asarray(number, dtype=dtype.np)
             self._scalars[key] = self._constant(array, TensorType(dtype, ()))
         if is_plain and dtype.kind == FLOAT_KIND and peer._data.__class__ is np.ndarray:
-            self._beside.setdefault(beside, {})[x] = self._scalars[key]
+            self._beside.setdefault(peer._data.dtype, {})[x] = self._scalars[key]
         return self._scalars[key]
 
     def _constant(self, array: Any, known: TensorType) -> RowValue:
@@ -266,7 +261,9 @@ class Recorder(GradientMarks, Provenance):
                             continue
             elif not isinstance(a, Tensor):
                 if a is not None:
-                    found.append(self._scalar(a, args))
+                    peer = args[0]
+                    near = peer.__class__ is Tensor and self._beside.get(peer._data.dtype)
+                    found.append((near and near.get(a)) or self._scalar(a, args))
                 continue
             found.append(self.read(a, self.value_of(a)) if graded else self.value_of(a))
         return tuple(found)
@@ -312,6 +309,11 @@ class Recorder(GradientMarks, Provenance):
 
         Through a detached view, or under no_grad, gradients of the whole go on to what it held.
         """
+        if not t._chain:
+            entry, value = self.entry_of(t), self.value_of(new)
+            self.note_write(entry, self.grades() and not self.unseen, True)
+            entry.value, entry.views, entry.written, self.unseen = value, {}, True, False
+            return
         repeats = any(op.name in ("expand", "strided") for op, _ in t._chain)
         if repeats and t._data.__class__ is np.ndarray and not t._data.size:
             return  # nothing is written, and such a view has no way back

@@ -191,10 +191,11 @@ def _visit(
 
 
 def _children(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) -> list[Child]:
-    if hasattr(value, "__tracegraph_materialize__"):
+    kind = type(value)
+    if hasattr(kind, "__tracegraph_materialize__"):
         later.append((path or "optimizer", value))
         return []
-    if hasattr(value, "__tracegraph_state__"):
+    if hasattr(kind, "__tracegraph_state__"):
         found.modules[path] = value
         containers = list(value.__tracegraph_containers__())
         found.containers += [(container, dict(container)) for container in containers]
