@@ -1,4 +1,4 @@
-"""What a native program holds: copies of State that nothing reads are let go."""
+"""What a native program holds: a small arena, and no copies of State that nothing reads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tracegraph as tg
+from tests import workloads
 from tracegraph import nn
+from tracegraph.runtime.cpu.lowering.memory import Use, plan_memory
+from tracegraph.runtime.cpu.lowering.places import Buffer
 
 
 def normed(dynamic: bool = False) -> tuple[Any, Any]:
@@ -73,3 +78,63 @@ def test_what_was_let_go_follows_state() -> None:
     for value in (1, 2):  # as long as it is lent, nothing is kept
         lent.fill(value)
         close(program, net, x)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> list[Use]:
+    """Steps that each write a buffer or two, of what earlier ones wrote."""
+    made: list[Buffer] = []
+    uses = []
+    for _ in range(draw(st.integers(1, 25))):
+        reads = draw(st.lists(st.sampled_from(made), max_size=3)) if made else []
+        sizes = draw(st.lists(st.sampled_from((0, 1, 64, 100, 640, 1000, 4096)), max_size=2))
+        writes = [Buffer("arena", size) for size in sizes]
+        if draw(st.booleans()):
+            writes.append(Buffer("output", 640))
+        pairs = [(y, x) for y in writes for x in reads if x.bytes == y.bytes]
+        uses.append(Use(reads, writes, pairs if draw(st.booleans()) else ()))
+        made += writes
+    return uses
+
+
+def lives(uses: list[Use]) -> dict[Buffer, tuple[int, int]]:
+    found: dict[Buffer, tuple[int, int]] = {}
+    for number, use in enumerate(uses):
+        for buffer in (*use.reads, *use.writes):
+            if buffer.origin == "arena":
+                found[buffer] = (found.get(buffer, (number, 0))[0], number)
+    return found
+
+
+@given(steps())
+def test_buffers_lie_apart_while_they_are_alive(uses: list[Use]) -> None:
+    arena = plan_memory(uses)
+    alive = lives(uses)
+    shared = {pair for use in uses for pair in use.may_share}
+    for x, (first, last) in alive.items():
+        assert x.offset % 64 == 0
+        assert x.offset + x.bytes <= arena.bytes
+        for y, (begin, end) in alive.items():
+            together = first <= end and begin <= last and x is not y
+            if together and x.offset < y.offset + y.bytes and y.offset < x.offset + x.bytes:
+                took_over = (x, y) if first == end else (y, x) if begin == last else None
+                assert took_over in shared
+    assert arena.bytes >= arena.live_bytes
+
+
+def test_results_lie_where_operands_die() -> None:
+    x, y, z, w = (Buffer("arena", 640) for _ in range(4))
+    uses = [Use([], [x]), Use([x], [y, z], [(y, x), (z, x)]), Use([y, z], [w], [(w, y), (w, z)])]
+    assert plan_memory(uses) == (2 * 640, 2 * 640)
+    assert y.offset == x.offset
+    assert z.offset != x.offset
+    assert w.offset in (y.offset, z.offset)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "gpt", "train_mlp", "train_cnn", "train_gpt"])
+def test_arenas_are_hardly_larger_than_what_is_alive(name: str) -> None:
+    made = workloads.build(tg, name, small=True)
+    arguments = (made.step, ()) if made.trains else (made.module, made.inputs)
+    program = tg.trace(*arguments).program().prepare(*(() if made.trains else made.inputs))
+    (plan,) = program._program._main._plans.values()
+    assert plan.arena.live_bytes <= plan.arena.bytes <= 1.2 * plan.arena.live_bytes
