@@ -19,12 +19,14 @@ The caller fills in the words that `launch` does not have: pointers and strides,
                                            how the work is cut, from `schedule`
     a_stride                               of a row ("rows"), of a step of k ("columns"), or 0
     b_stride                               of a panel ("panels"), of a step of k ("rows"), or of a
-                                           column ("columns"), or 0
+                                           column ("columns", "dots"), or 0
     result<i>_stride, operand<i>_stride    of a row; of an operand only where it varies by rows
     partial_stride                         of a row
     extent<d>, <pointer>_batch<d>          for each batch dim; a stride of 0 repeats an operand
 
-B in "panels" is packed, see `packing`. Results are stored in rows, and alias nothing that is read.
+B in "panels" is packed, see `packing`. "dots" are columns, by which a few rows of A are multiplied
+with both where they are: sums are those of the lanes of vectors, see `dots_text`. Results are
+stored in rows, and alias nothing that is read.
 
 "windows" are those of a convolution over images[image, y, x, channel] (NHWC), read as a matrix
 without writing it: its rows are the places of windows, (image, y, x); its columns the elements
@@ -51,6 +53,7 @@ depend on the extents m and n, on the place of the element, or on threads.
 from __future__ import annotations
 
 import hashlib
+import sys
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
@@ -59,7 +62,7 @@ from tracegraph.runtime.cpu.products.contraction_epilogue import Output
 from tracegraph.runtime.cpu.products.contraction_tiles import Tile
 
 ALayout = Literal["rows", "columns", "windows"]
-BLayout = Literal["panels", "rows", "columns", "windows"]
+BLayout = Literal["panels", "rows", "columns", "windows", "dots"]
 
 # Panels of B, 48 KiB each, that are copied to the stack at a time where they are not packed: more
 # of windows, so that finding a place of them serves a longer run.
@@ -101,7 +104,7 @@ class Contraction(NamedTuple):
     @property
     def k_block(self) -> int:
         """The longest run of k that is summed at a time: its rows of A stay in the first cache."""
-        return k_block(self.dtype)
+        return sys.maxsize if self.b == "dots" else k_block(self.dtype)
 
     @property
     def arrays(self) -> dict[str, DType]:

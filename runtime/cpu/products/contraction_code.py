@@ -4,7 +4,8 @@ A unit is a block of rows × a block of panels of one matrix. Its loops, from th
 of k; groups of panels; slivers of rows; panels; the tile. So a sliver of A stays in the first
 cache, and a block of B in the second. Slivers are copied to the stack one by one (2 to 6 % of the
 time); where B is not packed, all rows of the unit at once, and then its panels, group by group. A
-row that is alone reads B where it is if that is in rows: one use does not pay for a copy.
+row that is alone reads B where it is if that is in rows: one use does not pay for a copy. Of "dots"
+nothing is copied.
 
 Code is cut into functions that kernels share, so that LLVM sees each once (50 us a line): tiles,
 copies, the nest of loops, the adding of sums. What a kernel has alone is the function that stores,
@@ -34,7 +35,7 @@ from tracegraph.runtime.cpu.products.contraction_epilogue import define_epilogue
 from tracegraph.runtime.cpu.products.contraction_nest import WIDEST, Nest
 from tracegraph.runtime.cpu.products.contraction_places import Grid, Line, Words
 from tracegraph.runtime.cpu.products.contraction_results import Area, Form, add_area, store_area
-from tracegraph.runtime.cpu.products.contraction_tiles import TOGETHER, tile_text
+from tracegraph.runtime.cpu.products.contraction_tiles import TOGETHER, dots_text, tile_text
 
 _STORED: Final = (
     "ptr noalias %arguments", "i64 %matrix", "i64 %row", "i64 %height", "i64 %column",
@@ -135,6 +136,8 @@ def _nest_texts(nest: Nest) -> list[str]:
         "ptr noalias %arguments", "i64 %begin", "i64 %end", "ptr %store", "ptr %add",
     )  # fmt: skip
     text = function(nest.name, parameters, loops.w, "nounwind noinline", _SHARED)
+    if nest.b == "dots":
+        return [dots_text(nest.dots), text]
     tiles = [tile_text(nest.tile_code(*shape)) for shape in nest.tile.shapes]
     tiles += map(tile_text, nest.spread)
     return [*tiles, *loops.copies.texts(), text]
@@ -176,9 +179,10 @@ class _Loops:
         a_row, a_step = nest.a_strides
         k = k_block(nest.dtype)
         rows = tile.heights[0] if nest.b == "panels" else STAGED_ROWS
-        self.rows = self._memory(max(a_row * rows, a_step * k) + tile.width)
         self.sums = self._memory(tile.heights[0] * tile.columns)
-        if nest.b != "panels":
+        if nest.b != "dots":
+            self.rows = self._memory(max(a_row * rows, a_step * k) + tile.width)
+        if nest.b not in ("panels", "dots"):
             self.staged = self._memory(STAGED_PANELS[nest.b] * self.panel_size + tile.width)
         chunk, units = self.words["chunk"], self.words["units"]
         w.loop(w.least(w.mul("%end", chunk), units), self._unit, start=w.mul("%begin", chunk))
@@ -212,6 +216,8 @@ class _Loops:
             u = _Unit(matrix, a, b, *span, is_first, is_last)
             if self.nest.b == "panels":
                 self._packed(u)
+            elif self.nest.b == "dots":
+                self._dots(u)
             else:
                 self._staged(u)
 
@@ -237,6 +243,29 @@ class _Loops:
             return self.rows
 
         self._slivers(u, b, (stride, 0), copied)
+
+    def _dots(self, u: _Unit) -> None:
+        """Do panels of columns, a few columns after the other, each for all rows."""
+        w, words, code, columns = self.w, self.words, self.nest.dots, self.tile.columns
+        height, last = w.sub(u.row_end, u.row), w.sub(words["n"], 1)
+
+        def panel(number: str) -> None:
+            first = w.mul(number, columns)
+
+            def some(start: str) -> None:
+                def row(i: str) -> None:
+                    a = self._at(u.a, w.mul(w.add(u.row, i), words["a_stride"]))
+                    sums = self._at(self.sums, w.add(w.mul(i, columns), start))
+                    span = f"i64 {words['k']}, i64 {words['b_stride']}, i64 {w.add(first, start)}"
+                    given = f"ptr {a}, ptr {u.b}, ptr {sums}, {span}, i64 {last}"
+                    w.do(f"call void @{code.name}({given})")
+
+                w.loop(height, row)
+
+            w.loop(w.least(w.sub(words["n"], first), columns), some, step=code.columns)
+            self._stored(u, (u.row, height), (number, 1), "%store")
+
+        w.loop(u.panel_end, panel, start=u.panel)
 
     def _staged(self, u: _Unit) -> None:
         """Do a block of k with groups of panels that are copied to the stack."""

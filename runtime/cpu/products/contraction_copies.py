@@ -76,7 +76,7 @@ class Copies:
         """Return the functions."""
         found = [self._windows_text()] if "windows" in (self.a, self.b) else []
         found += [] if self.a == "windows" else [self._rows_text()]
-        return found if self.b in ("panels", "windows") else [*found, self._panels_text()]
+        return found if self.b in ("panels", "windows", "dots") else [*found, self._panels_text()]
 
     # Calls.
 

@@ -82,6 +82,9 @@ def _cut(spec: Contraction, extents: Extents, k_block: int) -> _Cut:
     row_ns = max(rows / (_LANE_RATE * tile.width), size / _STREAM_RATE)
     tile_ns = max(1, k) * tile.columns * row_ns
     count = max(1, math.prod(batch)) * slivers * panels
+    if spec.b == "dots":
+        unit_ns = tile_ns * (1 + _FETCH["panels"]) + _UNIT_NS
+        return _Cut(slivers, 1, unit_ns, count * unit_ns)
     group, tallest = STAGED_PANELS[spec.b], slivers
     if spec.b != "panels":
         tallest = min(slivers, STAGED_ROWS // tile.heights[0])

@@ -14,7 +14,7 @@ from tracegraph.runtime.cpu.products.contraction import (
     Contraction,
     k_block,
 )
-from tracegraph.runtime.cpu.products.contraction_tiles import TOGETHER, Tile, TileCode
+from tracegraph.runtime.cpu.products.contraction_tiles import TOGETHER, DotsCode, Tile, TileCode
 
 WIDEST: Final = 16  # elements of the widest vector
 
@@ -59,6 +59,11 @@ class Nest(NamedTuple):
         """The tiles that read rows of B where they are, for a row of A that is alone."""
         counts = (1, TOGETHER[1]) if self.b == "rows" else ()
         return [self.tile_code(1, count)._replace(is_spread=True) for count in counts]
+
+    @property
+    def dots(self) -> DotsCode:
+        """What the code of dot products depends on."""
+        return DotsCode(self.tile.width, self.dtype, self.has_fma)
 
     def tile_code(self, height: int, panels: int) -> TileCode:
         """Return what the code of a tile depends on."""

@@ -8,12 +8,13 @@ instantiating BLAS functionality"). Each element is the sum over k in order, wha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.values import element_type
-from tracegraph.runtime.cpu.code.writer import Writer, function
+from tracegraph.runtime.cpu.code.writer import Word, Writer, function
 
 
 class Tile(NamedTuple):
@@ -124,3 +125,85 @@ def tile_text(code: TileCode) -> str:
     parameters += ["i64 %far"] if code.panels > 1 else []
     parameters += ["i64 %step"] if code.is_spread else []
     return function(code.name, parameters, w, "nounwind noinline", "linkonce_odr hidden")
+
+
+class DotsCode(NamedTuple):
+    """What the code of a few dot products depends on; `width`: elements of a vector."""
+
+    width: int
+    dtype: DType
+    has_fma: bool
+
+    @property
+    def columns(self) -> int:
+        """How many are computed at once: from so many places memory answers fastest."""
+        return min(8, self.width)
+
+    @property
+    def name(self) -> str:
+        """A name that tells it from others."""
+        return f"dots_{self.columns}_{self.dtype.code}x{self.width}"
+
+
+def dots_text(code: DotsCode) -> str:
+    """Return the function (ptr a, ptr b, ptr sums, i64 k, i64 stride, i64 first, i64 last).
+
+    sums[i] is the sum over k of a[k] · b[(first + i) · stride + k]; after the last column, of that
+    one. Lanes sum every so-manieth product; then halves are added to halves.
+    """
+    w, width, element = Writer(), code.width, element_type(code.dtype)
+    vector, size = f"<{width} x {element}>", code.dtype.itemsize
+    places = []
+    for i in range(code.columns):
+        column = w.least(w.add("%first", i), "%last")
+        places.append(w.at("%b", w.mul(column, "%stride"), element))
+    whole = w.mul(w.div("%k", width), width)
+
+    def run(start: Word, end: Word, sums: list[str], is_whole: bool) -> list[str]:
+        def step(values: list[str]) -> list[Word]:
+            k, *totals = values
+            mask = None if is_whole else w.masks(w.sub("%k", k), width, 1)[0]
+            factor = w.load_lanes(element, width, w.at("%a", k, element), mask)
+            added: list[Word] = [w.add(k, width)]
+            for column, total in zip(places, totals, strict=True):
+                loaded = w.load_lanes(element, width, w.at(column, k, element), mask)
+                added.append(w.multiply_add(element, width, code.has_fma, factor, loaded, total))
+            return added
+
+        begin = [("i64", start), *((vector, total) for total in sums)]
+        return w.repeat(begin, lambda values: w.compare("slt", values[0], end), step)[1:]
+
+    sums = run(0, whole, ["zeroinitializer"] * code.columns, is_whole=True)
+    sums = run(whole, "%k", sums, is_whole=False)
+    while len(sums) > 1:  # pairs are interleaved: lanes of the last vector are in order of columns
+        half = len(sums) // 2
+        sums = [
+            _folded(w, vector, width, *pair) for pair in zip(sums[:half], sums[half:], strict=True)
+        ]
+    (total,), lanes = sums, width
+    while lanes > code.columns:
+        lanes //= 2
+        kind = f"<{2 * lanes} x {element}>"
+        low, high = (
+            w.let(f"shufflevector {kind} {total}, {kind} poison, {_lanes(range(at, at + lanes))}")
+            for at in (0, lanes)
+        )
+        total = w.let(f"fadd <{lanes} x {element}> {low}, {high}")
+    w.store(f"<{code.columns} x {element}>", total, "%sums", size)
+    parameters = ["ptr noalias %a", "ptr noalias %b", "ptr noalias %sums"]
+    parameters += [f"i64 %{name}" for name in ("k", "stride", "first", "last")]
+    return function(code.name, parameters, w, "nounwind noinline", "linkonce_odr hidden")
+
+
+def _folded(w: Writer, vector: str, width: int, x: str, y: str) -> str:
+    """Return the halves of x added in the even lanes, those of y in the odd ones."""
+    parts = []
+    for first in (0, width // 2):
+        picked = (first + i // 2 + width * (i % 2) for i in range(width))
+        parts.append(w.let(f"shufflevector {vector} {x}, {vector} {y}, {_lanes(picked)}"))
+    return w.let(f"fadd {vector} {parts[0]}, {parts[1]}")
+
+
+def _lanes(picked: Iterable[int]) -> str:
+    lanes = [f"i32 {i}" for i in picked]
+    return f"<{len(lanes)} x i32> <{', '.join(lanes)}>"

@@ -24,7 +24,7 @@ from typing import Final, Literal, NamedTuple
 from tracegraph.dtypes import DType, float32, float64
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.values import UnsupportedError
-from tracegraph.runtime.cpu.products.contraction import Contraction, Extents, slots
+from tracegraph.runtime.cpu.products.contraction import BLayout, Contraction, Extents, slots
 from tracegraph.runtime.cpu.products.contraction_code import contraction_text
 from tracegraph.runtime.cpu.products.contraction_cut import schedule
 from tracegraph.runtime.cpu.products.contraction_epilogue import Extent, Operand, Output
@@ -43,6 +43,8 @@ from tracegraph.runtime.cpu.products.packing import PACKING_SLOTS, Packing, pack
 # Rows of a from which on it pays to pack b first; see tests/benchmarks.
 _PACKED_ROWS: Final = 384
 _PACKING_NS: Final = 0.3
+# Rows of a up to which columns of b are not copied into panels.
+_DOT_ROWS: Final = 4
 
 
 class MatrixProduct(NamedTuple):
@@ -114,12 +116,14 @@ def matrix_product(
     tile = tile_for(target, dtype, None if varies else n)
     used = tuple(_operand(matrices, i, x.dtype) for i, x in enumerate(operands))
     output = Output(tuple(x.dtype for x in results), used, epilogue or PLAIN)
-    b_layout = _layout((k, n), matrices.strides["b"])
+    b_layout: BLayout = _layout((k, n), matrices.strides["b"])
     packs = _can_pack(matrices) and not is_turned and (ahead or (not varies and m >= _PACKED_ROWS))
-    spec = Contraction(
-        dtype, _layout((m, k), matrices.strides["a"]), "panels" if packs else b_layout,
-        len(matrices.batch), output, tile,
-    )  # fmt: skip
+    a_layout = _layout((m, k), matrices.strides["a"])
+    if packs:
+        b_layout = "panels"
+    elif (a_layout, b_layout) == ("rows", "columns") and m <= _DOT_ROWS and not varies:
+        b_layout = "dots"
+    spec = Contraction(dtype, a_layout, b_layout, len(matrices.batch), output, tile)
     has_partial = results[0].dtype is not dtype and (varies or k > spec.k_block)
     packing = None
     if packs:
@@ -341,7 +345,7 @@ def _steps(product: MatrixProduct, x: _Matrices, buffers: dict[str, Buffer]) -> 
     words |= {
         f"{name}_stride": strides[name][-1]
         for name, layout in (("a", spec.a), ("b", spec.b))
-        if layout == "columns"
+        if layout in ("columns", "dots")
     }
     for name, s in strides.items():
         words |= {f"{name}_batch{d}": far for d, far in enumerate(s[:-2])}
