@@ -115,6 +115,104 @@ def gated(torch: Any, inner: int, hidden: int) -> Any:
     return Net()
 
 
+def grouped(torch: Any, width: int, blocks: int) -> Any:
+    """Bottlenecks around convolutions in groups of four channels (as ResNeXt, Xie et al. 2017)."""
+    nn = torch.nn
+
+    class Block(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self, outer: int) -> None:
+            super().__init__()
+            self.main = nn.Sequential(
+                nn.Conv2d(outer, width, 1), nn.ReLU(),
+                nn.Conv2d(width, width, 3, padding=1, groups=width // 4), nn.ReLU(),
+                nn.Conv2d(width, outer, 1),
+            )  # fmt: skip
+
+        def forward(self, x: Any) -> Any:
+            return torch.relu(x + self.main(x))
+
+    return nn.Sequential(nn.Conv2d(3, 2 * width, 7, stride=4, padding=3), nn.ReLU(), *(
+        Block(2 * width) for _ in range(blocks)
+    ))  # fmt: skip
+
+
+def convnext(torch: Any, width: int, blocks: int) -> Any:
+    """Wide depthwise windows, and a perceptron on each pixel (as ConvNeXt, Liu et al. 2022)."""
+    nn = torch.nn
+
+    class Block(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.deep = nn.Conv2d(width, width, 7, padding=3, groups=width)
+            self.norm = nn.LayerNorm(width)
+            self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x: Any) -> Any:
+            y = self.norm(self.deep(x).permute(0, 2, 3, 1))
+            y = self.narrow(torch.nn.functional.gelu(self.wide(y)))
+            return x + y.permute(0, 3, 1, 2)
+
+    return nn.Sequential(nn.Conv2d(3, width, 4, stride=4), *(Block() for _ in range(blocks)))
+
+
+def temporal(torch: Any, inner: int, width: int, levels: int) -> Any:
+    """Causal convolutions over time, further and further apart (Bai et al. 2018)."""
+    nn = torch.nn
+
+    class Block(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self, inner: int, apart: int) -> None:
+            super().__init__()
+            self.cut = 6 * apart
+            options = {"padding": self.cut, "dilation": apart}
+            self.first = nn.Conv1d(inner, width, 7, **options)
+            self.second = nn.Conv1d(width, width, 7, **options)
+            self.skip = nn.Conv1d(inner, width, 1)
+
+        def forward(self, x: Any) -> Any:
+            y = torch.relu(self.first(x)[:, :, : -self.cut])
+            return torch.relu(self.second(y)[:, :, : -self.cut] + self.skip(x))
+
+    return nn.Sequential(*(Block(width if i else inner, 1 << i) for i in range(levels)))
+
+
+def encoder(torch: Any, width: int, heads: int, depth: int) -> Any:
+    """A Transformer encoder of the library's own layers."""
+    nn = torch.nn
+    layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+
+
+def mixer(torch: Any, tokens: int, width: int, depth: int) -> Any:
+    """Perceptrons across tokens and across channels in turn (Tolstikhin et al. 2021)."""
+    nn = torch.nn
+
+    def mlp(size: int) -> Any:
+        return nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
+
+    class Block(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.across, self.along = mlp(tokens), mlp(width)
+
+        def forward(self, x: Any) -> Any:
+            x = x + self.across(self.before(x).transpose(1, 2)).transpose(1, 2)
+            return x + self.along(self.between(x))
+
+    return nn.Sequential(*(Block() for _ in range(depth)))
+
+
+def autoencoder(torch: Any, width: int) -> Any:
+    """Convolutions with strides down, transposed ones up again."""
+    nn = torch.nn
+    halved = {"kernel_size": 4, "stride": 2, "padding": 1}
+    return nn.Sequential(
+        nn.Conv2d(3, width, **halved), nn.ReLU(), nn.Conv2d(width, 2 * width, **halved), nn.ReLU(),
+        nn.ConvTranspose2d(2 * width, width, **halved), nn.ReLU(),
+        nn.ConvTranspose2d(width, 3, **halved), nn.Sigmoid(),
+    )  # fmt: skip
+
+
 def _image(batch: int, side: int) -> tuple[Any, ...]:
     return (floats(numbers(), batch, 3, side, side),)
 
@@ -145,12 +243,51 @@ def _gated(torch: Any, small: bool) -> tuple[Any, tuple[Any, ...]]:
     return gated(torch, inner, hidden), (floats(numbers(), batch, steps, inner),)
 
 
+def _grouped(torch: Any, small: bool) -> tuple[Any, tuple[Any, ...]]:
+    return (grouped(torch, 8, 1), _image(1, 17)) if small else (
+        grouped(torch, 128, 3), _image(1, 160)
+    )  # fmt: skip
+
+
+def _convnext(torch: Any, small: bool) -> tuple[Any, tuple[Any, ...]]:
+    return (convnext(torch, 8, 1), _image(1, 20)) if small else (
+        convnext(torch, 96, 2), _image(1, 160)
+    )  # fmt: skip
+
+
+def _temporal(torch: Any, small: bool) -> tuple[Any, tuple[Any, ...]]:
+    batch, inner, width, levels, steps = (1, 2, 5, 2, 30) if small else (8, 1, 25, 4, 400)
+    return temporal(torch, inner, width, levels), (floats(numbers(), batch, inner, steps),)
+
+
+def _encoder(torch: Any, small: bool) -> tuple[Any, tuple[Any, ...]]:
+    batch, steps, width, heads, depth = (2, 3, 8, 2, 1) if small else (8, 64, 256, 4, 2)
+    return encoder(torch, width, heads, depth), (floats(numbers(), batch, steps, width),)
+
+
+def _mixer(torch: Any, small: bool) -> tuple[Any, tuple[Any, ...]]:
+    batch, tokens, width, depth = (1, 5, 7, 1) if small else (4, 49, 128, 3)
+    return mixer(torch, tokens, width, depth), (floats(numbers(), batch, tokens, width),)
+
+
+def _autoencoder(torch: Any, small: bool) -> tuple[Any, tuple[Any, ...]]:
+    return (autoencoder(torch, 4), _image(1, 12)) if small else (
+        autoencoder(torch, 32), _image(4, 64)
+    )  # fmt: skip
+
+
 _BUILDERS: dict[str, Callable[[Any, bool], tuple[Any, tuple[Any, ...]]]] = {
     "odd_mlp": _odd,
     "separable": _separable,
     "unet": _unet,
     "vit": _vit,
     "gru": _gated,
+    "resnext": _grouped,
+    "convnext": _convnext,
+    "tcn": _temporal,
+    "encoder": _encoder,
+    "mixer": _mixer,
+    "autoencoder": _autoencoder,
 }
 NAMES = tuple(_BUILDERS)
 
