@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,34 @@ def test_arenas_are_hardly_larger_than_what_is_alive(name: str) -> None:
     program = tg.trace(*arguments).program().prepare(*(() if made.trains else made.inputs))
     (plan,) = program._program._main._plans.values()
     assert plan.arena.live_bytes <= plan.arena.bytes <= 1.2 * plan.arena.live_bytes
+
+
+def test_plans_of_other_sizes_share_an_arena() -> None:
+    tg.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 96), nn.LayerNorm(96), nn.Linear(96, 8))
+    dims = {"input": {0: tg.Dim("batch", min=1, max=512)}}
+    program = tg.trace(net, (tg.randn(2, 64),), dynamic=dims).program()
+    for size in (2, 300, 7, 300, 1, 2):
+        close(program, net, tg.randn(size, 64))
+    native = program._program._main
+    plans = list(native._plans.values())
+    (memory,) = native._arenas._free
+    assert memory.array.nbytes == max(plan.arena.bytes for plan in plans) > 0
+    assert all(context.memory.array.nbytes == 0 for plan in plans for context in plan._free)
+    assert program.explain(tg.randn(300, 64), profile=True)
+
+
+def test_calls_at_the_same_time_have_arenas_of_their_own() -> None:
+    tg.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 96), nn.LayerNorm(96), nn.Linear(96, 8))
+    dims = {"input": {0: tg.Dim("batch", min=1, max=512)}}
+    program = tg.trace(net, (tg.randn(2, 64),), dynamic=dims).program()
+    inputs = [tg.randn(size, 64) for size in (256, 31, 128, 500)]
+    wanted = [program(x).numpy() for x in inputs]
+
+    def calls(number: int) -> bool:
+        found = (program(inputs[number]).numpy() for _ in range(100))
+        return all(np.array_equal(y, wanted[number]) for y in found)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(calls, range(4)))

@@ -18,15 +18,16 @@ from tracegraph.errors import DeviceError, OpError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.ops.core import COMPOSITE, ELEMENTWISE, Op
+from tracegraph.runtime.cpu.arrays import Arenas
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.lowering.fused import is_native
 from tracegraph.runtime.cpu.lowering.templates import TEMPLATES
-from tracegraph.runtime.cpu.program import Compiled, NativeProgram
+from tracegraph.runtime.cpu.program import NativeProgram
 from tracegraph.tensor_type import TensorType
 
 # Programs that are kept. One for other sizes takes a millisecond: it compiles nothing.
 _MAX_PROGRAMS: Final = 1024
-# A program that needs more memory for itself gives it back after each call.
+# Programs that need no more memory for themselves share it; others give it back after each call.
 _LASTING_BYTES: Final = 1 << 20
 # What level 2 does for a single op; the rest would double the time.
 _PASSES: Final = ("decompose", "fuse")
@@ -41,9 +42,10 @@ _READ_ANY_ORDER: Final = frozenset(("linear", "matmul"))
 # Shape and dtype of an array, and the order of dims in which it lies in memory: None if row-major.
 Operand = tuple[tuple[int, ...], Any, tuple[int, ...] | None]
 
-# What runs a call, and its program; None where the op's kernel has to compute.
-Made = tuple[Again, Compiled] | None
+# What runs a call; None where the op's kernel has to compute.
+Made = Again | None
 _programs: Final[dict[Any, Made]] = {}
+_arenas: Final = Arenas(most=_LASTING_BYTES)
 _lock: Final = threading.Lock()
 
 
@@ -70,17 +72,14 @@ def compute(op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         operands.append((x.shape, x.dtype, order))
     key = (op.name, repr(attrs), *operands)
     try:
-        made = _programs[key]
+        run = _programs[key]
     except KeyError:
-        made = _made(key, op, operands, attrs)
-    if made is None:
+        run = _made(key, op, operands, attrs)
+    if run is None:
         return None
-    run, program = made
     results = run(given)
     if results is None:
         return None
-    if program.arena.bytes > _LASTING_BYTES:
-        program.forget()
     if given[0] is not arrays[0] and (ELEMENTWISE in op.traits or op.name in _LAID_ALIKE):
         results[0] = _laid_as(arrays[0], results[0])
     return results[0] if len(results) == 1 else tuple(results)
@@ -127,8 +126,7 @@ def _compiled(op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> 
         with collector_paused():
             if COMPOSITE in op.traits and op.name not in TEMPLATES:
                 graph = optimize(graph, _PASSES, accept=is_native)
-            made = NativeProgram(graph).plan()
+            made = NativeProgram(graph, arenas=_arenas).plan()
     except (OpError, DeviceError, UnsupportedError):
         return None
-    run = made.again({}, lambda names: ()) if made.is_one_call else None
-    return None if run is None else (run, made)
+    return made.again({}, lambda names: ()) if made.is_one_call else None

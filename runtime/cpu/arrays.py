@@ -6,7 +6,7 @@ import contextlib
 import mmap
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from tracegraph.runtime.cpu.lowering.steps import Launch, Pointer
 # What a page can hold at most, and from which size on one asks for such pages.
 _PAGE_BYTES: Final = 1 << 21
 _MANY_BYTES: Final = 1 << 20
+# Contexts of a plan that are kept for other calls.
+MAX_CONTEXTS: Final = 8
 # Where the address of a buffer stands in the words: (word, bytes to add).
 Found = list[tuple[int, int]]
 
@@ -85,6 +87,44 @@ class Arrays:
                 found = np.ascontiguousarray(found)
             self.held[buffer] = found
         return found
+
+
+class Memory(NamedTuple):
+    """Memory and its address."""
+
+    address: int
+    array: NDArray[np.uint8]
+
+
+NOTHING: Final = Memory(0, np.empty(0, np.uint8))
+
+
+class Arenas:
+    """Memory that calls of several plans take one after the other, each for as long as it runs.
+
+    Any thread may take some. No more is kept than calls ran at a time, no more than MAX_CONTEXTS
+    pieces, and none beyond `most` bytes.
+    """
+
+    def __init__(self, most: int = sys.maxsize) -> None:
+        self._free: list[Memory] = []
+        self._most = most
+
+    def take(self, size: int) -> Memory:
+        """Return memory of some bytes or more, on a cache line."""
+        try:
+            found = self._free.pop()
+            if found.array.nbytes >= size:
+                return found
+        except IndexError:
+            pass
+        array = lines(size)
+        return Memory(int(array.ctypes.data), array)
+
+    def give(self, memory: Memory) -> None:
+        """Have memory back."""
+        if memory.array.nbytes <= self._most and len(self._free) < MAX_CONTEXTS:
+            self._free.append(memory)
 
 
 def lines(size: int) -> NDArray[np.uint8]:

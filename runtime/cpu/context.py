@@ -9,7 +9,7 @@ import numpy as np
 
 from tracegraph.errors import GraphError
 from tracegraph.runtime.cpu.addresses import address_of
-from tracegraph.runtime.cpu.arrays import Arrays, Found, lines
+from tracegraph.runtime.cpu.arrays import Arrays, Found, Memory, lines
 from tracegraph.runtime.cpu.driver.pool import Call
 from tracegraph.runtime.cpu.kept import Kept
 from tracegraph.runtime.cpu.lowering.places import Buffer, Place
@@ -26,18 +26,17 @@ class Context:
     def __init__(self, compiled: Compiled) -> None:
         self.compiled = compiled
         blocks = compiled.blocks
-        self.arena = lines(compiled.arena.bytes)
+        self._arena_words: list[tuple[Buffer, Found]] = []
         self.words = blocks.words.copy()
         self._fast = memoryview(self.words.data)
         self._kept: Kept | None = None
         self._views: dict[Place, Any] = {}
-        base = int(self.arena.ctypes.data)
         self._inputs: list[tuple[Buffer, Found]] = []
         self._states: list[tuple[str, Buffer, Found]] = []
         self._kept_words: list[tuple[Buffer, Found]] = []
         for buffer, found in blocks.pointers.items():
             if buffer.origin == "arena":
-                self._write_address(found, base + buffer.offset)
+                self._arena_words.append((buffer, found))
             elif buffer.origin == "constant":
                 self._write(found, buffer.array)
             elif buffer.origin == "input":
@@ -46,6 +45,10 @@ class Context:
                 self._states.append((buffer.key, buffer, found))
             elif buffer.origin == "kept":
                 self._kept_words.append((buffer, found))
+        self._base = 0
+        if compiled.arenas is None:
+            array = lines(compiled.arena.bytes)
+            self.lie_in(Memory(int(array.ctypes.data), array))
         self._pointed: list[Any] = [None] * len(self._states)  # their addresses are in the words
         self._seen: Any = None
         self._outputs = [
@@ -57,6 +60,15 @@ class Context:
         self._parts: list[Call | HostCall] = [
             p.host or Call(records[p.begin : p.end], frame, p.cost_ns) for p in compiled.parts
         ]
+
+    def lie_in(self, memory: Memory) -> None:
+        """Have the arena in some memory."""
+        self.memory = memory
+        if memory.address != self._base:
+            self._base = memory.address
+            self._views.clear()
+            for buffer, found in self._arena_words:
+                self._write_address(found, self._base + buffer.offset)
 
     def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: Any) -> list[Any]:
         """Return the results of one call."""
@@ -148,7 +160,7 @@ class Context:
             return known
         buffer, size = place.buffer, place.dtype.itemsize
         if buffer.origin == "arena":
-            memory = self.arena[buffer.offset : buffer.offset + buffer.bytes]
+            memory = self.memory.array[buffer.offset : buffer.offset + buffer.bytes]
         else:
             memory = arrays.of(buffer).reshape(-1).view(np.uint8)
         made: Any = np.ndarray(

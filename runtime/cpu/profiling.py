@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracegraph.dtypes import DType, float32, float64
-from tracegraph.runtime.cpu.arrays import Arrays, lines
+from tracegraph.runtime.cpu.arrays import Arenas, Arrays, lines
 from tracegraph.runtime.cpu.code.llvm import Target, host_target
 from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.values import element_type
@@ -82,6 +82,7 @@ def profiled(
     own = {name: states[name].copy() for name in written}
     given, states = states, {name: _dense(a) for name, a in states.items()} | own
     context = Context(compiled)
+    context.lie_in(Arenas().take(compiled.arena.bytes))
     results = context.run(inputs, states, stamp_of)
     arrays = Arrays(inputs, states)
     for place, array in zip(compiled.plan.results, results, strict=True):

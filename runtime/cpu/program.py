@@ -21,7 +21,7 @@ from tracegraph.runtime.binding import (
     specialised,
 )
 from tracegraph.runtime.control import HANDLERS
-from tracegraph.runtime.cpu.arrays import Arrays, Blocks
+from tracegraph.runtime.cpu.arrays import MAX_CONTEXTS, NOTHING, Arenas, Arrays, Blocks
 from tracegraph.runtime.cpu.code.llvm import host_target
 from tracegraph.runtime.cpu.context import Context
 from tracegraph.runtime.cpu.driver.driver import host_driver
@@ -36,8 +36,6 @@ from tracegraph.runtime.interpreter import InterpreterProgram
 
 # Sizes of dynamic dims for which a plan is kept.
 _MAX_PLANS: Final = 64
-# Contexts of a plan that are kept for other calls.
-_MAX_CONTEXTS: Final = 8
 
 
 StampOf = Callable[[Sequence[str]], Any]
@@ -74,12 +72,14 @@ class NativeProgram:
 
     A plan is made for sizes of dynamic dims when a call first has them. Kernels do not depend on
     sizes, so that compiles nothing or little. Any thread may run it: what a call changes is in a
-    context that no other call has.
+    context that no other call has. Plans for several sizes share arenas, with other programs too
+    where they are given.
     """
 
     def __init__(
-        self, graph: Graph, lasting: Sequence[str] = (), in_place: Iterable[str] = ()
-    ) -> None:
+        self, graph: Graph, lasting: Sequence[str] = (), in_place: Iterable[str] = (),
+        arenas: Arenas | None = None,
+    ) -> None:  # fmt: skip
         self.graph = graph
         self._lasting, self._in_place = tuple(lasting), tuple(in_place)
         self._dims = [
@@ -89,6 +89,7 @@ class NativeProgram:
         ]
         self.xp = np
         self._store = Store()
+        self._arenas = arenas or (Arenas() if self._dims else None)
         self._plans: OrderedDict[tuple[int, ...], Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -120,7 +121,7 @@ class NativeProgram:
                 bound = dict(zip(self.dims, sizes, strict=True))
                 with collector_paused():
                     graph = specialised(self.graph, bound) if bound else self.graph
-                    plan = Compiled(graph, self._lasting, self._in_place, self._store)
+                    plan = Compiled(graph, self._lasting, self._in_place, self._store, self._arenas)
                 self._plans[sizes] = plan
                 while len(self._plans) > _MAX_PLANS:
                     self._plans.popitem(last=False)
@@ -204,8 +205,9 @@ class Compiled:
     """A plan for given sizes, compiled: the table of launches and the words they need."""
 
     def __init__(
-        self, graph: Graph, lasting: Sequence[str], in_place: Sequence[str], store: Store
-    ) -> None:
+        self, graph: Graph, lasting: Sequence[str], in_place: Sequence[str], store: Store,
+        arenas: Arenas | None = None,
+    ) -> None:  # fmt: skip
         self.graph = graph
         order = facts_early(sizes_first(graph.order()))
         order = [*graph.inputs, *(n for n in order if n.op != INPUT)]
@@ -216,6 +218,7 @@ class Compiled:
         launches = [s for s in steps if isinstance(s, Launch)]
         ahead = [s for made, _ in self.plan.ahead.values() for s in made]
         self.arena = plan_memory(joint_uses(steps))
+        self.arenas = arenas if self.arena.bytes else None
         found = addresses(s.kernel for s in (*launches, *ahead))
         self.blocks = Blocks(launches, found)
         self._ahead, self._store = ahead_of(self.plan.ahead, found), store
@@ -231,15 +234,28 @@ class Compiled:
 
     def run(self, inputs: Sequence[Any], states: Mapping[str, Any], stamp_of: StampOf) -> list[Any]:
         """Return the results."""
+        context = self._taken()
+        try:
+            return context.run(inputs, states, stamp_of)
+        finally:
+            self._give(context)
+
+    def _taken(self) -> Context:
+        """Return a context that no other call has."""
         try:
             context = self._free.pop()
         except IndexError:
             context = Context(self)
-        try:
-            return context.run(inputs, states, stamp_of)
-        finally:
-            if len(self._free) < _MAX_CONTEXTS:
-                self._free.append(context)
+        if self.arenas is not None:
+            context.lie_in(self.arenas.take(self.arena.bytes))
+        return context
+
+    def _give(self, context: Context) -> None:
+        if self.arenas is not None:
+            self.arenas.give(context.memory)
+            context.memory = NOTHING
+        if len(self._free) < MAX_CONTEXTS:
+            self._free.append(context)
 
     @property
     def is_one_call(self) -> bool:
@@ -262,24 +278,16 @@ class Compiled:
     def _run_again(
         self, states: Mapping[str, Any], kept: Kept, inputs: Sequence[Any]
     ) -> list[Any] | None:
-        try:
-            context = self._free.pop()
-        except IndexError:
-            context = Context(self)
+        context = self._taken()
         try:
             return context.run_again(inputs, states, kept)
         finally:
-            if len(self._free) < _MAX_CONTEXTS:
-                self._free.append(context)
+            self._give(context)
 
     @property
     def counted(self) -> list[str]:
         """The State that what is kept is made of."""
         return self._keeps
-
-    def forget(self) -> None:
-        """Give back the memory that is kept for other calls."""
-        self._free.clear()
 
     def kept(self, stamp_of: StampOf, arrays: Arrays) -> Kept:
         """Return what is made of lasting State, made anew if it may have changed."""
