@@ -87,10 +87,10 @@ def test_the_launch_of_the_longest_chunks_comes_first() -> None:
 
 
 def test_little_work_is_not_shared() -> None:
-    tiny = [launch([], [x], 10, 1) for x in buffers(40)]
-    assert order_of(*tiny) == [[i] for i in range(40)]
-    many = [launch([], [x], 10, 1) for x in buffers(100)]
-    assert [sorted(group) for group in order_of(*many)] == [list(range(100))]
+    short = [launch([], [x], 100, 1) for x in buffers(100)]
+    assert order_of(*short) == [[i] for i in range(100)]
+    few = [launch([], [x], CHUNK_NS // 3, 1) for x in buffers(2)]
+    assert order_of(*few) == [[0], [1]]
 
 
 def test_launches_without_chunks_are_apart() -> None:
