@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Final
 
 from tracegraph.runtime.cpu.code.chunks import CHUNK_NS
-from tracegraph.runtime.cpu.lowering.memory import Use, plan_memory
+from tracegraph.runtime.cpu.lowering.memory import Use
 from tracegraph.runtime.cpu.lowering.places import Buffer
 from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch, Plan
 
@@ -37,7 +37,7 @@ def grouped(plan: Plan) -> Plan:
     """Return a plan with its launches in groups, and in the order that this takes."""
     failing = {code - 1 for code in plan.checks}
     failing |= {i for i, step in enumerate(plan.steps) if isinstance(step, HostCall)}
-    part = plan_memory([step.use for step in plan.steps]).live_bytes // _PART
+    part = _most_alive(plan.steps) // _PART
     needed = _needed(plan.steps, failing)
     return plan._replace(steps=_Schedule(plan.steps, needed, max(part, _LITTLE_BYTES)).run())
 
@@ -61,6 +61,20 @@ def _joined(uses: Sequence[Use]) -> Use:
         [b for use in uses for b in use.writes],
         [(y, x) for use in uses for y, x in use.may_share if users.get(x) == 1],
     )
+
+
+def _most_alive(steps: Sequence[_Step]) -> int:
+    """Return the bytes that are alive at a time, at most, in the order that is given."""
+    last = {b: number for number, step in enumerate(steps) for b in _arena_buffers(step)}
+    known: set[Buffer] = set()
+    alive = most = 0
+    for number, step in enumerate(steps):
+        buffers = _arena_buffers(step)
+        alive += sum(b.bytes for b in buffers - known)
+        known |= buffers
+        most = max(most, alive)
+        alive -= sum(b.bytes for b in buffers if last[b] == number)
+    return most
 
 
 def _needed(steps: Sequence[_Step], failing: Collection[int]) -> list[set[int]]:
