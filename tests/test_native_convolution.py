@@ -56,6 +56,8 @@ CASES = {
     "a window as large as the image": Geometry(3, (4, 4), 3, 5, (4, 4), (1, 1), NONE, (1, 1), 1),
     "more padding than image": Geometry(
         1, (2, 1), 2, 3, (3, 3), (1, 2), ((3, 2), (4, 3)), (1, 1), 1),
+    "one window": Geometry(3, (5, 4), 12, 9, (4, 3), (2, 1), ((1, 0), (0, 0)), (1, 1), 1),
+    "one window on a line": Geometry(1, (3, 17), 4, 30, (3, 3), (1, 2), NONE, (1, 2), 2),
     "a window that skips pixels": Geometry(1, (9, 9), 2, 3, (2, 2), (5, 4), NONE, (1, 1), 1),
     "no images": Geometry(0, (5, 6), 3, 4, (3, 3), (1, 1), SAME, (1, 1), 1),
     "no channels": Geometry(1, (5, 6), 0, 4, (3, 3), (1, 1), SAME, (1, 1), 1),
@@ -128,13 +130,14 @@ def check(g: Geometry, dtype: type, target: Target | None = None) -> None:
     dy = drawn(g.images, *g.out_size, g.out_channels, dtype=dtype, seed=2)
     dx, dw = reference_gradients(x, weight, dy, g)
     taps = g.window[0] * g.window[1]
-    for ahead, most in ((True, convolution_products.MOST_BYTES), (False, (0, 0))):
-        with pytest.MonkeyPatch.context() as patch:  # of no weights: direct ones become products
-            patch.setattr(convolution_products, "MOST_BYTES", most)
+    for ahead in (True, False):
+        with pytest.MonkeyPatch.context() as patch:  # small ones by both ways
+            patch.setattr(convolution_products, "_LEAST_LINE", 1 if ahead else 1 << 30)
             got = convolve(x, weight, g, target=target, ahead=ahead)()
             close(got, reference(x, weight, g), taps * g.inner)
-            got = input_gradient(dy, weight, g, target=target, ahead=ahead)()
-            close(got, dx, taps * g.outer)
+            for one in {g, g.apart}:
+                got = input_gradient(dy, weight, one, target=target, ahead=ahead)()
+                close(got, dx, taps * g.outer)
     close(weight_gradient(x, dy, g, target)(), dw, g.places)
 
 
@@ -262,6 +265,7 @@ def test_results_of_other_dtypes() -> None:
 
 def test_kernels_serve_every_size() -> None:
     for g in (CASES["3x3"], CASES["1x1"], DEPTHWISE["both"]):
+        g = g._replace(size=(30, 40))
         made = convolution(g, float32, target=host_target(), ahead=True)
         wider = g._replace(images=5, size=(23, 31))
         names = {kernel.name for kernel in made.kernels}

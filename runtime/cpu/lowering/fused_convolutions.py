@@ -41,6 +41,7 @@ def lower_convolution(low: Lowering, node: Node, product: Node, body: Body | Non
     out = product.out.type.shape
     image, outcome = (out, x.shape) if is_gradient else (x.shape, out)
     g = _geometry(image, weight.shape, outcome, product.attrs)
+    g = g.apart if is_gradient else g
     program = program_of(low, product.out, None, body)
     last = channels_last(out)
     results = [low.new_as(v, last) for _, v in program.results]

@@ -28,6 +28,8 @@ _SHARED: Final = (
     "out_height", "out_width", "y_step", "x_step", "y_start", "x_start", "y_spread", "x_spread",
     "image", "line", "pixel",
 )  # fmt: skip
+# Products of one pixel each that the gradient of the input may be taken apart into.
+_MOST_PIXELS: Final = 64
 # About what a tap of a channel takes, and the fewest places that a line is cut into.
 _DIRECT_NS: Final = 0.05
 _SEGMENT: Final = 64
@@ -76,6 +78,19 @@ class Geometry(NamedTuple):
     def is_depthwise(self) -> bool:
         """Whether each channel is a group of its own."""
         return self.groups == self.channels == self.out_channels > 1
+
+    @property
+    def apart(self) -> Geometry:
+        """The same, but of one window alone it is known that there is no other.
+
+        Then the gradient of the input has one tap for each pixel, not all, most of them outside.
+        """
+        if math.prod(self.window) > _MOST_PIXELS:
+            return self
+        reach = (size + sum(pad) for size, pad in zip(self.size, self.padding, strict=True))
+        dims = zip(self.out_size, self.stride, reach, strict=True)
+        y, x = (max(step, far) if count == 1 else step for count, step, far in dims)
+        return self._replace(stride=(y, x))
 
     @property
     def places(self) -> int:
@@ -152,7 +167,7 @@ def forward(g: Geometry, columns: int, may_be_plain: bool = True) -> Product:
 
 def input_grad(g: Geometry, columns: int, may_be_plain: bool = True) -> list[Product]:
     """Return the products that together write the gradient of the input."""
-    phases = [[_phase(g, d, r) for r in range(g.stride[d])] for d in (0, 1)]
+    phases = [[_phase(g, d, r) for r in range(min(g.stride[d], g.size[d]))] for d in (0, 1)]
     found = [_input_product(g, y, x, columns) for y in phases[0] for x in phases[1]]
     if not (may_be_plain and g.is_pixelwise):
         return found

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from tracegraph.dtypes import DType, float32, float64
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.values import UnsupportedError
-from tracegraph.runtime.cpu.products.contraction import Contraction, k_block
+from tracegraph.runtime.cpu.products.contraction import Contraction
 from tracegraph.runtime.cpu.products.contraction_code import contraction_text
 from tracegraph.runtime.cpu.products.contraction_epilogue import Output
 from tracegraph.runtime.cpu.products.contraction_tiles import tile_for
@@ -71,11 +71,13 @@ from tracegraph.runtime.cpu.products.winograd_products import (
 )
 
 _GRADIENT_NS: Final = 0.06
-# What weights may take if not a product but `Direct` is to read them, line after line: in
-# general, and in groups that leave the panels of a product half empty.
-MOST_BYTES: Final = (3 << 15, 5 << 16)
+# What weights may take, the longest sum and the fewest places of a line for which `Direct` is as
+# fast as a product, which reads weights less often; fewer weights where there are no windows.
+_MOST_BYTES: Final = {"windows": 240 << 10, "pixels": 1 << 14}
+_MOST_K: Final = 800
+_LEAST_LINE: Final = 12
 # Products of a place that are written one after the other, not as a loop.
-_MOST_TAPS: Final = 16
+_MOST_TAPS: Final = 24
 
 
 class Convolution(NamedTuple):
@@ -224,8 +226,11 @@ def _direct_group(
     if g.groups > 1 and max(inner, outer) <= width // 2:
         return inner, outer
     k, size = math.prod(g.window) * inner, g.groups * outer * dtype.itemsize
-    most = MOST_BYTES[outer <= width and g.groups > 1]
-    return (0, 0) if 0 < k <= k_block(dtype) and k * size <= most else None
+    line = g.size[1] // g.stride[1] if is_gradient else g.out_size[1]
+    if not 0 < k <= _MOST_K or line < _LEAST_LINE:
+        return None
+    most = _MOST_BYTES["pixels" if g.window == (1, 1) and g.groups == 1 else "windows"]
+    return (0, 0) if k * size <= most else None
 
 
 def _unrolled_taps(g: Geometry, is_gradient: bool, inner: int) -> tuple[int, int, int] | None:
