@@ -122,6 +122,7 @@ class _Schedule:
                 self.followers[other].append(number)
         self.ready: list[int] = []  # in order
         self.light: set[int] = set()  # those of them that may join any launch
+        self.light_ns = 0
         for number, count in enumerate(self.waits):
             if not count:
                 self._may_run(number)
@@ -145,9 +146,10 @@ class _Schedule:
         """Return the launches of the next group, or one step; those of long chunks come first."""
         first = self.ready[0]
         near = [n for n in self.ready[:_WINDOW] if n < first + _WINDOW and self._joins(n)]
-        members = sorted({first, *near, *self.light})
-        if not _is_work(self.steps[first]) or sum(map(self._ns, members)) < _LEAST_NS:
-            members = [first]
+        work = self.light_ns + sum(self._ns(n) for n in {first, *near} - self.light)
+        is_group = _is_work(self.steps[first]) and work >= _LEAST_NS
+        members = sorted({first, *near, *self.light}) if is_group else [first]
+        self.light_ns -= sum(map(self._ns, self.light.intersection(members)))
         self.light.difference_update(members)
         for number in members:
             del self.ready[bisect.bisect_left(self.ready, number)]
@@ -161,8 +163,9 @@ class _Schedule:
         place = bisect.bisect_left(self.ready, number)
         if self.ready[place : place + 1] == [number] and self._joins(number):
             ends = sum(b.bytes for b in self.buffers[number] if len(self.users[b]) == 1)
-            if self._takes(number) - ends <= _LITTLE_BYTES:
+            if number not in self.light and self._takes(number) - ends <= _LITTLE_BYTES:
                 self.light.add(number)
+                self.light_ns += self._ns(number)
 
     def _done(self, number: int) -> None:
         for buffer in self.buffers[number]:
