@@ -434,6 +434,17 @@ def view_input_written() -> Program:
     return Program(f, [(whole, whole[1:3])])
 
 
+@gun("an input that shares memory with what a call writes, in a replay only", REPLAY,
+     "when it is read would matter", GuardError)  # fmt: skip
+def view_input_of_a_replay() -> Program:
+    def f(a: Any, b: Any) -> Any:
+        b.mul_(2)  # <-
+        return a.sum()
+
+    whole = x(4)
+    return Program(f, [(x(4), x(2)), (whole, whole[1:3])])
+
+
 @gun("mutated input", RIGHT, "it is written back into what the caller gives")
 def mutated_input() -> Program:
     def f(a: Any) -> Any:

@@ -698,3 +698,34 @@ def test_inputs_that_are_one_tensor_are_refused_where_it_is_written(
     x = torch.ones(shape)
     with pytest.raises(TraceError, match="input 'a' shares memory with 'b'"):
         torch.trace(f, (x, x), dynamic=dynamic)
+
+
+def test_an_input_that_shares_memory_with_written_state_is_refused() -> None:
+    """Eager code reads the new content after the write, a replay the old one; once it answered."""
+    w = torch.ones(3)
+
+    def f(x: Any) -> Any:
+        y = x * 2
+        w.add_(1)
+        return y + x
+
+    traced = torch.trace(f, (torch.zeros(3),))
+    shared = (
+        w,
+        w.view(3),
+        w[:],
+        w.detach(),
+        w.numpy(),
+        torch.from_numpy(w.numpy()),
+        w.numpy()[::-1],
+    )
+    for run in (traced, traced.program(), traced.program(level=1)):
+        for x in shared:
+            with pytest.raises(GuardError, match=r"'x' shares memory with 'w', .* at .*clone\(\)"):
+                run(x)
+    assert w.tolist() == [1, 1, 1]
+    compiled = torch.compile(f)
+    for x in (torch.zeros(3), w, w.clone(), w[:]):
+        before = w.clone()
+        assert (compiled(x) == (3 * before + 1 if x._storage is w._storage else 3 * x)).all()
+        assert (w == before + 1).all()

@@ -12,7 +12,7 @@ import pytest
 import tracegraph as tg
 from tests import cupy_stand_in, foot_guns
 from tests.foot_guns import GUNS, REPLAY, RIGHT, TRACE, Gun, Program
-from tracegraph.eager.tensors import Tensor
+from tracegraph.eager.tensors import Tensor, storage_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "foot_guns.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end -->\n"
@@ -33,13 +33,28 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
+def fresh(inputs: tuple[Any, ...]) -> list[Any]:
+    """Return copies of tensors, views of one of them as views of its copy."""
+    wholes = {storage_of(a): a.clone() for a in inputs if isinstance(a, Tensor) and not a._chain}
+
+    def copied(a: Any) -> Any:
+        if not isinstance(a, Tensor):
+            return a
+        whole = wholes.get(storage_of(a))
+        if whole is None or not a._chain:
+            return a.clone() if whole is None else whole
+        return whole.as_strided(a.shape, a.stride(), a.storage_offset())
+
+    return [copied(a) for a in inputs]
+
+
 def run(program: Program, function: Any) -> list[dict[str, Any]]:
     """Call the function with each of the inputs; returns results, inputs and State after each."""
     seen = []
     for number, inputs in enumerate(program.calls):
         if number:
             program.between()
-        given = [a.clone() if isinstance(a, Tensor) else a for a in inputs]
+        given = fresh(inputs)
         result = function(*given)
         seen.append(flat([result, given, program.state()]))
     return seen

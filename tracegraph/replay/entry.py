@@ -24,7 +24,7 @@ from tracegraph.eager.dispatch import assign, put
 from tracegraph.eager.tensors import Tensor, storage_of, wrap
 from tracegraph.errors import GuardError
 from tracegraph.ir.graph import Graph
-from tracegraph.replay.held_state import Trainable, check_type, load_state, moved
+from tracegraph.replay.held_state import Trainable, check_apart, check_type, load_state, moved
 from tracegraph.replay.on_tensors import graded_sources, replay_on_tensors, wants_tensors
 from tracegraph.replay.program import Program
 from tracegraph.replay.signature import Hyper, Signature, bind, checked, is_leaf, plainly
@@ -219,7 +219,19 @@ class EntryPoint:
 
         Returns the tensors and arrays that it gives by name, in order; the hyper-parameters that
         it sets (None where it does not); and the number of the variant that it belongs to.
+
+        Raises:
+            SignatureError: inputs differ from the signature.
+            GuardError: an input shares memory with what the call writes.
         """
+        found = self._matched(args, kwargs)
+        if self.graph.writes:
+            check_apart(self.graph.writes, self._held, found[0])
+        return found
+
+    def _matched(
+        self, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any], int]:
         if self.watch is not None:
             self.watch.check()
         values = {h.name: kwargs.pop(h.name, None) for h in self.hypers}

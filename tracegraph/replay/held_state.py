@@ -13,6 +13,7 @@ from tracegraph.eager.dispatch import put
 from tracegraph.eager.leaves import requires_grad_
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap, xp_of
 from tracegraph.errors import GuardError, StateError
+from tracegraph.ir.graph import Value
 from tracegraph.tensor_type import TensorType
 
 
@@ -72,6 +73,44 @@ def check_type(name: str, t: Tensor, known: TensorType) -> None:
             f"{name} was {known} when it was traced and is {type_of(t)} now; trace again, or put "
             "back a tensor of that type"
         )
+
+
+def check_apart(
+    writes: Mapping[str, Value], held: Mapping[str, Tensor], given: Mapping[str, Any]
+) -> None:
+    """Refuse inputs that share memory with State, or another input, that a call writes.
+
+    Raises:
+        GuardError: naming both.
+    """
+    written = {name: held.get(name, given.get(name)) for name in writes}
+    storages = {id(storage_of(t)): name for name, t in written.items() if isinstance(t, Tensor)}
+    for name, x in given.items():
+        other: str | None = None
+        if isinstance(x, Tensor) and x._storage is not None:
+            other = storages.get(id(x._storage), name)
+        if other in (None, name) and _is_of_others(x):
+            other = next((n for n, y in written.items() if n != name and _share(x, y)), None)
+        if other is not None and other != name:
+            loc = writes[other].node.loc
+            raise GuardError(
+                f"input {name!r} shares memory with {other!r}, which the call writes"
+                f"{f' at {loc}' if loc else ''}: a replay could not know when it is read; "
+                "clone() it"
+            )
+
+
+def _is_of_others(x: Any) -> bool:
+    """Whether memory may be shared in ways that no Storage tells."""
+    if not isinstance(x, Tensor):
+        return True
+    unseen = None if x._storage is None else x._storage.unseen
+    return unseen is not None and (unseen.borrowed or bool(unseen.loans))
+
+
+def _share(x: Any, y: Any) -> bool:
+    x, y = (t._data if isinstance(t, Tensor) else t for t in (x, y))
+    return isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and np.may_share_memory(x, y)
 
 
 def load_state(into: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool) -> None:
