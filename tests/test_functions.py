@@ -494,3 +494,13 @@ def test_closed_forms_of_what_is_computed_in_loops() -> None:
     assert special.gammainc(tg.ones(2), tg.tensor([0.0, math.inf])).tolist() == [0.0, 1.0]
     assert math.isinf(special.zeta(tg.tensor(1.0), tg.tensor(2.0)).item())
     assert special.legendre_polynomial_p(x, -1).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "amax", "var", "std", "norm", "any"])
+def test_what_is_reduced_lies_in_rows(name: str) -> None:
+    """Whatever its operand does, as in PyTorch: `flatten` of it is a view of it."""
+    x = tg.arange(24.0).reshape(2, 3, 4).transpose(1, 2)
+    y = getattr(x, name)(dim=0)
+    flat = y.flatten()
+    y.zero_()
+    assert y.stride() == (3, 1) and not flat.any()

@@ -64,7 +64,11 @@ def main() -> None:
     check = Checker(torch=importlib.util.find_spec("torch") is not None)
     start = time.perf_counter()
     failures: collections.Counter[str] = collections.Counter()
+    done = 0
     for seed in range(options.seed, options.seed + options.examples):
+        if done and done % 5000 == 0:
+            print(f"{done} programs, {sum(failures.values())} failures", flush=True)
+        done += 1
         program = write(seeded(seed), options.statements)
         try:
             check(program)
@@ -79,7 +83,7 @@ def main() -> None:
                 print(f"\n=== seed {seed}: {found}", flush=True)
             if not options.keep_going or len(failures) >= 20:
                 break
-    print(f"\n{options.examples} programs in {time.perf_counter() - start:.0f} s")
+    print(f"\n{done} programs in {time.perf_counter() - start:.0f} s")
     for what, count in (*check.seen.most_common(), *failures.most_common()):
         print(f"{count:8} {what}")
     raise SystemExit(bool(failures))
