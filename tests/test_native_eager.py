@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -199,6 +200,71 @@ def test_bits_do_not_depend_on_threads_nor_on_kept_programs() -> None:
             assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
     finally:
         torch.set_num_threads(threads)
+
+
+LAYERS = {
+    "winograd": (lambda: nn.Conv2d(32, 64, 3, padding=1), (2, 32, 14, 14)),
+    "strided": (lambda: nn.Conv2d(32, 64, 3, stride=2, padding=1), (2, 32, 14, 14)),
+    "linear": (lambda: nn.Linear(70, 130), (3, 17, 70)),
+    "few_rows": (lambda: nn.Linear(70, 130), (2, 70)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bits_do_not_depend_on_what_is_kept_of_weights(name: str, forced: None) -> None:
+    make, shape = LAYERS[name]
+    layer, x = make(), torch.randn(*shape)
+    with native_kernels(False):
+        right = layer(x)
+    made = layer(x)
+    assert torch.allclose(made, right, atol=1e-5)
+    held = len(single_ops._stores)
+    with torch.no_grad():
+        assert all(torch.equal(layer(x), made) for _ in range(2))
+        assert len(single_ops._stores) == held + (name != "few_rows")
+    assert torch.equal(torch.trace(layer, (x,))(x), made)
+    with torch.inference_mode():
+        assert torch.equal(layer(x), made)
+
+
+def double_unseen(w: Any) -> None:
+    seen = w.detach().numpy()
+    seen *= 2
+
+
+WRITES = (lambda w: w.mul_(2), lambda w: w.data.mul_(2), lambda w: w[:].mul_(2), double_unseen)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_is_kept_of_a_weight_ends_with_it(name: str, forced: None) -> None:
+    make, shape = LAYERS[name]
+    layer, x = make(), torch.randn(*shape)
+    layer.bias.data.zero_()
+    before = len(single_ops._stores)
+    with torch.no_grad():
+        first = layer(x)
+        for number, write in enumerate(WRITES):
+            write(layer.weight)
+            assert torch.equal(layer(x), first * 2 ** (number + 1))
+        seen = layer.weight.detach().numpy()
+        for _ in range(2):  # as long as others hold its memory, nothing is kept
+            seen *= 2
+            first = first * 2
+            assert torch.equal(layer(x), first * 2 ** len(WRITES))
+        del seen, layer
+    gc.collect()
+    assert len(single_ops._stores) == before
+
+
+def test_what_is_kept_of_weights_is_bounded(forced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, x = [nn.Linear(64, 64) for _ in range(6)], torch.randn(32, 64)
+    single_ops._stores.clear()
+    monkeypatch.setattr(single_ops, "_KEPT_BYTES", 3 * 64 * 64 * 4)
+    with torch.no_grad():
+        want = [layer(x) for layer in layers]
+        assert len(single_ops._stores) == 3
+        assert all(torch.equal(f(x), y) for f, y in zip(layers, want, strict=True))
+        assert sum(store.bytes for _, store in single_ops._stores.values()) == 3 * 64 * 64 * 4
 
 
 def test_results_are_fresh(forced: None) -> None:

@@ -121,6 +121,10 @@ class Context:
             for buffer, found in self._kept_words:
                 self._write_address(found, kept.addresses[buffer])
 
+    def forget(self) -> None:
+        """Hold on to nothing that is kept."""
+        self._kept = None
+
     def _point(self, arrays: Arrays) -> bool:
         """Write the addresses of State that is not what it was; whether none of it is a copy."""
         pointed, lasts = self._pointed, True

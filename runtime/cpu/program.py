@@ -37,6 +37,7 @@ from tracegraph.runtime.interpreter import InterpreterProgram
 # Sizes of dynamic dims for which a plan is kept.
 _MAX_PLANS: Final = 64
 
+_NO_STATE: Final[Mapping[str, Any]] = {}
 
 StampOf = Callable[[Sequence[str]], Any]
 
@@ -283,6 +284,26 @@ class Compiled:
             return context.run_again(inputs, states, kept)
         finally:
             self._give(context)
+
+    def again_from(
+        self, store: Store, stamp: Any, states: Mapping[str, Any], inputs: Sequence[Any]
+    ) -> list[Any] | None:
+        """Return what `again` does, of a plan that `packs_state`, with what is kept in a store.
+
+        It is made anew unless the store has it by this stamp of State, and by None at all times.
+        """
+        kept = store.kept(self._ahead, stamp, Arrays((), states))
+        context = self._taken()
+        try:
+            return context.run_again(inputs, _NO_STATE, kept)
+        finally:
+            context.forget()
+            self._give(context)
+
+    @property
+    def packs_state(self) -> bool:
+        """Whether State is read by what is made ahead of calls alone."""
+        return bool(self._ahead) and not self._reads
 
     @property
     def counted(self) -> list[str]:

@@ -34,7 +34,7 @@ def compute(
 ) -> Any:
     """Return array(s): the kernel's result; errors name op and operand types."""
     if op.heavy:
-        results = natively(op, datas, attrs)
+        results = natively(op, datas, attrs, args)
         if results is not None:
             return results
     xp: Any = _common_xp(op, datas) if foreign else np

@@ -19,8 +19,9 @@ import numpy as np
 if TYPE_CHECKING:
     from tracegraph.ops.core import Op
 
-# Computes a call natively, or returns None: then the kernel has to.
-Computer = Callable[["Op", Sequence[Any], Mapping[str, Any]], Any]
+# Computes a call natively, or returns None: then the kernel has to. The last are the Tensors whose
+# arrays these are, where there are any.
+Computer = Callable[["Op", Sequence[Any], Mapping[str, Any], Sequence[Any]], Any]
 
 # The least elements of the first operand, by what NumPy takes for each: 50 us or more in all.
 _DEAR: Final = 1 << 13
@@ -42,10 +43,10 @@ LEAST: Final[dict[str, int]] = {
 """The ops that native code may compute, and from how many elements of the first operand on."""
 
 # Of sums of products: the dim of the second operand that each element meets, and the least product
-# of the two numbers. One thread of BLAS takes half a millisecond for it; small ones it does best.
+# of the two numbers. One thread of BLAS takes 0.2 ms for it; small ones it does as well.
 _MEETS: Final = {
-    "linear": (0, 1 << 25),
-    "matmul": (-1, 1 << 25),
+    "linear": (0, 1 << 23),
+    "matmul": (-1, 1 << 23),
     "convolution": (0, 1 << 22),
     "convolution_input_grad": (1, 1 << 22),
     "convolution_weight_grad": (1, 1 << 22),
@@ -71,8 +72,14 @@ def scaled(factor: float) -> float:
     return old
 
 
-def natively(op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
-    """Return what native code computes for an op of LEAST; None where the kernel has to."""
+def natively(
+    op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any], tensors: Sequence[Any] = ()
+) -> Any:
+    """Return what native code computes for an op of LEAST; None where the kernel has to.
+
+    `tensors`: those that the arrays are of, where it is known; what is made of a weight alone may
+    then be kept.
+    """
     x, factor = arrays[0], Native.factor
     if x.__class__ is not np.ndarray or x.size < op.heavy * factor:
         return None
@@ -83,7 +90,7 @@ def natively(op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         if Native.find is None:
             return None
         compute = Native.compute = Native.find()
-    return compute(op, arrays, attrs)
+    return compute(op, arrays, attrs, tensors)
 
 
 def _is_worth_it(name: str, x: Any, y: Any) -> bool:
