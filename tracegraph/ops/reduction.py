@@ -162,11 +162,13 @@ def _amin(xp: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
 
 amax = define(
     "amax(x) -> y", type=_reduction_type(ALL), kernel=row_major(in_float32(_amax)),
-    vjp=(_extreme_vjp,), traits=(REDUCTION,), sample=_SAMPLE, doc="Largest element over dims; NaN wins.",
+    vjp=(_extreme_vjp,), traits=(REDUCTION,), sample=_SAMPLE,
+    doc="Largest element over dims; NaN wins.",
 )  # fmt: skip
 amin = define(
     "amin(x) -> y", type=_reduction_type(ALL), kernel=row_major(in_float32(_amin)),
-    vjp=(_extreme_vjp,), traits=(REDUCTION,), sample=_SAMPLE, doc="Smallest element over dims; NaN wins.",
+    vjp=(_extreme_vjp,), traits=(REDUCTION,), sample=_SAMPLE,
+    doc="Smallest element over dims; NaN wins.",
 )  # fmt: skip
 
 # Moments.
