@@ -664,6 +664,10 @@ def endure(fault: str | None) -> None:
         pool.close()
 
 
+# How a process ends whose memory a thread wrote to that came too late.
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
+
+
 @pytest.mark.parametrize("fault", [None, *FAULTS])
 def test_a_planted_fault_is_found(fault: str | None) -> None:
     code = f"from tests.test_native_driver import endure; endure({fault!r})"
@@ -672,10 +676,10 @@ def test_a_planted_fault_is_found(fault: str | None) -> None:
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
             timeout=300,
         )  # fmt: skip
-        assert done.returncode >= 0 or done.returncode == -signal.SIGSEGV
+        assert done.returncode >= 0 or -done.returncode in CRASHES
         found = any(text in done.stderr for text in ("began too early", "Timeout"))
         if fault is None:
             assert done.returncode == 0, done.stderr
-        if found or done.returncode == -signal.SIGSEGV:
+        if found or done.returncode < 0:
             break
-    assert (fault is None) is not (found or done.returncode == -signal.SIGSEGV), done.stderr
+    assert (fault is None) is not (found or done.returncode < 0), done.stderr

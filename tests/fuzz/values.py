@@ -48,7 +48,7 @@ def flat(value: Any, path: str = "", grads: bool = False, into: Flat | None = No
 
 
 def difference(a: Flat, b: Flat, exact: bool, flags: bool, skip: str = "\0") -> str | None:
-    """Say where two flat values differ (`flags`: requires_grad too), or None."""
+    """Say where two flat values differ (`flags`: requires_grad too, if not of nothing), or None."""
     scale = max(
         [1.0, *(float(np.max(np.abs(x[0]), initial=0, where=np.isfinite(x[0])))
                 for x in (*a.values(), *b.values())
@@ -65,7 +65,7 @@ def difference(a: Flat, b: Flat, exact: bool, flags: bool, skip: str = "\0") -> 
             continue
         if not (isinstance(y, tuple) and isinstance(y[0], np.ndarray)):
             return f"{path}: {_shown(x)} against {_shown(y)}"
-        if flags and x[1] != y[1]:
+        if flags and x[1] != y[1] and x[0].size:
             return f"{path}: requires_grad {x[1]} against {y[1]}"
         if not _same(x[0], y[0], exact, scale):
             return f"{path}: {_shown(x)} against {_shown(y)}"
