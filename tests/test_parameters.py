@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tracegraph.api.functions import FUNCTIONS, PLAIN
-from tracegraph.ops.parameters import keyword_only_names, parameter_names
+from tracegraph.ops.parameters import keyword_only_names, parameter_names, positional_names
 from tracegraph.ops.table import OPS
 
 
@@ -54,3 +54,30 @@ def test_names_are_those_of_the_signature(functions: Any) -> None:
         assert parameter_names(function) == tuple(parameters)
         alone = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
         assert keyword_only_names(function) == tuple(alone)
+
+
+class _Callable:
+    def method(self, x: Any, /, y: Any = 1, *more: Any, z: Any = 2, **named: Any) -> Any: ...
+
+    def all_of(*everything: Any) -> Any: ...
+
+    @classmethod
+    def made(cls, a: Any) -> Any: ...
+
+    def __call__(self, b: Any, *rest: Any) -> Any: ...
+
+
+@functools.wraps(_Callable.method)
+def _wrapped(*args: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [_Callable.method, _Callable().method, _Callable().all_of, _Callable.made, _Callable(),
+     _wrapped, functools.partial(_Callable().method, 3), lambda p, *q: p, len],
+)  # fmt: skip
+def test_what_may_be_given_by_place(function: Any) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
+    assert positional_names(function) == (tuple(names), (rest or ["args"])[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -31,8 +29,6 @@ from tracegraph.ir.graph import SOURCES, Graph, Node
 from tracegraph.runtime.interpreter import InterpreterProgram
 
 RUNTIMES = ("interpreter", "native")
-# A native program that holds so much has memory given back that was free before.
-_MANY_BYTES = 1 << 20
 
 
 def optimize(
@@ -122,8 +118,7 @@ class CompiledGraph:
             for name in self._main.unread(self._made):
                 arrays.pop(name, None)
                 self._kept[1].pop(name, None)
-            if self._main.held_bytes >= _MANY_BYTES:
-                give_back()
+            self._main.give_back()
 
     def _ready(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Callable[..., Any]]:
         """Return the arrays that the main graph reads, and what says whether State stays."""
@@ -177,7 +172,7 @@ class CompiledGraph:
         plan = self._main.plan_of(inputs) if self.is_native else None
         if plan is None or not plan.is_one_call:
             return None
-        return {name for name in (*self._sources, *plan.counted) if name in self._types}
+        return {name for name in (*self._sources, *plan.keeps) if name in self._types}
 
     def again(self, inputs: Sequence[Any], state: Mapping[str, Tensor]) -> Again | None:
         """Return what runs calls with such inputs, which are one native call, while State stays.
@@ -257,12 +252,6 @@ def _stamps(tensors: Sequence[Tensor]) -> list[Any] | None:
             return None
         stamps += known, t._chain
     return stamps
-
-
-def give_back() -> None:
-    """Have the C library give the system free memory that it keeps for later, where it can."""
-    with contextlib.suppress(OSError, TypeError, AttributeError):  # GNU's has such a function
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Held(dict[str, Any]):

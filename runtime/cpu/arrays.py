@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import sys
 from collections.abc import Mapping, Sequence
@@ -125,6 +126,12 @@ class Arenas:
         """Have memory back."""
         if memory.array.nbytes <= self._most and len(self._free) < MAX_CONTEXTS:
             self._free.append(memory)
+
+
+def give_back() -> None:
+    """Have the C library give the system free memory that it keeps for later, where it can."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # GNU's has such a function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def lines(size: int) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from tracegraph.runtime.binding import (
     specialised,
 )
 from tracegraph.runtime.control import HANDLERS
-from tracegraph.runtime.cpu.arrays import MAX_CONTEXTS, NOTHING, Arenas, Arrays, Blocks
+from tracegraph.runtime.cpu.arrays import MAX_CONTEXTS, NOTHING, Arenas, Arrays, Blocks, give_back
 from tracegraph.runtime.cpu.code.llvm import host_target
 from tracegraph.runtime.cpu.context import Context
 from tracegraph.runtime.cpu.driver.driver import host_driver
@@ -37,6 +37,8 @@ from tracegraph.runtime.interpreter import InterpreterProgram
 # Sizes of dynamic dims for which a plan is kept.
 _MAX_PLANS: Final = 64
 
+# A program that holds so much has memory given back that was free before.
+_MANY_BYTES: Final = 1 << 20
 _NO_STATE: Final[Mapping[str, Any]] = {}
 
 StampOf = Callable[[Sequence[str]], Any]
@@ -163,11 +165,11 @@ class NativeProgram:
         plans = list(self._plans.values())
         return [name for name in names if not any(plan.reads(name) for plan in plans)]
 
-    @property
-    def held_bytes(self) -> int:
-        """The memory of the plans: arenas of one call each, and what is kept."""
+    def give_back(self) -> None:
+        """Have the system get memory that is free now, if this holds much: making it took some."""
         arenas = sum(plan.arena.bytes for plan in list(self._plans.values()))
-        return arenas + self._store.bytes
+        if arenas + self._store.bytes >= _MANY_BYTES:
+            give_back()
 
     @property
     def dims(self) -> list[str]:
@@ -223,7 +225,8 @@ class Compiled:
         found = addresses(s.kernel for s in (*launches, *ahead))
         self.blocks = Blocks(launches, found)
         self._ahead, self._store = ahead_of(self.plan.ahead, found), store
-        self._keeps = [b.key for s in ahead for b in s.use.reads if b.origin == "state"]
+        # The State that what is kept is made of.
+        self.keeps = [b.key for s in ahead for b in s.use.reads if b.origin == "state"]
         self.parts = _parts(steps)
         hosts = [s for s in (*steps, *self.plan.checks.values()) if isinstance(s, HostCall)]
         given = {p.buffer for s in hosts for p in s.operands} | {*self.blocks.pointers}
@@ -272,17 +275,19 @@ class Compiled:
         It takes row-major inputs, and returns None where `run` raises. None if it cannot be known
         whether State stays.
         """
-        if stamp_of(self._keeps) is None:
+        if stamp_of(self.keeps) is None:
             return None
         return partial(self._run_again, states, self.kept(stamp_of, Arrays((), states)))
 
     def _run_again(
-        self, states: Mapping[str, Any], kept: Kept, inputs: Sequence[Any]
+        self, states: Mapping[str, Any], kept: Kept, inputs: Sequence[Any], forget: bool = False
     ) -> list[Any] | None:
         context = self._taken()
         try:
             return context.run_again(inputs, states, kept)
         finally:
+            if forget:
+                context.forget()
             self._give(context)
 
     def again_from(
@@ -293,30 +298,20 @@ class Compiled:
         It is made anew unless the store has it by this stamp of State, and by None at all times.
         """
         kept = store.kept(self._ahead, stamp, Arrays((), states))
-        context = self._taken()
-        try:
-            return context.run_again(inputs, _NO_STATE, kept)
-        finally:
-            context.forget()
-            self._give(context)
+        return self._run_again(_NO_STATE, kept, inputs, forget=True)
 
     @property
     def packs_state(self) -> bool:
         """Whether State is read by what is made ahead of calls alone."""
         return bool(self._ahead) and not self._reads
 
-    @property
-    def counted(self) -> list[str]:
-        """The State that what is kept is made of."""
-        return self._keeps
-
     def kept(self, stamp_of: StampOf, arrays: Arrays) -> Kept:
         """Return what is made of lasting State, made anew if it may have changed."""
-        stamp = stamp_of(self._keeps)
+        stamp = stamp_of(self.keeps)
         known, kept = self._kept
         if kept is None or stamp is None or known != stamp:
             kept = self._store.kept(self._ahead, stamp, arrays)
-            unchanged = stamp is not None and stamp_of(self._keeps) == stamp
+            unchanged = stamp is not None and stamp_of(self.keeps) == stamp
             self._kept = (stamp if unchanged else None, kept)
         return kept
 

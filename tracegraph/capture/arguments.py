@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from tracegraph import pytree
 from tracegraph.dims.symint import SymInt
 from tracegraph.eager.tensors import Tensor
+from tracegraph.ops.parameters import positional_names
 
 SCALARS = (bool, int, float, str)
 
@@ -33,31 +32,16 @@ def name_of(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _parameters(function: Any) -> tuple[Sequence[str], str]:
-    """Return the names of what a function takes by place, and of the rest, if there is one."""
-    if hasattr(function, "__tracegraph_state__"):
-        function = getattr(function, "forward", function)
-    plain = function.__func__ if function.__class__ is types.MethodType else function
-    if plain.__class__ is types.FunctionType and not plain.__dict__:  # as `inspect`, without it
-        code = plain.__code__
-        names, count = code.co_varnames, code.co_argcount
-        rest = count + code.co_kwonlyargcount
-        has_rest = code.co_flags & inspect.CO_VARARGS
-        return names[plain is not function : count], names[rest] if has_rest else "args"
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return (), "args"
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    rests = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
-    return [p.name for p in parameters if p.kind in by_place], rests[-1] if rests else "args"
-
-
 def named(
     function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[list[str], list[Any]]:
     """Return argument names (positional first, then by keyword) and values."""
-    plain, rest = _parameters(function)
+    if hasattr(function, "__tracegraph_state__"):
+        function = getattr(function, "forward", function)
+    try:
+        plain, rest = positional_names(function)
+    except (TypeError, ValueError):
+        plain, rest = (), "args"
     more = [f"{rest}{i}" for i in range(len(args) - len(plain))]
     return [*plain[: len(args)], *more, *kwargs], [*args, *kwargs.values()]
 

@@ -23,8 +23,9 @@ from tracegraph.dtypes import int64
 from tracegraph.eager.dispatch import refresh, size_tensor
 from tracegraph.eager.storage import Storage, bare, sized, unseen_of
 from tracegraph.eager.tape import make_leaf, set_history
-from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap, xp_of
+from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
 from tracegraph.errors import TraceError
+from tracegraph.replay.held_state import overlapping
 from tracegraph.replay.signature import Hyper, LeafSpec
 
 
@@ -339,20 +340,16 @@ class Attempt:
 
     def _check_aliases(self) -> None:
         """Refuse inputs that share memory with other inputs or State while one is written."""
-        written = [e for e in self.recorder.inputs if e.written]
-        states = [(e.name, s.array) for s, e in self.recorder.states.items() if e.written]
         inputs = zip(self.recorder.inputs, self.aliases, strict=False)
-        places = [(e.name, bare(t._data)) for e, t in inputs]
-        for i, (name, array) in enumerate(places):
-            for other, memory in (*places[i + 1 :], *states):
-                touched = name in {e.name for e in written} or other in {
-                    e.name for e in written
-                } or (other, memory) in [(n, a) for n, a in states]  # fmt: skip
-                if touched and _overlap(array, memory):
-                    raise TraceError(
-                        f"input {name!r} shares memory with {other!r} and one of them is written "
-                        "in place: a replay could not know; clone() one of them"
-                    )
+        given = {e.name: bare(t._data) for e, t in inputs}
+        written = {e.name: s.array for s, e in self.recorder.states.items() if e.written}
+        written |= {e.name: given[e.name] for e in self.recorder.inputs
+                    if e.written and e.name in given}  # fmt: skip
+        for name, other in overlapping(given, written):
+            raise TraceError(
+                f"input {name!r} shares memory with {other!r} and one of them is written "
+                "in place: a replay could not know; clone() one of them"
+            )
 
     def undo(self, grads: Mapping[Tensor, Tensor | None]) -> None:
         """Put back memory, gradient histories, containers and gradients."""
@@ -386,7 +383,3 @@ def _layout(t: Tensor) -> Any:
     x = bare(t._data)
     first = x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
     return type_of(t), [s for s, n in zip(x.strides, x.shape, strict=True) if n > 1], first
-
-
-def _overlap(a: Any, b: Any) -> bool:
-    return a is b or (type(a) is type(b) and bool(xp_of(a).may_share_memory(a, b)))

@@ -28,7 +28,7 @@ __all__ = ["NOT_DIFFERENTIABLE", "ZERO", "Joint"]
 ELEMENTWISE: Final = "elementwise"  # each output element depends on one element of each operand
 COMMUTATIVE: Final = "commutative"  # op(x, y) == op(y, x)
 VIEW: Final = "view"  # the eager result shares memory with the first operand
-REDUCTION: Final = "reduction"  # folds the dims of the attribute `dim`
+REDUCTION: Final = "reduction"  # folds the dims of the attribute `dim`; results are row-major
 CONTRACTION: Final = "contraction"  # sums of products: matmul, convolution
 COMPOSITE: Final = "composite"  # defined by a decomposition into other ops
 CREATION: Final = "creation"  # takes no tensor operand
@@ -208,11 +208,12 @@ def row_major(function: Callable[..., Any]) -> Callable[..., Any]:
     As in PyTorch, where `cat` or `softmax` of a transposed matrix can be viewed.
     """
 
+    def in_rows(xp: Any, out: Any) -> Any:
+        return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
+
     def wrapped(xp: Any, *arrays: Any, **attrs: Any) -> Any:
         out = function(xp, *arrays, **attrs)
-        if isinstance(out, tuple):
-            return tuple(map(xp.ascontiguousarray, out))
-        return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
+        return tuple(in_rows(xp, x) for x in out) if isinstance(out, tuple) else in_rows(xp, out)
 
     return wrapped
 
@@ -262,6 +263,8 @@ def define(
     if scalar is not None:
         kernel = kernel or in_float32(_elementwise_kernel(scalar))
         all_traits |= {ELEMENTWISE}
+    if kernel is not None and REDUCTION in all_traits:
+        kernel = row_major(kernel)
     if decompose is not None:
         all_traits |= {COMPOSITE}
     return Op(

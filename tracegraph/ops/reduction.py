@@ -17,7 +17,6 @@ from tracegraph.ops.core import (
     case,
     define,
     in_float32,
-    row_major,
 )
 from tracegraph.tensor_type import Shape, TensorType
 
@@ -78,7 +77,7 @@ def _sum(xp: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
 
 
 sum_ = define(
-    "sum(x) -> y", type=_reduction_type(NUMBERS), kernel=row_major(in_float32(_sum)),
+    "sum(x) -> y", type=_reduction_type(NUMBERS), kernel=in_float32(_sum),
     vjp=(lambda m, g, x_type, dim: _expanded(m, g, x_type, dim),), traits=(REDUCTION,),
     sample=_SAMPLE, doc="Sum over dims, in the dtype of x (pairwise for floats).",
 )  # fmt: skip
@@ -99,7 +98,7 @@ def _mean_vjp(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
 
 
 mean = define(
-    "mean(x) -> y", type=_reduction_type(FLOATS), kernel=row_major(in_float32(_mean)),
+    "mean(x) -> y", type=_reduction_type(FLOATS), kernel=in_float32(_mean),
     decompose=lambda m, x, *, dim, keepdim: m.sum(x, dim=dim, keepdim=keepdim) / _count(
         TensorType(x.dtype, tuple(x.shape)), dim),
     vjp=(_mean_vjp,), traits=(REDUCTION,), sample=_SAMPLE, doc="Arithmetic mean over dims.",
@@ -138,8 +137,8 @@ def cut(m: Any, x: Any, axis: int, start: int, stop: int) -> Any:
 
 
 prod = define(
-    "prod(x) -> y", type=_reduction_type(NUMBERS), kernel=row_major(in_float32(_prod)),
-    vjp=(_prod_vjp,), traits=(REDUCTION,), sample=_SAMPLE, doc="Product over dims.",
+    "prod(x) -> y", type=_reduction_type(NUMBERS), kernel=in_float32(_prod), vjp=(_prod_vjp,),
+    traits=(REDUCTION,), sample=_SAMPLE, doc="Product over dims.",
 )  # fmt: skip
 
 
@@ -161,14 +160,12 @@ def _amin(xp: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
 
 
 amax = define(
-    "amax(x) -> y", type=_reduction_type(ALL), kernel=row_major(in_float32(_amax)),
-    vjp=(_extreme_vjp,), traits=(REDUCTION,), sample=_SAMPLE,
-    doc="Largest element over dims; NaN wins.",
+    "amax(x) -> y", type=_reduction_type(ALL), kernel=in_float32(_amax), vjp=(_extreme_vjp,),
+    traits=(REDUCTION,), sample=_SAMPLE, doc="Largest element over dims; NaN wins.",
 )  # fmt: skip
 amin = define(
-    "amin(x) -> y", type=_reduction_type(ALL), kernel=row_major(in_float32(_amin)),
-    vjp=(_extreme_vjp,), traits=(REDUCTION,), sample=_SAMPLE,
-    doc="Smallest element over dims; NaN wins.",
+    "amin(x) -> y", type=_reduction_type(ALL), kernel=in_float32(_amin), vjp=(_extreme_vjp,),
+    traits=(REDUCTION,), sample=_SAMPLE, doc="Smallest element over dims; NaN wins.",
 )  # fmt: skip
 
 # Moments.
@@ -214,7 +211,7 @@ _MOMENTS = (
     case((5,), dim=(0,), keepdim=False, correction=1.5),
 )
 var = define(
-    "var(x) -> y", type=_moment_type, kernel=row_major(in_float32(_var_kernel)), decompose=_var,
+    "var(x) -> y", type=_moment_type, kernel=in_float32(_var_kernel), decompose=_var,
     vjp=(_var_vjp,), traits=(REDUCTION,), sample=_MOMENTS,
     doc="Mean squared distance from the mean, over (count − correction).",
 )  # fmt: skip
@@ -233,7 +230,7 @@ def _std_vjp(
 
 std = define(
     "std(x) -> y", type=_moment_type,
-    kernel=row_major(in_float32(lambda xp, x, **attrs: xp.sqrt(_var_kernel(xp, x, **attrs)))),
+    kernel=in_float32(lambda xp, x, **attrs: xp.sqrt(_var_kernel(xp, x, **attrs))),
     decompose=lambda m, x, **attrs: m.sqrt(m.var(x, **attrs)), vjp=(_std_vjp,),
     traits=(REDUCTION,), sample=_MOMENTS, doc="Square root of the variance.",
 )  # fmt: skip
@@ -298,8 +295,8 @@ def _norm_vjp(m: Any, g: Any, x: Any, y: Any, x_type: TensorType, ord: float, di
 
 
 vector_norm = define(
-    "vector_norm(x) -> y", type=_norm_type, kernel=row_major(in_float32(_norm_kernel)),
-    decompose=_norm, vjp=(_norm_vjp,), traits=(REDUCTION,),
+    "vector_norm(x) -> y", type=_norm_type, kernel=in_float32(_norm_kernel), decompose=_norm,
+    vjp=(_norm_vjp,), traits=(REDUCTION,),
     sample=(case((3, 4), ord=2, dim=(1,), keepdim=False),
             case((2, 3, 4), ord=3.5, dim=(0, 2), keepdim=True),
             case((4,), ord=math.inf, dim=(0,), keepdim=False),
@@ -313,12 +310,12 @@ _BOOLS = tuple(
 )
 any_ = define(
     "any(x) -> y", type=_reduction_type((bool_,)),
-    kernel=row_major(lambda xp, x, *, dim, keepdim: x.any(axis=dim, keepdims=keepdim)),
+    kernel=lambda xp, x, *, dim, keepdim: x.any(axis=dim, keepdims=keepdim),
     vjp=NOT_DIFFERENTIABLE, traits=(REDUCTION,), sample=_BOOLS, doc="Whether any is true.",
 )  # fmt: skip
 all_ = define(
     "all(x) -> y", type=_reduction_type((bool_,)),
-    kernel=row_major(lambda xp, x, *, dim, keepdim: x.all(axis=dim, keepdims=keepdim)),
+    kernel=lambda xp, x, *, dim, keepdim: x.all(axis=dim, keepdims=keepdim),
     vjp=NOT_DIFFERENTIABLE, traits=(REDUCTION,), sample=_BOOLS, doc="Whether all are true.",
 )  # fmt: skip
 

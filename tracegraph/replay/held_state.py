@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from tracegraph.capture.state import Place
 from tracegraph.devices import device_of
 from tracegraph.eager.dispatch import put
 from tracegraph.eager.leaves import requires_grad_
+from tracegraph.eager.storage import bare
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap, xp_of
 from tracegraph.errors import GuardError, StateError
 from tracegraph.ir.graph import Value
@@ -84,20 +85,29 @@ def check_apart(
         GuardError: naming both.
     """
     written = {name: held.get(name, given.get(name)) for name in writes}
+    for name, other in overlapping(given, written):
+        loc = writes[other].node.loc
+        raise GuardError(
+            f"input {name!r} shares memory with {other!r}, which the call writes"
+            f"{f' at {loc}' if loc else ''}: a replay could not know when it is read; clone() it"
+        )
+
+
+def overlapping(given: Mapping[str, Any], written: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the names of what is given, each with that of something else in `written` it overlaps.
+
+    Both are Tensors or arrays. Where Storages tell all, they are what is compared.
+    """
     storages = {id(storage_of(t)): name for name, t in written.items() if isinstance(t, Tensor)}
     for name, x in given.items():
-        other: str | None = None
+        known = None
         if isinstance(x, Tensor) and x._storage is not None:
-            other = storages.get(id(x._storage), name)
-        if other in (None, name) and _is_of_others(x):
-            other = next((n for n, y in written.items() if n != name and _share(x, y)), None)
-        if other is not None and other != name:
-            loc = writes[other].node.loc
-            raise GuardError(
-                f"input {name!r} shares memory with {other!r}, which the call writes"
-                f"{f' at {loc}' if loc else ''}: a replay could not know when it is read; "
-                "clone() it"
-            )
+            known = storages.get(id(x._storage), name)
+        if known not in (None, name):
+            yield name, str(known)
+        elif _is_of_others(x):
+            others = (n for n, y in written.items() if n != name and _overlap(x, y))
+            yield from ((name, other) for other in others)
 
 
 def _is_of_others(x: Any) -> bool:
@@ -108,9 +118,9 @@ def _is_of_others(x: Any) -> bool:
     return unseen is not None and (unseen.borrowed or bool(unseen.loans))
 
 
-def _share(x: Any, y: Any) -> bool:
-    x, y = (t._data if isinstance(t, Tensor) else t for t in (x, y))
-    return isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and np.may_share_memory(x, y)
+def _overlap(x: Any, y: Any) -> bool:
+    x, y = (bare(t._data if isinstance(t, Tensor) else t) for t in (x, y))
+    return x is y or (type(x) is type(y) and bool(xp_of(x).may_share_memory(x, y)))
 
 
 def load_state(into: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool) -> None:

@@ -14,9 +14,8 @@ from tracegraph.ir.graph import INPUT, Node, Value
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.lowering import places
 from tracegraph.runtime.cpu.lowering.lowering import Lowering
-from tracegraph.runtime.cpu.lowering.memory import Use
 from tracegraph.runtime.cpu.lowering.places import Buffer, Place
-from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch, Pointer
+from tracegraph.runtime.cpu.lowering.steps import HostCall, Launch, moved_step
 
 # A loop of more launches is left to the host: a plan holds each of them.
 _MOST_LAUNCHES: Final = 1 << 14
@@ -52,7 +51,7 @@ def lower_loop(low: Lowering, node: Node, delayed: Mapping[Value, Node]) -> None
     low.steps[first:] = [step for i, step in enumerate(steps) if i not in each]
     for turn in range(length):
         homes = {buffer: home(turn) for buffer, home in loop.homes.items()}
-        low.steps += [_rebased(steps[i], homes)._replace(loop=(node, i)) for i in each]
+        low.steps += [moved_step(steps[i], homes)._replace(loop=(node, i)) for i in each]
 
 
 def _launches(steps: Sequence[Launch | HostCall]) -> list[Launch]:
@@ -76,24 +75,6 @@ def _changing(steps: Sequence[Launch], moving: set[Buffer]) -> dict[int, None]:
         if written <= moving:
             return each
         moving = moving | written
-
-
-def _rebased(step: Launch, homes: Mapping[Buffer, tuple[Buffer, int]]) -> Launch:
-    """Return a launch with buffers at their homes."""
-
-    def word(x: int | Pointer) -> int | Pointer:
-        if not isinstance(x, Pointer) or x.buffer not in homes:
-            return x
-        buffer, offset = homes[x.buffer]
-        return x._replace(buffer=buffer, offset_bytes=x.offset_bytes + offset)
-
-    def moved(buffer: Buffer) -> Buffer:
-        return homes[buffer][0] if buffer in homes else buffer
-
-    use = step.use
-    shared = [(moved(x), moved(y)) for x, y in use.may_share]
-    use = Use([*map(moved, use.reads)], [*map(moved, use.writes)], shared)
-    return step._replace(words=tuple(map(word, step.words)), use=use)
 
 
 class _Loop:

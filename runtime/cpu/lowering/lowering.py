@@ -6,7 +6,7 @@ becomes launches; the rest is a call of the interpreter's kernel on arrays over 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from tracegraph.runtime.cpu.lowering.steps import (
     Launch,
     Plan,
     Pointer,
+    moved_place,
     moved_step,
     pointer,
 )
@@ -334,24 +335,23 @@ class Lowering:
     def _results(self) -> list[Place]:
         """Place each result in a buffer of its own."""
         made: list[Place] = []
-        moved: dict[Buffer, Buffer] = {}
+        homes: dict[Buffer, tuple[Buffer, int]] = {}
         for number, value in enumerate(self.graph.results()):
             x = self.place(value)
             own = Buffer("output", places.byte_size(value.type), number)
-            if x.buffer.origin == "arena" and x.is_whole and x.buffer not in moved:
-                moved[x.buffer] = own
+            if x.buffer.origin == "arena" and x.is_whole and x.buffer not in homes:
+                homes[x.buffer] = (own, 0)
                 made.append(x)
                 continue
             y = places.whole(own, value.type)
             self.copy(x, y)
             made.append(y)
-        moved |= self._in_place(moved)
-        if moved:
-            self.steps = [moved_step(step, moved) for step in self.steps]
-            self.checks = {code: moved_step(step, moved) for code, step in self.checks.items()}
-        return [p._replace(buffer=moved.get(p.buffer, p.buffer)) for p in made]
+        homes |= {held: (state, 0) for held, state in self._in_place(homes).items()}
+        self.steps = [moved_step(step, homes) for step in self.steps]
+        self.checks = {code: moved_step(step, homes) for code, step in self.checks.items()}
+        return [moved_place(p, homes) for p in made]
 
-    def _in_place(self, moved: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
+    def _in_place(self, moved: Container[Buffer]) -> dict[Buffer, Buffer]:
         """Return the State that new contents may be written to at once, by what holds them."""
         outputs = {self.places[v].buffer for v in self.graph.outputs}
         wanted = {}

@@ -79,20 +79,32 @@ def pointer(place: Place) -> Pointer:
 _Step = TypeVar("_Step", Launch, HostCall, Launch | HostCall)
 
 
-def moved_step(step: _Step, moved: Mapping[Buffer, Buffer]) -> _Step:
-    """Return a step with other buffers in the place of some."""
+def moved_step(step: _Step, homes: Mapping[Buffer, tuple[Buffer, int]]) -> _Step:
+    """Return a step with some buffers in others, each from a byte on."""
+
+    def home(buffer: Buffer) -> Buffer:
+        return homes[buffer][0] if buffer in homes else buffer
 
     def word(x: int | Pointer) -> int | Pointer:
-        return x._replace(buffer=moved.get(x.buffer, x.buffer)) if isinstance(x, Pointer) else x
+        if not isinstance(x, Pointer) or x.buffer not in homes:
+            return x
+        buffer, more = homes[x.buffer]
+        return x._replace(buffer=buffer, offset_bytes=x.offset_bytes + more)
 
     def place(p: Place) -> Place:
-        return p._replace(buffer=moved.get(p.buffer, p.buffer))
+        return moved_place(p, homes)
 
     use = Use(
-        [moved.get(b, b) for b in step.use.reads], [moved.get(b, b) for b in step.use.writes],
-        [(moved.get(x, x), moved.get(y, y)) for x, y in step.use.may_share],
+        [*map(home, step.use.reads)], [*map(home, step.use.writes)],
+        [(home(x), home(y)) for x, y in step.use.may_share],
     )  # fmt: skip
     if isinstance(step, Launch):
         return step._replace(words=tuple(map(word, step.words)), use=use)
     operands, results = tuple(map(place, step.operands)), tuple(map(place, step.results))
     return step._replace(operands=operands, results=results, use=use)
+
+
+def moved_place(p: Place, homes: Mapping[Buffer, tuple[Buffer, int]]) -> Place:
+    """Return a place in the buffer that its own one lies in."""
+    buffer, more = homes.get(p.buffer, (p.buffer, 0))
+    return p._replace(buffer=buffer, offset=p.offset + more // p.dtype.itemsize)
