@@ -12,7 +12,6 @@ from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.control import CONTROL
 from tracegraph.ir.dims import reasoning
 from tracegraph.ir.graph import Graph, Node
-from tracegraph.ir.verify import verify
 from tracegraph.passes.algebra import reduce_strength, simplify_algebra
 from tracegraph.passes.canonical import canonicalise
 from tracegraph.passes.common import merge_common
@@ -109,7 +108,7 @@ def run_passes(
         GraphError: no such level or pass, or (`check`) a pass broke the graph.
     """
     if check:
-        verify(graph)
+        _verify(graph)
     if not isinstance(passes, int):
         phases = tuple(Phase((_named(name).name,)) for name in passes)
     elif passes in LEVELS:
@@ -158,6 +157,12 @@ def _run_inside(graph: Graph, run: Callable[[Graph], int]) -> int:
         return changes + sum(_run_inside(region, run) for region in regions)
 
 
+def _verify(graph: Graph) -> None:
+    from tracegraph.ir.verify import verify
+
+    verify(graph)
+
+
 def _run(graph: Graph, row: Pass, report: list[Any] | None, check: bool) -> int:
     before, start = len(graph), time.perf_counter()
     changes = _run_inside(graph, row.run)
@@ -165,7 +170,7 @@ def _run(graph: Graph, row: Pass, report: list[Any] | None, check: bool) -> int:
         report.append(Report(row.name, time.perf_counter() - start, before, len(graph), changes))
     if check:
         try:
-            verify(graph)
+            _verify(graph)
         except GraphError as error:
             raise GraphError(f"after pass {row.name}: {error}") from error
     return changes

@@ -94,7 +94,7 @@ _LAZY = {
     **dict.fromkeys(("SymInt", "sym_max", "sym_min"), "tracegraph.dims.symint"),
     "trace": "tracegraph.capture.tracing",
     "Traced": "tracegraph.capture.tracing",
-    "save": "tracegraph.files.archive",
+    "save": "tracegraph.files.saving",
     "load": "tracegraph.files.archive",
     "host_call": "tracegraph.host_calls",
     "verify_file": "tracegraph.files.verification",

@@ -14,7 +14,7 @@ from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import FileFormatError, OpError, TraceError
 from tracegraph.ir.graph import Graph, Node
 from tracegraph.ops.host import path_of, permit
-from tracegraph.replay.on_tensors import tracing
+from tracegraph.replay.choosing import tracing
 
 TypeLike = tuple[Any, Sequence[int]]
 

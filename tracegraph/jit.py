@@ -13,7 +13,7 @@ from tracegraph.capture.tracing import Traced
 from tracegraph.capture.tracing import trace as _trace
 from tracegraph.eager import modes
 from tracegraph.errors import TraceError
-from tracegraph.files import archive
+from tracegraph.files import archive, saving
 from tracegraph.nn.modules.module import Module
 
 F = TypeVar("F")
@@ -58,7 +58,7 @@ def script(obj: F, *args: Any, **kwargs: Any) -> F:
 
 def save(m: Any, f: Any, _extra_files: Any = None) -> None:
     """Save a traced function; see `tracegraph.save`."""
-    archive.save(m, f)
+    saving.save(m, f)
 
 
 def load(f: Any, map_location: Any = None, _extra_files: Any = None, **options: Any) -> Any:

@@ -7,13 +7,15 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracegraph.runtime.cpu.lowering.places import LINE_BYTES, Buffer
 from tracegraph.runtime.cpu.lowering.steps import Launch, Pointer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # What a page can hold at most, and from which size on one asks for such pages.
 _PAGE_BYTES: Final = 1 << 21

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracegraph.runtime.cpu.arrays import Arrays, Blocks, lasting, lines
 from tracegraph.runtime.cpu.driver.pool import Call
 from tracegraph.runtime.cpu.lowering.places import Buffer, Place
 from tracegraph.runtime.cpu.lowering.steps import Launch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Ahead(NamedTuple):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 from tracegraph.runtime.cpu import object_cache
 from tracegraph.runtime.cpu.code.elf import Loaded, UnlinkableError
@@ -27,15 +27,21 @@ def key(target: Target, names: Sequence[str]) -> str:
 def _own_code() -> str:
     """Return what changes when the code that writes kernels does."""
     found = hashlib.sha256()
-    package = Path(__file__).resolve().parent
-    operations = Path(sys.modules["tracegraph.ops.core"].__file__ or "").resolve().parent
-    special = Path(sys.modules["tracegraph.special_functions"].__file__ or "").resolve().parent
-    for folder in (package, operations, special):
-        for path in sorted(folder.rglob("*.py")):
-            known = path.stat()
-            place = path.relative_to(folder)
-            found.update(f"{place} {known.st_size} {known.st_mtime_ns}\n".encode())
+    for name in (__name__, "tracegraph.ops.core", "tracegraph.special_functions"):
+        folder = os.path.dirname(os.path.realpath(sys.modules[name].__file__ or ""))
+        found.update("".join(sorted(_sources(folder))).encode())
     return found.hexdigest()
+
+
+def _sources(folder: str, place: str = "") -> Iterator[str]:
+    """Yield a line for each Python file in a folder and those below it."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _sources(entry.path, f"{place}{entry.name}/")
+            elif entry.name.endswith(".py"):
+                known = entry.stat()
+                yield f"{place}{entry.name} {known.st_size} {known.st_mtime_ns}\n"
 
 
 def linked(names: Sequence[str], texts: Callable[[], Sequence[str]]) -> tuple[Code | Loaded, bool]:

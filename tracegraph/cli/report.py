@@ -8,7 +8,7 @@ import json
 from tracegraph.cli.arguments import SUCCESS
 from tracegraph.cli.files import File
 from tracegraph.cli.output import write
-from tracegraph.files.archive import encode_report
+from tracegraph.files.saving import encode_report
 
 
 def run(args: argparse.Namespace) -> int:

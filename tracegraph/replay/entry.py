@@ -9,14 +9,12 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tracegraph import pytree
 from tracegraph.audit.report import Report, report_on
-from tracegraph.audit.watching import Watch
-from tracegraph.capture.state import Place
 from tracegraph.capture.variants import Variant, check_value, choose
 from tracegraph.devices import device_of, parse_device
 from tracegraph.eager.conversion import to
@@ -24,10 +22,14 @@ from tracegraph.eager.dispatch import assign, put
 from tracegraph.eager.tensors import Tensor, storage_of, wrap
 from tracegraph.errors import GuardError
 from tracegraph.ir.graph import Graph
+from tracegraph.replay.choosing import graded_sources, wants_tensors
 from tracegraph.replay.held_state import Trainable, check_apart, check_type, load_state, moved
-from tracegraph.replay.on_tensors import graded_sources, replay_on_tensors, wants_tensors
 from tracegraph.replay.program import Program
 from tracegraph.replay.signature import Hyper, Signature, bind, checked, is_leaf, plainly
+
+if TYPE_CHECKING:
+    from tracegraph.audit.watching import Watch
+    from tracegraph.capture.state import Place
 
 
 def _result(described: dict[str, Any], given: list[Tensor]) -> Any:
@@ -169,6 +171,8 @@ class EntryPoint:
         """
         device = self._home(args)
         if wants_tensors(self, args, kwargs):
+            from tracegraph.replay.on_tensors import replay_on_tensors
+
             return replay_on_tensors(self, device, args, kwargs)
         key = (str(device), None)
         program = self._programs.get(key)
@@ -356,7 +360,7 @@ class EntryPoint:
 
     def save(self, f: Any) -> None:
         """Write this entry point to a file; the same as `tracegraph.save(self, f)`."""
-        from tracegraph.files.archive import save
+        from tracegraph.files.saving import save
 
         save(self, f)
 

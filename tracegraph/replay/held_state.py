@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracegraph.capture.state import Place
 from tracegraph.devices import device_of
 from tracegraph.eager.dispatch import put
 from tracegraph.eager.leaves import requires_grad_
@@ -16,6 +15,9 @@ from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap, xp_of
 from tracegraph.errors import GuardError, StateError
 from tracegraph.ir.graph import Value
 from tracegraph.tensor_type import TensorType
+
+if TYPE_CHECKING:
+    from tracegraph.capture.state import Place
 
 
 class Trainable:

@@ -140,6 +140,6 @@ class Loaded:
 
     def save(self, f: Any) -> None:
         """Write all entry points with their present State."""
-        from tracegraph.files.archive import save
+        from tracegraph.files.saving import save
 
         save(self, f)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tracegraph.compiler import CompiledGraph, make_program
 from tracegraph.devices import parse_device
 from tracegraph.eager import modes
-from tracegraph.replay.on_tensors import tracing
+from tracegraph.replay.choosing import tracing
 from tracegraph.replay.short_way import MISSED, ShortWay
 
 if TYPE_CHECKING:

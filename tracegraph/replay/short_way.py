@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tracegraph.capture.state import Place
 from tracegraph.eager.storage import stamp
 from tracegraph.eager.tensors import Tensor, storage_of, wrap
 
 if TYPE_CHECKING:
+    from tracegraph.capture.state import Place
     from tracegraph.compiler import Again, CompiledGraph
     from tracegraph.ir.graph import Graph
     from tracegraph.replay.entry import EntryPoint
@@ -138,9 +138,10 @@ class _Found:
         state = entry.state
         self._entry, self._graph, self._state, self._mode = entry, graph, state, entry.mode
         self._modules = [(m, flag) for m, flag in entry.variants[0].modes.values() if m is not None]
-        held = [(entry.places.get(n) or Place(state, n), t, n in read) for n, t in state.items()]
-        held += [(p, t, False) for places in entry.shared.values() for p, t in places]
-        self._places = [(*_item(p), t, t._data if is_read else None) for p, t, is_read in held]
+        items = {name: _item(place) for name, place in entry.places.items()}
+        held = [(items.get(n, (state, n)), t, n in read) for n, t in state.items()]
+        held += [(_item(p), t, False) for places in entry.shared.values() for p, t in places]
+        self._places = [(*item, t, t._data if is_read else None) for item, t, is_read in held]
         stored = [(t, storage_of(t)) for name, t in state.items() if name in counted]
         self._stamps = [(t, t._chain, weakref.ref(s), s.version, stamp(s)) for t, s in stored]
         self.counted = counted

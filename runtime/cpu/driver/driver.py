@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from tracegraph.runtime.cpu.code.elf import Loaded
 from tracegraph.runtime.cpu.code.llvm import Code, host_target
-from tracegraph.runtime.cpu.driver.text import ENTRIES, driver_text
+from tracegraph.runtime.cpu.driver.layout import ENTRIES
 from tracegraph.runtime.cpu.linking import linked
 
 Entry = Callable[..., int]
@@ -66,5 +66,11 @@ def host_driver() -> Driver:
 
 @cache
 def _host_driver() -> Driver:
-    code, _ = linked(ENTRIES, lambda: [driver_text(host_target().triple)])
+    code, _ = linked(ENTRIES, _texts)
     return _driver(code)
+
+
+def _texts() -> list[str]:
+    from tracegraph.runtime.cpu.driver.text import driver_text
+
+    return [driver_text(host_target().triple)]

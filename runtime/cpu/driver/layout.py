@@ -35,6 +35,7 @@ class Control(IntEnum):
     SLOTS = 1024  # 8 bytes for the caller (slot 0) and each worker (slots 1, 2, ...)
 
 
+ENTRIES = ("prepare", "run", "serve", "stop")
 CORES_BYTES = 128
 RECORD_WORDS = 4  # kernel, arguments, chunks, chunks of the records after it in its group
 CALL_WORDS = 4  # records, number of records, frame, cost_ns

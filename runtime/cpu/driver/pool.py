@@ -14,13 +14,18 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracegraph.runtime.cpu import WORKER
 from tracegraph.runtime.cpu.driver.driver import Driver, host_driver
 from tracegraph.runtime.cpu.driver.layout import CALL_WORDS, CORES_BYTES, RECORD_WORDS, Control
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[np.int64]
 
 # How long a thread polls before it parks. Calls that follow each other within it find it awake.
 SPIN_NS = 100_000
@@ -31,8 +36,6 @@ WAKE_NS = 200_000
 # Calls that cost less keep the GIL. A call without it must get it back, which takes 5 ms while
 # another Python thread computes; but others that call meanwhile wait for this one.
 HOLD_NS = 100_000
-
-Words = NDArray[np.int64]
 
 
 class Pool:

@@ -43,8 +43,6 @@ from tracegraph.runtime.cpu.driver.layout import CORES_BYTES, RECORD_WORDS, Cont
 from tracegraph.runtime.cpu.driver.parking import parking_text
 from tracegraph.runtime.cpu.driver.serving import SERVE
 
-ENTRIES = ("prepare", "run", "serve", "stop")
-
 # How a thread that polls eases off: an intrinsic, its argument types, its arguments. On AArch64
 # the hint `yield` does nothing, `isb` waits.
 _ISB = ("llvm.aarch64.isb", "i32", "i32 15")

@@ -9,12 +9,12 @@ from tracegraph.runtime.cpu.lowering.memory import Use
 from tracegraph.runtime.cpu.lowering.places import Place
 from tracegraph.runtime.cpu.lowering.steps import Launch, Pointer, pointer
 from tracegraph.runtime.cpu.nests.nest import LOAD, Dim, Step, merged, ordered
-from tracegraph.runtime.cpu.products.launches import Buffer
-from tracegraph.runtime.cpu.products.transposition import Matrices, Transposition
 
 if TYPE_CHECKING:
     from tracegraph.runtime.cpu.lowering.lowering import Lowering
 
+# Rows, columns, strides and outer dims of matrices; see `transposition.Matrices`.
+_Matrices = tuple[int, int, int, int, tuple[tuple[int, int, int], ...]]
 # Matrices with fewer rows or columns leave too much of a square empty: loop nests are no slower.
 _LEAST: Final = 8
 
@@ -28,6 +28,15 @@ def add_copy(low: Lowering, x: Place, y: Place, node: Node | None) -> None:
         steps = (Step(LOAD, (0,), x.dtype),)
         low.nest(x.shape, (), steps, [x], [(0, y)], frozenset(), node, "copy")
         return
+    _transpose(low, x, y, matrices, node)
+
+
+def _transpose(low: Lowering, x: Place, y: Place, found: _Matrices, node: Node | None) -> None:
+    """Add a copy that is a transposition of matrices."""
+    from tracegraph.runtime.cpu.products.launches import Buffer
+    from tracegraph.runtime.cpu.products.transposition import Matrices, Transposition
+
+    matrices = Matrices(*found)
     spec = Transposition.of(x.dtype, len(matrices.outer), low.target)
     made = spec.launch(matrices, Buffer("operand", 0), Buffer("result", 0))
     named: dict[str, int | Pointer] = {"source": pointer(x), "target": pointer(y)}
@@ -37,7 +46,7 @@ def add_copy(low: Lowering, x: Place, y: Place, node: Node | None) -> None:
     low.steps.append(Launch(kernel, words, made.chunks, made.cost_ns, use, node, "copy"))
 
 
-def _matrices(x: Place, y: Place) -> Matrices | None:
+def _matrices(x: Place, y: Place) -> _Matrices | None:
     """Return a copy as a transposition, if it is one of matrices that are large enough."""
     if x.dtype is not y.dtype:
         return None
@@ -50,4 +59,4 @@ def _matrices(x: Place, y: Place) -> Matrices | None:
     if min(column.extent, row.extent) < _LEAST:
         return None
     outer = tuple((d.extent, d.strides[0], d.strides[1]) for d in found if d not in (row, column))
-    return Matrices(row.extent, column.extent, row.strides[0], column.strides[1], outer)
+    return row.extent, column.extent, row.strides[0], column.strides[1], outer

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracegraph.ir.graph import Node, Value
-from tracegraph.runtime.cpu.code.scalars import Emitter
 from tracegraph.runtime.cpu.code.values import UnsupportedError
-from tracegraph.runtime.cpu.code.values import Value as Scalar
 from tracegraph.runtime.cpu.lowering.fused import Body, walked
 from tracegraph.runtime.cpu.lowering.places import Place, compact, row_major
-from tracegraph.runtime.cpu.nests.functions import evaluate
 from tracegraph.runtime.cpu.nests.nest import LOAD, NUMBER, Step
 from tracegraph.runtime.cpu.products.launches import Array, Epilogue
 from tracegraph.runtime.cpu.products.matrix import matrix_product
 
 if TYPE_CHECKING:
+    from tracegraph.runtime.cpu.code.scalars import Emitter
+    from tracegraph.runtime.cpu.code.values import Value as Scalar
     from tracegraph.runtime.cpu.lowering.lowering import Lowering
 
 
@@ -34,6 +33,8 @@ class Program(NamedTuple):
         steps, wanted = self.steps, [number for number, _ in self.results]
 
         def body(m: Emitter, total: Scalar, *given: Scalar) -> tuple[Scalar, ...]:
+            from tracegraph.runtime.cpu.nests.functions import evaluate
+
             arrays = (total, *given)
             values = {i: arrays[s.inputs[0]] for i, s in enumerate(steps) if s.op == LOAD}
             evaluate(m, steps, values, range(len(steps)))

@@ -21,12 +21,11 @@ from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.kept import identity
 from tracegraph.runtime.cpu.kernels import Kernel
 from tracegraph.runtime.cpu.lowering import places
-from tracegraph.runtime.cpu.lowering.attentions import lower_attention
 from tracegraph.runtime.cpu.lowering.copies import add_copy
 from tracegraph.runtime.cpu.lowering.fused import Body, body_of, is_fold, lower_body
-from tracegraph.runtime.cpu.lowering.fused_convolutions import lower_convolution
 from tracegraph.runtime.cpu.lowering.fused_products import lower_product
 from tracegraph.runtime.cpu.lowering.in_place import sharing, written_at_once
+from tracegraph.runtime.cpu.lowering.late import late
 from tracegraph.runtime.cpu.lowering.memory import Use
 from tracegraph.runtime.cpu.lowering.places import Buffer, Place
 from tracegraph.runtime.cpu.lowering.steps import (
@@ -365,8 +364,8 @@ class Lowering:
 PRODUCTS: Final[dict[str, Callable[[Lowering, Node, Node, Body | None], None]]] = {
     "linear": lower_product,
     "matmul": lower_product,
-    "convolution": lower_convolution,
-    "convolution_input_grad": lower_convolution,
+    "convolution": late("fused_convolutions.lower_convolution"),
+    "convolution_input_grad": late("fused_convolutions.lower_convolution"),
 }
 
 
@@ -378,7 +377,7 @@ def lower_alone(low: Lowering, node: Node) -> None:
 def lower_with_product(low: Lowering, node: Node, product: Value) -> None:
     """Lower an elementwise node with the product that it alone reads, or an attention."""
     if product.node.op == KERNEL:
-        lower_attention(low, node, product.node)
+        late("attentions.lower_attention")(low, node, product.node)
         return
     body = body_of(node)
     if body.folded or body.shape != product.type.shape:

@@ -294,7 +294,6 @@ _LAYERS: Final[dict[str, Callable[..., None]]] = {
     "rnn": _rnn, "lstm": _lstm, "gru": _gru,
     "rnn_grad": _rnn_grad, "lstm_grad": _lstm_grad, "gru_grad": _gru_grad,
 }  # fmt: skip
-RECURRENT: Final = tuple(_LAYERS)
 
 
 def lower_recurrent(low: Lowering, node: Node) -> None:

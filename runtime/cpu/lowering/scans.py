@@ -20,7 +20,6 @@ from tracegraph.runtime.cpu.lowering.steps import Launch, Pointer, pointer
 from tracegraph.runtime.cpu.moves.scans_code import Scan, scan_kernel, slots
 from tracegraph.runtime.cpu.nests.nest import Dim, merged, ordered
 
-SCANS: Final = ("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
 _LANES: Final = 512
 _VECTOR_NS: Final = 2.5
 _MOST: Final = (1 << 31) - 1

@@ -10,38 +10,12 @@ from tracegraph.ir.graph import KERNEL, Graph, Node, Value
 from tracegraph.ops.core import ELEMENTWISE
 from tracegraph.ops.table import OPS
 from tracegraph.runtime.cpu.lowering import places
-from tracegraph.runtime.cpu.lowering.attentions import attentions
-from tracegraph.runtime.cpu.lowering.draws import lower_draw
-from tracegraph.runtime.cpu.lowering.extremes import lower_extreme_place
-from tracegraph.runtime.cpu.lowering.fused_convolutions import lower_weight_grad
-from tracegraph.runtime.cpu.lowering.indexed import (
-    lower_gather,
-    lower_index,
-    lower_index_put,
-    lower_scatter,
-)
-from tracegraph.runtime.cpu.lowering.loops import lower_loop
+from tracegraph.runtime.cpu.lowering.late import late
 from tracegraph.runtime.cpu.lowering.lowering import PRODUCTS, Lowering, lower_alone, lower_nest
-from tracegraph.runtime.cpu.lowering.numbered import (
-    lower_diagonal_scatter,
-    lower_flip,
-    lower_iota,
-    lower_triangle,
-)
-from tracegraph.runtime.cpu.lowering.pooling import (
-    lower_avg_pool,
-    lower_avg_pool_grad,
-    lower_max_pool,
-    lower_max_pool_grad,
-)
-from tracegraph.runtime.cpu.lowering.recurrent import RECURRENT, lower_recurrent
-from tracegraph.runtime.cpu.lowering.resampling import lower_resize, lower_resize_grad
-from tracegraph.runtime.cpu.lowering.scans import SCANS, lower_scan
-from tracegraph.runtime.cpu.lowering.searching import lower_searchsorted
-from tracegraph.runtime.cpu.lowering.selection import lower_selection
-from tracegraph.runtime.cpu.lowering.unfolding import lower_fold, lower_unfold, padded
 
 Template = Callable[[Lowering, Node], None]
+_SCANS: Final = ("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
+_RECURRENT: Final = ("rnn", "lstm", "gru", "rnn_grad", "lstm_grad", "gru_grad")
 
 
 def _cat(low: Lowering, node: Node) -> None:
@@ -62,6 +36,8 @@ def _slice_scatter(low: Lowering, node: Node) -> None:
 
 
 def _pad(low: Lowering, node: Node) -> None:
+    from tracegraph.runtime.cpu.lowering.unfolding import padded
+
     x = low.place(node.inputs[0])
     made = low.new(node.out, [x])
     padded(low, node, x, node.attrs["pads"], node.attrs["value"], made)
@@ -73,6 +49,8 @@ def _full(low: Lowering, node: Node) -> None:
 
 
 def _scan(low: Lowering, node: Node) -> None:
+    from tracegraph.runtime.cpu.lowering.loops import lower_loop
+
     body = node.regions["body"]
     lower_loop(low, node, delays(body, body.order()))
 
@@ -90,37 +68,45 @@ TEMPLATES: Final[dict[str, Template]] = {
     "copy": _copy,
     "overwrite": _copy,
     SCAN: _scan,
-    "index": lower_index,
-    "index_put": lower_index_put,
-    "gather": lower_gather,
-    "iota": lower_iota,
-    "flip": lower_flip,
-    "draw": lower_draw,
-    "diagonal_scatter": lower_diagonal_scatter,
-    "unfold_windows": lower_unfold,
-    "fold_windows": lower_fold,
-    **dict.fromkeys(("tril", "triu"), lower_triangle),
-    **dict.fromkeys(("argmax", "argmin", "max_at", "min_at"), lower_extreme_place),
-    **dict.fromkeys(("sort", "topk"), lower_selection),
-    "searchsorted": lower_searchsorted,
-    **dict.fromkeys(SCANS, lower_scan),
-    "resize": lower_resize,
-    "resize_grad": lower_resize_grad,
-    **dict.fromkeys(("max_pool", "max_pool_indices"), lower_max_pool),
-    "max_pool_grad": lower_max_pool_grad,
-    "avg_pool": lower_avg_pool,
-    "avg_pool_grad": lower_avg_pool_grad,
-    **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), lower_scatter),
+    "index": late("indexed.lower_index"),
+    "index_put": late("indexed.lower_index_put"),
+    "gather": late("indexed.lower_gather"),
+    "iota": late("numbered.lower_iota"),
+    "flip": late("numbered.lower_flip"),
+    "draw": late("draws.lower_draw"),
+    "diagonal_scatter": late("numbered.lower_diagonal_scatter"),
+    "unfold_windows": late("unfolding.lower_unfold"),
+    "fold_windows": late("unfolding.lower_fold"),
+    **dict.fromkeys(("tril", "triu"), late("numbered.lower_triangle")),
+    **dict.fromkeys(("argmax", "argmin", "max_at", "min_at"), late("extremes.lower_extreme_place")),
+    **dict.fromkeys(("sort", "topk"), late("selection.lower_selection")),
+    "searchsorted": late("searching.lower_searchsorted"),
+    **dict.fromkeys(_SCANS, late("scans.lower_scan")),
+    "resize": late("resampling.lower_resize"),
+    "resize_grad": late("resampling.lower_resize_grad"),
+    **dict.fromkeys(("max_pool", "max_pool_indices"), late("pooling.lower_max_pool")),
+    "max_pool_grad": late("pooling.lower_max_pool_grad"),
+    "avg_pool": late("pooling.lower_avg_pool"),
+    "avg_pool_grad": late("pooling.lower_avg_pool_grad"),
+    **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), late("indexed.lower_scatter")),
     **dict.fromkeys(PRODUCTS, lower_alone),
-    **dict.fromkeys(RECURRENT, lower_recurrent),
-    "convolution_weight_grad": lower_weight_grad,
+    **dict.fromkeys(_RECURRENT, late("recurrent.lower_recurrent")),
+    "convolution_weight_grad": late("fused_convolutions.lower_weight_grad"),
 }
+
+
+def _attentions(graph: Graph, order: Sequence[Node]) -> dict[Value, Node]:
+    if not any(node.op == "matmul" for node in order):
+        return {}
+    from tracegraph.runtime.cpu.lowering.attentions import attentions
+
+    return attentions(graph, order)
 
 
 def delays(graph: Graph, order: Sequence[Node]) -> dict[Value, Node]:
     """Return the Values that are computed where their only reader is, which may take them in."""
     results = set(graph.results())
-    found = attentions(graph, order)
+    found = _attentions(graph, order)
     for node in order:
         if (
             node.op not in PRODUCTS

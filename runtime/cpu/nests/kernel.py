@@ -6,7 +6,6 @@ from functools import cache
 
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.kernels import name_of
-from tracegraph.runtime.cpu.nests.code import nest_text
 from tracegraph.runtime.cpu.nests.nest import Nest, slots
 
 
@@ -25,6 +24,8 @@ class NestKernel:
         Raises:
             UnsupportedError: a value has no native form.
         """
+        from tracegraph.runtime.cpu.nests.code import nest_text
+
         return nest_text(self.nest, self.name, self.target)
 
 

@@ -25,7 +25,6 @@ from tracegraph.dtypes import DType, float32, float64
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.products.contraction import BLayout, Contraction, Extents, slots
-from tracegraph.runtime.cpu.products.contraction_code import contraction_text
 from tracegraph.runtime.cpu.products.contraction_cut import schedule
 from tracegraph.runtime.cpu.products.contraction_epilogue import Extent, Operand, Output
 from tracegraph.runtime.cpu.products.contraction_tiles import tile_for
@@ -66,7 +65,7 @@ class MatrixProduct(NamedTuple):
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """What is to be compiled."""
-        product = Kernel(self.spec.name, contraction_text, self.spec, self.target)
+        product = Kernel(self.spec.name, _text, self.spec, self.target)
         if self.packing is None:
             return (product,)
         return product, packing_kernel(self.packing, self.target)
@@ -131,6 +130,12 @@ def matrix_product(
         source = "any" if varies and source == "runs" else source
         packing = Packing(dtype, tile.columns, tile.width, source)
     return MatrixProduct(spec, packing, target, ahead, varies, fold, is_turned, has_partial)
+
+
+def _text(spec: Contraction, target: Target) -> str:
+    from tracegraph.runtime.cpu.products.contraction_code import contraction_text
+
+    return contraction_text(spec, target)
 
 
 def packing_kernel(spec: Packing, target: Target) -> Kernel:

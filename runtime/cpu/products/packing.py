@@ -7,10 +7,9 @@ tiles read it from one end to the other. Columns that the last panel has too man
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.code.llvm import Target
@@ -22,6 +21,9 @@ from tracegraph.runtime.cpu.products.contraction_staging import (
     copy_columns,
     transposed,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # The words of the argument block of a packing kernel: pointers; columns and panels of a matrix;
 # the extents of k, outermost first, and the strides of the source in elements; matrices.
