@@ -11,7 +11,6 @@ from tracegraph.api.activation import prelu as prelu
 from tracegraph.api.promotion import filled
 from tracegraph.dtypes import FLOAT_KIND, DType
 from tracegraph.eager.dispatch import front
-from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.eager.writing import in_place
 from tracegraph.errors import OpError
@@ -186,8 +185,7 @@ def rrelu(
     if lower > upper:
         raise OpError("Lower bound should be less than or equal to the upper bound")
     if not training:
-        out = leaky_relu(input, (lower + upper) / 2, inplace)
-        return out if inplace else in_rows(out)
+        return leaky_relu(input, (lower + upper) / 2, inplace)
 
     def with_drawn_slopes(x: Tensor) -> Tensor:
         slopes = random.rand_like(x) * (upper - lower) + lower
