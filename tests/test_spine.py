@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,6 +144,7 @@ CASES = {
 
 LOADER = """
 import sys
+import types
 import numpy as np
 import tracegraph
 path, feed, answer, first, last = sys.argv[1:]
@@ -328,3 +330,39 @@ def test_a_mode_that_was_not_traced_is_refused() -> None:
     module.eval()
     with pytest.raises(tg.errors.GuardError, match="train mode when it was traced"):
         traced(*tensors(made.batches[0]))
+
+
+@pytest.mark.parametrize("called_before", [False, True])
+def test_a_weight_that_each_call_computes_anew_stays_out_of_the_way(
+    called_before: bool, tmp_path: Path
+) -> None:
+    """The module holds a part of the gradient history after the step, as it did before it."""
+    tg.manual_seed(0)
+    layer = nn.utils.weight_norm(nn.Linear(3, 2))
+    optimizer = optim.SGD(layer.parameters(), lr=0.1)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = layer(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x = tg.randn(4, 3)
+    if called_before:
+        step(x)
+    tg.trace(step, (x,)).save(tmp_path / "step.tg")
+    loaded = tg.load(tmp_path / "step.tg")
+    assert [loaded(x).item() for _ in range(4)] == [step(x).item() for _ in range(4)]
+
+
+def test_a_state_with_a_history_that_the_next_call_needs_is_refused() -> None:
+    weight, kept = tg.ones(2, requires_grad=True), types.SimpleNamespace(h=tg.ones(2))
+
+    def step(x: Any) -> Any:
+        kept.h = kept.h * weight + x
+        kept.h.sum().backward(retain_graph=True)
+        return weight.grad
+
+    with pytest.raises(tg.errors.TraceError, match=r"kept\.h \(a part of the gradient history"):
+        tg.trace(step, (tg.ones(2),))

@@ -153,6 +153,7 @@ class Attempt:
         )
         try:
             second.run()
+            second.after()  # what it holds now, not what the undo below puts back
         except TraceError:
             raise
         except Exception as error:
