@@ -20,7 +20,12 @@ from tracegraph.runtime.cpu.products.convolution import Geometry
 from tracegraph.runtime.cpu.products.convolution_places import output_of
 from tracegraph.runtime.cpu.products.convolution_products import convolution
 from tracegraph.runtime.cpu.products.launches import Epilogue
-from tracegraph.runtime.cpu.products.winograd import LEAST_CHANNELS, transforms
+from tracegraph.runtime.cpu.products.winograd import (
+    LEAST_CHANNELS,
+    Winograd,
+    most_channels,
+    transforms,
+)
 from tracegraph.runtime.cpu.products.winograd_products import (
     WinogradConvolution,
     winograd_convolution,
@@ -56,9 +61,9 @@ CASES = {
 def winograd(
     x: np.ndarray, weight: np.ndarray, g: Geometry, size: int, is_gradient: bool = False, *,
     operands: Sequence[np.ndarray] = (), epilogue: Epilogue | None = None,
-    target: Target | None = None, results: Sequence[np.ndarray] | None = None,
+    target: Target | None = None, results: Sequence[np.ndarray] | None = None, late: int = 0,
 ) -> Run:  # fmt: skip
-    """Return a run with tiles of a size."""
+    """Return a run with tiles of a size; `late`: blocks of a unit that transforms weights."""
     target, dtype = target or host_target(), BY_NUMPY[x.dtype]
     shape = (*g.out_size, g.out_channels) if not is_gradient else (*g.size, g.channels)
     if results is None:
@@ -66,6 +71,8 @@ def winograd(
     views = list(map(array_of, operands))
     output = output_of(g, is_gradient, [BY_NUMPY[r.dtype] for r in results], views, epilogue)
     made = winograd_convolution(g, dtype, output, target, size, is_gradient)
+    if late:
+        made = made._replace(spec=made.spec._replace(is_late=True, blocks=late))
     steps = made.steps(g, views)
     return run_steps(made.kernels, steps, (x, weight, *operands), results, target)
 
@@ -105,6 +112,44 @@ def test_convolution_and_gradient(name: str, size: int, dtype: type) -> None:
 def test_every_target(level: str, size: int) -> None:
     for name in ("odd sizes", "lopsided padding", "many tiles"):
         check(CASES[name], size, np.float32, LEVEL_TARGETS[level])
+
+
+@pytest.mark.parametrize("late", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("name", CASES)
+def test_late_weights_change_no_bit(name: str, size: int, dtype: type, late: int) -> None:
+    g = CASES[name]
+    if late * g.channels > most_channels(BY_NUMPY[np.dtype(dtype)], size):
+        pytest.skip("too many channels")
+    x = drawn(g.images, *g.size, g.channels, dtype=dtype)
+    weight = drawn(g.out_channels, g.channels, 3, 3, dtype=dtype, seed=1)
+    assert np.array_equal(winograd(x, weight, g, size, late=late)(), winograd(x, weight, g, size)())
+
+
+@pytest.mark.parametrize("level", LEVEL_TARGETS)
+def test_late_weights_on_every_target(level: str) -> None:
+    g, target = CASES["many channels"], LEVEL_TARGETS[level]
+    x = drawn(1, 6, 6, 123, dtype=np.float32)
+    weight = drawn(20, 123, 3, 3, dtype=np.float32, seed=1)
+    late = winograd(x, weight, g, 2, late=2, target=target)()
+    assert np.array_equal(late, winograd(x, weight, g, 2, target=target)())
+
+
+def test_when_weights_are_late() -> None:
+    def spec(g: Geometry) -> Winograd:
+        made = convolution(g, float32, target=host_target(), ahead=True)
+        assert isinstance(made, WinogradConvolution)
+        (size,) = made.steps(g).packed_bytes
+        numbers = 9 if made.spec.is_late else made.spec.places
+        assert size == numbers * g.channels * g.out_channels * 4
+        return made.spec
+
+    wide, deep = geometry(1, (14, 14), 256, 256), geometry(1, (7, 7), 512, 512)
+    assert (spec(wide).is_late, spec(wide).blocks) == (True, 2)
+    assert (spec(deep).is_late, spec(deep).blocks) == (True, 1)
+    assert not spec(deep._replace(images=9)).is_late  # they are read often
+    assert not spec(geometry(1, (28, 28), 128, 128)).is_late  # small enough
 
 
 @pytest.mark.parametrize(("size", "channels"), [(2, 64), (2, 512), (4, 64), (4, 256)])

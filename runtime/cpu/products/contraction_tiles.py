@@ -47,6 +47,8 @@ _HEIGHTS: Final = {64: (14, 6, 4, 2, 1), 32: (6, 4, 2, 1), 16: (4, 2, 1)}
 # Panels that low tiles do at once: for chains enough, and because memory answers faster to several
 # streams. One row by 4096 × 1024 takes 202 us in place of 228, 515 for 585 where no cache holds it.
 TOGETHER: Final = {1: 4, 2: 2}
+# Bytes that a cache fetches at once.
+LINE: Final = 64
 
 
 def tile_for(target: Target, dtype: DType, columns: int | None = None) -> Tile:
@@ -57,7 +59,10 @@ def tile_for(target: Target, dtype: DType, columns: int | None = None) -> Tile:
 
 
 class TileCode(NamedTuple):
-    """What the code of a tile depends on: element (row, k) of A is a[row · a_row + k · a_step]."""
+    """What the code of a tile depends on: element (row, k) of A is a[row · a_row + k · a_step].
+
+    One that `goes_on` does so with the sums that are there, and has the cache fetch what follows.
+    """
 
     height: int
     vectors: int
@@ -68,12 +73,14 @@ class TileCode(NamedTuple):
     has_fma: bool
     panels: int = 1
     is_spread: bool = False
+    goes_on: bool = False
 
     @property
     def name(self) -> str:
         """A name that tells it from others."""
         lanes = f"{self.dtype.code}x{self.width}"
         fma = ("" if self.has_fma else "_unfused") + ("_spread" if self.is_spread else "")
+        fma += "_on" if self.goes_on else ""
         shape = f"{self.height}x{self.panels}x{self.vectors}"
         return f"tile_{shape}_{lanes}_{self.a_row}_{self.a_step}{fma}"
 
@@ -82,49 +89,72 @@ def tile_text(code: TileCode) -> str:
     """Return the function (ptr a, ptr b, ptr sums, i64 k, i64 far); sums[panels, height, columns].
 
     Element (k, column) of panel p is b[p · far + k · columns + column]; one panel has no `far`.
-    Where B is spread there is a last parameter `step` in place of columns.
+    Where B is spread there is a last parameter `step` in place of columns. One that goes on
+    has parameters `first`, the k at which it is (0: it begins), and `following`, of which it has
+    a `LINE` of the cache fetched for each k.
     Modules that hold the same tile can be linked together: one of them is kept.
     """
-    w = Writer()
-    element, size = element_type(code.dtype), code.dtype.itemsize
-    vector, bytes_each = f"<{code.width} x {element}>", code.width * size
-    columns, wide = code.vectors * code.width, code.vectors * code.panels
-
-    align = size if code.is_spread else bytes_each
-
-    def step(values: list[str]) -> list[str]:
-        k, *sums = values
-        a = w.at("%a", w.mul(k, code.a_step), element)
-        offset = w.mul(k, "%step" if code.is_spread else columns)
-        loaded = [
-            w.load(vector, w.at(w.at(b, offset, element), v * code.width, element), align)
-            for b in panels
-            for v in range(code.vectors)
-        ]
-        added = []
-        for row in range(code.height):
-            factor = w.load(element, w.at(a, row * code.a_row, element), size)
-            factors = w.splat(factor, element, code.width)
-            for v, column in enumerate(loaded):
-                total = sums[row * len(loaded) + v]
-                made = w.multiply_add(element, code.width, code.has_fma, factors, column, total)
-                added.append(made)
-        return [str(w.add(k, 1)), *added]
-
+    w, element = Writer(), element_type(code.dtype)
+    vector, bytes_each = f"<{code.width} x {element}>", code.width * code.dtype.itemsize
     panels = ["%b"]
     for _ in range(1, code.panels):
         panels.append(w.at(panels[-1], "%far", element))
-    start = [("i64", "0")] + [(vector, "zeroinitializer")] * (code.height * wide)
-    _, *sums = w.repeat(start, lambda values: w.compare("slt", values[0], "%k"), step)
-    for i, total in enumerate(sums):
-        row, place = divmod(i, wide)
-        panel, v = divmod(place, code.vectors)
-        to = (panel * code.height + row) * columns + v * code.width
-        w.store(vector, total, w.at("%sums", to, element), bytes_each)
+    places = _sums_of(w, code, element)
+    start = ["zeroinitializer"] * len(places)
+    if code.goes_on:
+        begins = w.compare("eq", "%first", 0)
+        before = [w.load(vector, place, bytes_each) for place in places]
+        start = [
+            w.let(f"select i1 {begins}, {vector} zeroinitializer, {vector} {x}") for x in before
+        ]
+    _, *sums = w.repeat(
+        [("i64", 0), *((vector, x) for x in start)],
+        lambda values: w.compare("slt", values[0], "%k"),
+        lambda values: _added(w, code, panels, values[0], values[1:]),
+    )
+    for total, place in zip(sums, places, strict=True):
+        w.store(vector, total, place, bytes_each)
     parameters = ["ptr noalias %a", "ptr noalias %b", "ptr noalias %sums", "i64 %k"]
     parameters += ["i64 %far"] if code.panels > 1 else []
     parameters += ["i64 %step"] if code.is_spread else []
+    parameters += ["i64 %first", "ptr %following"] if code.goes_on else []
     return function(code.name, parameters, w, "nounwind noinline", "linkonce_odr hidden")
+
+
+def _added(w: Writer, code: TileCode, panels: list[str], k: str, sums: list[str]) -> list[Word]:
+    """Return the next k, and the sums with the products of this one added."""
+    element, size = element_type(code.dtype), code.dtype.itemsize
+    vector, columns = f"<{code.width} x {element}>", code.vectors * code.width
+    align = size if code.is_spread else code.width * size
+    a = w.at("%a", w.mul(k, code.a_step), element)
+    offset = w.mul(k, "%step" if code.is_spread else columns)
+    loaded = [
+        w.load(vector, w.at(w.at(b, offset, element), v * code.width, element), align)
+        for b in panels
+        for v in range(code.vectors)
+    ]
+    if code.goes_on:
+        following = w.at("%following", w.mul(k, LINE), "i8")
+        w.do(f"call void @llvm.prefetch.p0(ptr {following}, i32 0, i32 2, i32 1)")
+    found = [w.add(k, 1)]
+    for row in range(code.height):
+        factor = w.load(element, w.at(a, row * code.a_row, element), size)
+        factors = w.splat(factor, element, code.width)
+        for column in loaded:
+            total = sums[len(found) - 1]
+            made = w.multiply_add(element, code.width, code.has_fma, factors, column, total)
+            found.append(made)
+    return found
+
+
+def _sums_of(w: Writer, code: TileCode, element: str) -> list[str]:
+    """Return where the vectors of sums are: of a row, those of panels one after another."""
+    found = []
+    for row in range(code.height):
+        for panel in range(code.panels):
+            start = (panel * code.height + row) * code.vectors * code.width
+            found += [w.at("%sums", start + v * code.width, element) for v in range(code.vectors)]
+    return found
 
 
 class DotsCode(NamedTuple):

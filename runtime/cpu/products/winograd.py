@@ -14,9 +14,9 @@ columns of A for ±p are of even and of odd powers. So a transform is a small ma
 sums and differences.
 
 Errors: the points 0, ±5/8, ±3/2 make those of size 4 about half as large as 0, ±1, ±2 would. All
-numbers but those of G are exact in binary; weights are transformed in float64 and rounded once.
-Measured on normal random numbers, in eps · sqrt(9 · channels) · (product of standard deviations),
-where plain sums have 3 and at most 25 (root mean square, and the largest of a million):
+numbers but those of G are exact in binary. Measured on normal random numbers, in
+eps · sqrt(9 · channels) · (product of standard deviations), where plain sums have 3 and at most 25
+(root mean square, and the largest of a million):
 
     size 2: 0.7 + 0.25 · sqrt(channels), at most  8 + 1.5 · sqrt(channels)
     size 4: 2   + 0.7  · sqrt(channels), at most 24 + 9   · sqrt(channels)
@@ -26,7 +26,7 @@ may overflow where those of the results would not, if they are within a thousand
 
 The words of the argument block:
 
-    a, b                                   pointers: images, transformed weights in panels
+    a, b                                   pointers: images, weights in panels
     out_height, out_width, tiles           tiles of an image, and of all
     y_size, x_size                         pixels of a result
     y_start, x_start                       the first pixel of the first patch (-padding)
@@ -41,8 +41,8 @@ The words of the argument block:
 A unit is some tiles × some panels of output channels; patches are transformed anew for each, which
 costs less than to read what another core has written.
 
-There must be `LEAST_CHANNELS`, and at most `most_channels`, of the images. A kernel takes 580 KiB
-of the stack at size 2, and 700 KiB at size 4.
+There must be `LEAST_CHANNELS`, and at most `most_channels`, of the images. A kernel takes up to
+720 KiB of the stack at size 2, and 940 KiB at size 4.
 """
 
 from __future__ import annotations
@@ -117,12 +117,17 @@ def _filled(rows: list[list[Fraction]], length: int) -> Matrix:
 
 
 class Winograd(NamedTuple):
-    """What the code of a kernel depends on; `size`: of tiles."""
+    """What the code of a kernel depends on; `size`: of tiles; `is_late`: see the weights.
+
+    `blocks`: of patches of a unit; twice as many of half as many channels.
+    """
 
     dtype: DType
     output: Output
     tile: Tile
     size: int
+    is_late: bool = False
+    blocks: int = 1
 
     @property
     def name(self) -> str:
@@ -137,7 +142,7 @@ class Winograd(NamedTuple):
     @property
     def rows(self) -> int:
         """Patches of a unit, but of the last one, which takes what is left if that is `SPARE`."""
-        return self.tile.heights[0]
+        return self.tile.heights[0] * self.blocks
 
     @property
     def arrays(self) -> dict[str, DType]:
@@ -145,11 +150,6 @@ class Winograd(NamedTuple):
         results = {f"result{i}": dtype for i, dtype in enumerate(self.output.results)}
         operands = {f"operand{i}": x.dtype for i, x in enumerate(self.output.operands)}
         return {"a": self.dtype, "b": self.dtype, **results, **operands}
-
-    def weight_bytes(self, channels: int, n: int) -> int:
-        """Return the size of the transformed weights."""
-        panels = -(-n // self.tile.columns)
-        return panels * self.places * channels * self.tile.columns * self.dtype.itemsize
 
 
 def most_channels(dtype: DType, size: int) -> int:

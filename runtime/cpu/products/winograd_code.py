@@ -3,7 +3,9 @@
 For a unit, all channels of its patches are transformed to the stack: [place, patch, channel]. Then
 for each panel of output channels there is a matrix product for each place, its sums are kept on
 the stack as well: [place, patch, column]. They are transformed back tile by tile, and stored line
-of pixels by line as those of contractions are.
+of pixels by line as those of contractions are. Late weights are transformed to the stack, some
+channels of a panel at a time, whose products are added to the sums; the cache is told to fetch the
+next meanwhile.
 
 Pixels outside of an image are read from zeros: each patch has a table of pointers to its pixels.
 """
@@ -11,33 +13,24 @@ Pixels outside of an image are read from zeros: each patch has a table of pointe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-from tracegraph.dtypes import DType
 from tracegraph.runtime.cpu.code.llvm import Target
 from tracegraph.runtime.cpu.code.scalar_language import new_library
-from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.storage import stored_dtype
 from tracegraph.runtime.cpu.code.values import element_type
 from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.products.contraction_epilogue import define_epilogue
 from tracegraph.runtime.cpu.products.contraction_places import Grid, Words
 from tracegraph.runtime.cpu.products.contraction_results import Area, Form, store_area
-from tracegraph.runtime.cpu.products.contraction_tiles import Tile, TileCode, tile_text
-from tracegraph.runtime.cpu.products.winograd import (
-    SPARE,
-    Winograd,
-    most_channels,
-    nest_slots,
-    transforms,
-    winograd_slots,
-)
-from tracegraph.runtime.cpu.products.winograd_algebra import Algebra
+from tracegraph.runtime.cpu.products.contraction_tiles import LINE, tile_text
+from tracegraph.runtime.cpu.products.winograd import SPARE, Winograd, nest_slots, winograd_slots
+from tracegraph.runtime.cpu.products.winograd_nest import SHARED, Nest, back_text, patch_text
+from tracegraph.runtime.cpu.products.winograd_weights import TAPS, transform_text
 
 _STORED: Final = (
     "ptr noalias %arguments", "i64 %first", "i64 %count", "i64 %column", "ptr noalias %sums",
 )  # fmt: skip
-_SHARED: Final = "linkonce_odr hidden"
 
 
 def winograd_text(spec: Winograd, target: Target) -> str:
@@ -48,14 +41,14 @@ def winograd_text(spec: Winograd, target: Target) -> str:
     """
     library = new_library(target)
     define_epilogue(library, spec.output, spec.dtype, spec.tile.width)
-    nest = _Nest.of(spec, target)
+    nest = Nest.of(spec, target)
     store = f"store.{spec.name}"
     w = Writer()
     w.do(f"call void @{nest.name}(ptr %arguments, i64 %begin, i64 %end, ptr @{store})")
     return "\n".join(
         (
             library.text(),
-            *nest.texts(),
+            *_nest_texts(nest, target),
             _storing_text(spec, nest, target, store),
             function(spec.name, KERNEL_PARAMETERS, w, "nounwind"),
             METADATA,
@@ -66,131 +59,23 @@ def winograd_text(spec: Winograd, target: Target) -> str:
 # The nest of loops, which kernels with other epilogues share.
 
 
-class _Nest(NamedTuple):
-    """What its code depends on."""
-
-    dtype: DType
-    tile: Tile
-    size: int
-    has_fma: bool
-
-    @classmethod
-    def of(cls, spec: Winograd, target: Target) -> _Nest:
-        """Return that of a kernel."""
-        has_fma = Abilities.of(target).fma
-        return cls(spec.dtype, spec.tile, spec.size, has_fma)
-
-    @property
-    def name(self) -> str:
-        """A name that tells it from others of a target."""
-        return f"winograd_nest_{self._shape}_{self.rows}x{self.tile.vectors}"
-
-    @property
-    def _shape(self) -> str:
-        return f"{self.size}_{self.dtype.code}x{self.tile.width}"
-
-    @property
-    def back(self) -> str:
-        """The name of the function that transforms a vector of sums to one of results."""
-        return f"winograd_back_{self._shape}_{self.rows}x{self.tile.vectors}"
-
-    @property
-    def to(self) -> str:
-        """The name of the function that transforms a patch."""
-        return f"winograd_to_{self._shape}_{self.rows}"
-
-    @property
-    def zeros(self) -> str:
-        """The name of a pixel of zeros."""
-        return f"winograd_zeros_{self._shape}"
-
-    @property
-    def rows(self) -> int:
-        """Patches of a unit at most."""
-        return self.tile.heights[0] + SPARE
-
-    @property
-    def edge(self) -> int:
-        """Pixels of a line of a patch."""
-        return self.size + 2
-
-    @property
-    def kind(self) -> str:
-        """The element type."""
-        return element_type(self.dtype)
-
-    @property
-    def patch_stride(self) -> int:
-        """Elements from a transformed patch to the next; no power of two: see contractions."""
-        return most_channels(self.dtype, self.size) + self.tile.width
-
-    def tile_code(self, height: int) -> TileCode:
-        """Return what the code of a tile depends on."""
-        shape = (height, self.tile.vectors, self.tile.width)
-        return TileCode(*shape, self.dtype, self.patch_stride, 1, self.has_fma)
-
-    def texts(self) -> list[str]:
-        """Return the nest, and the functions that it and the storing function call."""
-        loops = _Loops(self)
-        loops.write()
-        parameters = ("ptr noalias %arguments", "i64 %begin", "i64 %end", "ptr %store")
-        nest = function(self.name, parameters, loops.w, "nounwind noinline", _SHARED)
-        tiles = [tile_text(self.tile_code(height)) for height in self.tile.heights]
-        zeros = f"[{self.patch_stride} x {self.kind}] zeroinitializer"
-        constant = f"@{self.zeros} = {_SHARED} constant {zeros}"
-        return [constant, *tiles, _patch_text(self), _back_text(self), nest]
-
-
-def _patch_text(nest: _Nest) -> str:
-    """Return the function that transforms all channels of a patch: (table, to, channels)."""
-    w, width, size = Writer(), nest.tile.width, nest.dtype.itemsize
-    algebra = Algebra(w, nest.dtype, width, nest.has_fma)
-    edges = range(nest.edge)
-
-    def vector(start: str) -> None:
-        # The last vector goes back so far that it is whole.
-        channel = w.least(start, w.sub("%channels", width))
-
-        def pixel(i: int, j: int) -> str:
-            place = w.load("ptr", w.at("%table", i * nest.edge + j, "ptr"), 8)
-            return w.load(algebra.vector, w.at(place, channel, nest.kind), size)
-
-        patch = [[pixel(i, j) for j in edges] for i in edges]
-        made = algebra.in_two_dims(transforms(nest.size).patch, patch)
-        to = w.at("%to", channel, nest.kind)
-        for i in edges:
-            for j in edges:
-                far = (i * nest.edge + j) * nest.rows * nest.patch_stride
-                w.store(algebra.vector, made[i][j], w.at(to, far, nest.kind), size)
-
-    w.loop("%channels", vector, step=width)
-    parameters = ("ptr noalias %table", "ptr noalias %to", "i64 %channels")
-    return function(nest.to, parameters, w, "nounwind noinline", _SHARED)
-
-
-def _back_text(nest: _Nest) -> str:
-    """Return the function that transforms a vector of sums: (sums, to)[pixel, column]."""
-    w, width, columns = Writer(), nest.tile.width, nest.tile.columns
-    algebra, bytes_each = Algebra(w, nest.dtype, width, nest.has_fma), width * nest.dtype.itemsize
-
-    def total(i: int, j: int) -> str:
-        far = (i * nest.edge + j) * nest.rows * columns
-        return w.load(algebra.vector, w.at("%sums", far, nest.kind), bytes_each)
-
-    sums = [[total(i, j) for j in range(nest.edge)] for i in range(nest.edge)]
-    made = algebra.in_two_dims(transforms(nest.size).result, sums, is_result=True)
-    for i in range(nest.size):
-        for j in range(nest.size):
-            to = w.at("%to", (i * nest.size + j) * columns, nest.kind)
-            w.store(algebra.vector, made[i][j], to, bytes_each)
-    parameters = ("ptr noalias %sums", "ptr noalias %to")
-    return function(nest.back, parameters, w, "nounwind noinline", _SHARED)
+def _nest_texts(nest: Nest, target: Target) -> list[str]:
+    """Return the nest, and the functions that it and the storing function call."""
+    loops = _Loops(nest)
+    loops.write()
+    parameters = ("ptr noalias %arguments", "i64 %begin", "i64 %end", "ptr %store")
+    loops_text = function(nest.name, parameters, loops.w, "nounwind noinline", SHARED)
+    tiles = [tile_text(nest.tile_code(height)) for height in nest.tile.heights]
+    zeros = f"[{nest.patch_stride} x {nest.kind}] zeroinitializer"
+    constant = f"@{nest.zeros} = {SHARED} constant {zeros}"
+    late = [transform_text(nest.weights, target)] if nest.is_late else []
+    return [constant, *tiles, *late, patch_text(nest), back_text(nest), loops_text]
 
 
 class _Loops:
     """Writes the loops."""
 
-    def __init__(self, nest: _Nest) -> None:
+    def __init__(self, nest: Nest) -> None:
         self.nest, self.tile, self.w = nest, nest.tile, Writer()
         self.words = Words(self.w, nest_slots(), ("a", "b"))
         self.grid = Grid(self.w, self.words)
@@ -202,6 +87,8 @@ class _Loops:
         self.patches = self._memory(self.places * nest.rows * nest.patch_stride)
         self.sums = self._memory(self.places * nest.rows * self.tile.columns)
         self.table = w.let(f"alloca [{self.places} x ptr], align 64")
+        if nest.is_late:
+            self.weights = self._memory(self.places * nest.weight_stride)
         chunk, units = self.words["chunk"], self.words["units"]
         w.loop(w.least(w.mul("%end", chunk), units), self._unit, start=w.mul("%begin", chunk))
 
@@ -211,9 +98,10 @@ class _Loops:
     def _unit(self, unit: str) -> None:
         w, words = self.w, self.words
         panel_block, row_block = w.divmod(unit, words["row_blocks"])
-        first = w.mul(row_block, self.tile.heights[0])
+        rows = self.nest.rows - SPARE
+        first = w.mul(row_block, rows)
         is_last = w.compare("eq", w.add(row_block, 1), words["row_blocks"])
-        count = w.choose(is_last, w.sub(words["tiles"], first), self.tile.heights[0])
+        count = w.choose(is_last, w.sub(words["tiles"], first), rows)
         self._patches(first, count)
         panel = w.mul(panel_block, words["panel_block"])
         panel_end = w.least(w.add(panel, words["panel_block"]), words["panels"])
@@ -268,14 +156,42 @@ class _Loops:
                 w.store("ptr", chosen, w.at(self.table, i * nest.edge + j, "ptr"), 8)
 
     def _products(self, panel: Word, count: Word) -> None:
-        """Multiply the patches by one panel, for each place."""
-        w, nest, words = self.w, self.nest, self.words
-        size = w.mul(words["channels"], self.tile.columns)
-        start = w.at(words["b"], w.mul(panel, w.mul(size, self.places)), nest.kind)
+        """Multiply the patches by one panel."""
+        w, nest, words, columns = self.w, self.nest, self.words, self.tile.columns
+        channels = words["channels"]
+        number = w.mul(w.mul(panel, channels), nest.weights.numbers * columns)
+        start = w.at(words["b"], number, nest.kind)
+        if not nest.is_late:
+            return self._places(start, w.mul(channels, columns), channels, count)
+
+        def some(first: str) -> None:
+            number = w.least(w.sub(channels, first), most)
+            taps = w.at(start, w.mul(first, TAPS * columns), nest.kind)
+            given = f"ptr {taps}, ptr {self.weights}, i64 {number}, i64 {nest.weight_stride}"
+            w.do(f"call void @{nest.weights.transform}({given})")
+            following = w.at(taps, most * TAPS * columns, nest.kind)
+            self._places(self.weights, nest.weight_stride, number, count, first, following)
+
+        most = nest.late_channels
+        return w.loop(channels, some, step=most)
+
+    def _places(
+        self, weights: str, far: Word, channels: Word, count: Word, first: Word = 0,
+        following: str = "",
+    ) -> None:  # fmt: skip
+        """Multiply the patches, for each place, by weights that are so `far` from each other.
+
+        `first`: of the channels; with late weights, which `following` are like.
+        """
+        w, nest = self.w, self.nest
 
         def place(number: str) -> None:
-            b = w.at(start, w.mul(number, size), nest.kind)
+            b = w.at(weights, w.mul(number, far), nest.kind)
             begin = w.mul(number, nest.rows)
+            on = ""
+            if nest.is_late:
+                far_on = w.mul(number, LINE * nest.late_channels)
+                on = f", i64 {first}, ptr {w.at(following, far_on, 'i8')}"
 
             def sliver(values: list[str]) -> list[Word]:
                 (row,) = values
@@ -284,9 +200,10 @@ class _Loops:
                 for tall in reversed(self.tile.heights[:-1]):
                     height = w.choose(w.compare("sge", left, tall), tall, height)
                 here = w.add(begin, row)
-                a = w.at(self.patches, w.mul(here, nest.patch_stride), nest.kind)
+                patch = w.add(w.mul(here, nest.patch_stride), first)
+                a = w.at(self.patches, patch, nest.kind)
                 sums = w.at(self.sums, w.mul(here, self.tile.columns), nest.kind)
-                given = f"ptr {a}, ptr {b}, ptr {sums}, i64 {words['channels']}"
+                given = f"ptr {a}, ptr {b}, ptr {sums}, i64 {channels}{on}"
                 tile: Callable[[int], None] = lambda tall: w.do(  # noqa: E731
                     f"call void @{nest.tile_code(tall).name}({given})"
                 )
@@ -310,7 +227,7 @@ class _Run(Grid):
         return [image, y, self.w.add(x, 1)]
 
 
-def _storing_text(spec: Winograd, nest: _Nest, target: Target, name: str) -> str:
+def _storing_text(spec: Winograd, nest: Nest, target: Target, name: str) -> str:
     """Return the function that stores what the epilogue makes of the results of some tiles."""
     w, tile = Writer(), spec.tile
     words = Words(w, winograd_slots(spec), spec.arrays)
