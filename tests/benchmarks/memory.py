@@ -1,10 +1,12 @@
 """How much a process grows when a program is made and called: ours against other libraries.
 
 Every program and system has a process of its own. Before the measure begins the library is loaded,
-a small program of the same kind has run, and the model is there; what comes on top is growth. It is
-told as *peak / kept*: the most there was meanwhile, and the anonymous memory that stays after some
-calls. Pages of files (of a mapped model, say) are in the peak alone, since the system takes them
-back where another process needs them.
+and a small program of the same kind has run; what comes on top is growth. Those that are handed a
+live model (`native`, `torch`) have it before, too; for those that a service starts with (`loaded`,
+`torch_made`, `onnxruntime`) it is part of the growth. Growth is told as *peak / kept*: the most
+there was meanwhile, and the anonymous memory that stays after some calls. Pages of files (of a
+mapped model, say) are in the peak alone, since the system takes them back where another process
+needs them.
 
 Called by itself it is one process: `python -m tests.benchmarks.memory torch 2 gpt FOLDER`.
 """
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +33,15 @@ from tests import workloads
 from tests.benchmarks import modes
 from tests.benchmarks.tables import ROOT
 
-SYSTEMS = {"native": "native", "loaded": "native", "torch": "torch", "onnxruntime": "onnxruntime"}
+SYSTEMS = {
+    "native": "native", "torch": "torch", "loaded": "native", "torch_made": "torch",
+    "onnxruntime": "onnxruntime",
+}  # fmt: skip
 """System -> the mode whose libraries it needs. `native` traces a live model in the process, and the
-peak of that is told apart; `loaded` has a file of the model, and so has ONNX Runtime."""
+peak of that is told apart; `loaded` has a file of the model, and so has ONNX Runtime; `torch_made`
+makes the model."""
 NAMES = tuple(name for name in workloads.NAMES if name not in workloads.EAGER_ONLY)
-_LIBRARIES = {"torch": "torch", "onnxruntime": "torch"}
+_LIBRARIES = {"torch": "torch", "torch_made": "torch", "onnxruntime": "torch"}
 _CALLS = 6
 _MIB = 1 << 20
 _LINES = {"VmRSS": "resident", "RssAnon": "anonymous", "VmHWM": "peak"}
@@ -68,35 +75,49 @@ class Made(NamedTuple):
     program: Callable[[Any], Callable[..., Any]]
 
 
-def _native(made: workloads.Workload, path: Path) -> Made:
+Build = Callable[[], workloads.Workload]
+
+
+def _native(build: Build, path: Path) -> Made:
     import tracegraph
 
+    made = build()
     arguments = (made.step, ()) if made.trains else (made.module, made.inputs)
     return Made(lambda: tracegraph.trace(*arguments), lambda traced: traced.program())
 
 
-def _loaded(made: workloads.Workload, path: Path) -> Made:
+def _loaded(build: Build, path: Path) -> Made:
     import tracegraph
 
     if not path.exists():
-        tracegraph.save(_native(made, path).make(), path)
+        tracegraph.save(_native(build, path).make(), path)
     return Made(lambda: tracegraph.load(path), lambda loaded: loaded.program())
 
 
-def _torch(made: workloads.Workload, path: Path) -> Made:
+def _torch(build: Build, path: Path) -> Made:
+    made = build()
+    return Made(lambda: made, _called_by_torch)
+
+
+def _torch_made(build: Build, path: Path) -> Made:
+    return Made(build, _called_by_torch)
+
+
+def _called_by_torch(made: workloads.Workload) -> Callable[..., Any]:
     import torch
 
     def call(*inputs: Any) -> Any:
         with torch.no_grad():
             return made.module(*inputs)
 
-    return Made(lambda: made.step if made.trains else call, lambda function: function)
+    return made.step if made.trains else call
 
 
-def _onnxruntime(made: workloads.Workload, path: Path) -> Made:
+def _onnxruntime(build: Build, path: Path) -> Made:
     import onnxruntime
     import torch
 
+    made = build()
     names = [f"x{i}" for i in range(len(made.inputs))]
     if not path.exists():
         with torch.no_grad():
@@ -113,14 +134,18 @@ def _onnxruntime(made: workloads.Workload, path: Path) -> Made:
     return Made(lambda: open_session(path, settings, ["CPUExecutionProvider"]), program)
 
 
-_HOW = {"native": _native, "loaded": _loaded, "torch": _torch, "onnxruntime": _onnxruntime}
+_HOW = {
+    "native": _native, "torch": _torch, "loaded": _loaded, "torch_made": _torch_made,
+    "onnxruntime": _onnxruntime,
+}  # fmt: skip
 
 
 def _prepared(system: str, name: str, folder: Path, small: bool) -> tuple[Made, list[Any]]:
     """Return what is to be measured, and the inputs of its calls."""
     library = importlib.import_module(_LIBRARIES.get(system, "tracegraph"))
-    made = workloads.build(library, name, small=small)
-    ways = _HOW[system](made, folder / f"{system}.{name}.{small}")
+    build = partial(workloads.build, library, name, small=small)
+    ways = _HOW[system](build, folder / f"{system}.{name}.{small}")
+    made = build()
     inputs = ((),) if made.trains else made.variants
     return ways, list(itertools.islice(itertools.cycle(inputs), _CALLS))
 
