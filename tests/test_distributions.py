@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 import tracegraph as tg
+from tests.both_modules import T  # noqa: F401
 from tests.conftest import SEED
 from tracegraph import distributions as D
 from tracegraph.capture.tracing import trace
@@ -207,12 +208,14 @@ def test_divergences_follow_pytorch(name: str, left: dict[str, Any], right: dict
     import torch
 
     found = []
-    for T in (tg, torch):
+    for module in (tg, torch):
         p, q = (
-            getattr(T.distributions, name)(**{k: T.tensor(v) for k, v in given.items()})
+            getattr(module.distributions, name)(**{k: module.tensor(v) for k, v in given.items()})
             for given in (left, right)
         )
-        found.append((T.distributions.kl_divergence(p, q), T.distributions.kl_divergence(p, p)))
+        found.append(
+            (module.distributions.kl_divergence(p, q), module.distributions.kl_divergence(p, p))
+        )
     assert_same(found[0], found[1], name)
 
 
@@ -311,3 +314,90 @@ def test_policies_trace() -> None:
             tg.manual_seed(2)
             found.append([t.tolist() for t in function(other)])
         assert found[0] == found[1]
+
+
+# Distributions of one's own.
+
+
+@pytest.mark.parametrize("args", [None, {"is_discrete": False, "event_dim": 0}])
+def test_a_distribution_of_ones_own_may_have_constraints_that_depend(T: Any, args: Any) -> None:
+    constraints, utils = T.distributions.constraints, T.distributions.utils
+    mark = (
+        constraints.dependent_property if args is None else constraints.dependent_property(**args)
+    )
+
+    class Above(T.distributions.Distribution):  # type: ignore[misc, name-defined]
+        arg_constraints = {"low": constraints.dependent}
+
+        def __init__(self, low: Any) -> None:
+            (self.low,) = utils.broadcast_all(low)
+            super().__init__(self.low.shape)
+
+        @mark
+        def support(self) -> Any:
+            return constraints.greater_than(self.low)
+
+        @utils.lazy_property
+        def doubled(self) -> Any:
+            calls.append(1)
+            return self.low * 2
+
+        def log_prob(self, value: Any) -> Any:
+            self._validate_sample(value)
+            return self.low - value
+
+    calls: list[int] = []
+    known = Above(T.tensor([1.0, 2.0]))
+    assert constraints.is_dependent(vars(Above)["support"]) and not constraints.is_dependent(
+        known.support
+    )
+    assert known.log_prob(T.tensor([2.0, 3.0])).tolist() == [-1, -1]
+    with pytest.raises(ValueError, match="support"):
+        known.log_prob(T.tensor([0.0, 3.0]))
+    assert known.doubled.tolist() == known.doubled.tolist() == [2, 4] and calls == [1]
+    assert known._get_checked_instance(Above).__class__ is Above
+    with pytest.raises(NotImplementedError, match="custom __init__"):
+        known._get_checked_instance(T.distributions.Distribution)
+
+
+def test_a_constraint_of_ones_own_defines_check(T: Any) -> None:
+    constraints = T.distributions.constraints
+
+    class _Even(constraints.Constraint):  # type: ignore[misc, name-defined]
+        is_discrete = True
+
+        def check(self, value: Any) -> Any:
+            return value % 2 == 0
+
+    even = _Even()
+    assert even.check(T.tensor([1, 2])).tolist() == [False, True]
+    assert even.is_discrete and even.event_dim == 0 and repr(even) == "Even()"
+    with pytest.raises(ValueError, match="dependent"):
+        constraints.dependent.check(T.ones(1))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_logits_and_probabilities(T: Any, binary: bool) -> None:
+    utils = T.distributions.utils
+    given = T.tensor([0.0, 0.25, 0.75], dtype=T.float64)
+    logits = utils.probs_to_logits(given, is_binary=binary)
+    assert logits.isfinite().all()
+    T.testing.assert_close(utils.logits_to_probs(logits, is_binary=binary), given)
+    assert utils._sum_rightmost(T.ones(2, 3, 4), 2).tolist() == [12, 12]
+    assert utils._sum_rightmost(T.ones(2), 0).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "expected"),
+    [
+        ("lower_triangular", [[1.0, 0.0], [2.0, 3.0]], True),
+        ("lower_triangular", [[1.0, 1.0], [2.0, 3.0]], False),
+        ("square", [[1.0, 1.0]], False),
+        ("symmetric", [[1.0, 2.0], [2.0, 1.0]], True),
+        ("positive_semidefinite", [[1.0, 2.0], [2.0, 1.0]], False),
+        ("positive_semidefinite", [[2.0, 2.0], [2.0, 2.0]], True),
+    ],
+)
+def test_constraints_of_matrices(T: Any, name: str, rows: Any, expected: bool) -> None:
+    checked = getattr(T.distributions.constraints, name).check(T.tensor(rows, dtype=T.float64))
+    assert bool(checked.all()) is expected

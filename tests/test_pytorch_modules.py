@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import multiprocessing
+import operator
 from collections import OrderedDict, defaultdict, deque, namedtuple
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,38 @@ from tracegraph.utils import _pytree as trees
         ("autograd.profiler", "profile record_function"),
         ("optim.swa_utils", "AveragedModel SWALR update_bn"),
         ("utils.dlpack", "from_dlpack to_dlpack"),
+        ("utils.model_zoo", "load_url"),
+        ("utils.checkpoint", "get_device_states set_device_states set_checkpoint_early_stop"),
+        ("utils.data._utils.collate", "default_collate default_convert"),
+        ("nn.modules.activation", "MultiheadAttention ReLU"),
+        ("nn.modules.container", "ParameterList ParameterDict Sequential"),
+        ("nn.modules.rnn", "LSTMCell GRUCell RNNCell RNNCellBase LSTM"),
+        ("nn.modules.module", "Module _IncompatibleKeys _addindent"),
+        ("nn.modules.lazy", "LazyModuleMixin"),
+        ("nn.parallel.distributed", "DistributedDataParallel"),
+        ("nn.parallel.data_parallel", "DataParallel"),
+        ("nn.parallel.scatter_gather", "scatter gather"),
+        ("optim.adamw", "AdamW"),
+        ("optim.rmsprop", "RMSprop"),
+        ("optim.asgd", "ASGD"),
+        ("amp.autocast_mode", "autocast"),
+        ("amp.grad_scaler", "GradScaler"),
+        ("cuda.amp.grad_scaler", "GradScaler"),
+        ("cuda.nvtx", "range_push range_pop range mark"),
+        ("cuda.memory", "memory_allocated empty_cache"),
+        ("jit.annotations", "List Optional BroadcastingList2"),
+        ("jit", "Final fork wait ScriptModule Attribute _unwrap_optional"),
+        ("_jit_internal", "boolean_dispatch List Optional _overload"),
+        ("_dynamo", "config disable reset optimize mark_dynamic"),
+        ("_inductor", "config"),
+        ("_utils", "_flatten_dense_tensors _unflatten_dense_tensors"),
+        ("cpu", "amp is_available synchronize device_count"),
+        ("mps", "is_available synchronize empty_cache manual_seed"),
+        ("functional", "F Tensor norm einsum meshgrid split"),
+        ("overrides", "has_torch_function handle_torch_function is_tensor_like"),
+        ("torch_version", "TorchVersion"),
+        ("distributions.utils", "broadcast_all lazy_property probs_to_logits logits_to_probs"),
+        ("distributions.constraints", "dependent dependent_property lower_triangular square"),
     ],
 )
 def test_modules_and_their_names_are_there(module: str, names: str) -> None:
@@ -288,3 +322,99 @@ def test_functions_of_nested_values() -> None:
     assert trees.tree_map(len, [[1], [2, 3]], is_leaf=lambda x: len(x) < 3 and x != [[1], [2, 3]])
     assert trees.tree_all(bool, value) and not trees.tree_any(lambda x: x > 3, value)
     assert trees.tree_leaves([1, [2]], is_leaf=lambda x: x == [2]) == [1, [2]]
+
+
+# Versions.
+
+
+@pytest.mark.parametrize("operation", ["lt", "le", "eq", "gt", "ge"])
+@pytest.mark.parametrize("left", ["2.13.0+local", "1.9.0", "2.0.0rc1"])
+def test_versions_compare_by_their_numbers(T: Any, operation: str, left: str) -> None:
+    of = importlib.import_module(f"{T.__name__}.torch_version").TorchVersion
+    others = ("2.13", "2.9", "2.13.0+local", (2, 13), (1, 9, 0), (1, 10), "2.0", "1.9")
+    found = [getattr(operator, operation)(of(left), other) for other in others]
+    numbers = {"2.13.0+local": (2, 13, 0, 0, 1), "1.9.0": (1, 9), "2.0.0rc1": (2, 0, 0, -1)}
+    known = [(2, 13), (2, 9), (2, 13, 0, 0, 1), (2, 13), (1, 9), (1, 10), (2,), (1, 9)]
+
+    def padded(v: tuple[int, ...]) -> tuple[int, ...]:
+        return v + (0,) * (5 - len(v))
+
+    mine = padded(numbers[left])
+    assert found == [getattr(operator, operation)(mine, padded(v)) for v in known]
+
+
+def test_the_version_is_newer_than_any_of_one_digit(T: Any) -> None:
+    assert T.__version__ >= "2.9" and T.__version__ > (1, 8) and str(T.__version__) == T.__version__
+
+
+# Copies of PyTorch's own layers call these.
+
+
+def test_masks_of_copied_layers(T: Any) -> None:
+    F = T.nn.functional
+    mask = T.tensor([[True, False]])
+    added = F._canonical_mask(mask, "src_mask", F._none_or_dtype(None), "", T.float64)
+    assert added.dtype == T.float64 and added.tolist() == [[-math.inf, 0.0]]
+    assert F._canonical_mask(added, "src_mask", T.float64, "", T.float64) is added
+    assert F._canonical_mask(None, "src_mask", None, "", T.float32) is None
+    with pytest.warns(UserWarning, match="mismatched"):
+        F._canonical_mask(mask, "src_mask", T.float32, "other", T.float32)
+    with pytest.raises(AssertionError, match="only bool and floating types of m"):
+        F._canonical_mask(T.ones(1, dtype=T.int64), "m", None, "", T.float32)
+    assert F._none_or_dtype(mask) == T.bool
+    with pytest.raises(RuntimeError):
+        F._none_or_dtype(3)
+    assert [F._Reduction.get_enum(name) for name in ("none", "mean", "sum")] == [0, 1, 2]
+    assert F._Reduction.legacy_get_string(False, True, False) == "sum"
+    assert F._Reduction.legacy_get_string(None, False, False) == "none"
+    with pytest.raises(ValueError, match="loud"):
+        F._Reduction.get_enum("loud")
+
+
+def test_projections_of_copied_layers(T: Any) -> None:
+    F = T.nn.functional
+    x, y, z = (T.arange(n, n + 6.0).reshape(3, 2) for n in range(3))
+    weight, bias = T.arange(12.0).reshape(6, 2), T.arange(6.0)
+    apart = F._in_projection(x, y, z, *weight.chunk(3), *bias.chunk(3))
+    for q, k, v in ((x, y, z), (x, y, y), (x, x, x)):
+        packed = F._in_projection_packed(q, k, v, weight, bias)
+        for part, of, w, b in zip(packed, (q, k, v), weight.chunk(3), bias.chunk(3), strict=True):
+            assert part.tolist() == (of @ w.T + b).tolist()
+    assert apart[2].tolist() == (z @ weight[4:].T + bias[4:]).tolist()
+
+
+def test_tensors_become_one_and_come_back(T: Any) -> None:
+    utils = importlib.import_module(f"{T.__name__}._utils")
+    given = [T.arange(6.0).reshape(2, 3), T.tensor(7.0), T.ones(2, 1)]
+    flat = utils._flatten_dense_tensors(given)
+    assert flat.tolist() == [0, 1, 2, 3, 4, 5, 7, 1, 1]
+    back = utils._unflatten_dense_tensors(flat, given)
+    assert [t.tolist() for t in back] == [t.tolist() for t in given]
+    back[0].zero_()
+    assert flat[:6].tolist() == [0] * 6
+
+
+def test_names_of_types(T: Any) -> None:
+    assert T.typename(T.ones(1, dtype=T.float64)) == "torch.DoubleTensor"
+    assert T.typename(3) == "int"
+    with pytest.raises(AssertionError, match="why"):
+        T._assert(False, "why")
+
+
+def test_forks_run_at_once() -> None:
+    future = tg.jit.fork(lambda x, y: x + y, tg.ones(2), y=1)
+    assert tg.jit.wait(future).tolist() == [2, 2]
+    assert tg.jit.Final[int] is not None and tg.jit.Attribute(3, int) == 3
+    assert not isinstance(tg.nn.Linear(1, 1), tg.jit.ScriptModule)
+
+
+def test_a_replica_has_the_parameters_of_the_model() -> None:
+    parallel, model = tg.nn.parallel, tg.nn.Sequential(tg.nn.Linear(2, 2), tg.nn.BatchNorm1d(2))
+    (replica,) = parallel.replicate(model, [0])
+    assert replica is not model and replica[0].weight is model[0].weight
+    assert replica[1].running_mean is model[1].running_mean
+    inputs = parallel.scatter(tg.ones(3, 2), [0])
+    output = parallel.gather(parallel.parallel_apply([replica], inputs), 0)
+    assert output.shape == (3, 2)
+    with pytest.raises(OpError, match="one device"):
+        parallel.replicate(model, [0, 1])

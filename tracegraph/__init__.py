@@ -100,6 +100,7 @@ _LAZY = {
     "verify_file": "tracegraph.files.verification",
     "compare_files": "tracegraph.files.comparison",
     "optimize": "tracegraph.compiler",
+    **dict.fromkeys(("_assert", "typename"), "tracegraph._utils"),
     "set_num_threads": "tracegraph.runtime.cpu.driver.pool",
     "get_num_threads": "tracegraph.runtime.cpu.driver.pool",
 }
@@ -123,7 +124,8 @@ _SUBMODULES = frozenset((
     "library", "linalg", "models", "nn", "optim", "random", "special", "utils", "hub",
     "backends", "version", "testing", "onnx", "passes", "runtime", "ir", "return_types",
     "signal", "accelerator", "compiler", "distributed", "func", "multiprocessing", "profiler",
-    "serialization", "types",
+    "serialization", "types", "_dynamo", "_inductor", "_jit_internal", "_utils", "cpu",
+    "functional", "mps", "overrides", "torch_version",
 ))  # fmt: skip
 
 __all__ = [

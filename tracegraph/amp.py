@@ -6,6 +6,7 @@ Programs that use autocast and a gradient scaler run unchanged, in float32.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -129,3 +130,9 @@ def is_autocast_cache_enabled() -> bool:
 def get_autocast_cpu_dtype() -> DType:
     """Return the dtype that PyTorch would compute in on a CPU."""
     return bfloat16
+
+
+# PyTorch has a module for each of the two classes.
+autocast_mode = grad_scaler = sys.modules[__name__]
+for _name in ("autocast_mode", "grad_scaler"):
+    sys.modules[f"{__name__}.{_name}"] = autocast_mode

@@ -6,8 +6,13 @@ There is no compiler of Python source: what `script` would translate is traced i
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, TypeVar
+from typing import Final as Final
 
 from tracegraph.capture.tracing import Traced
 from tracegraph.capture.tracing import trace as _trace
@@ -18,9 +23,13 @@ from tracegraph.nn.modules.module import Module
 
 F = TypeVar("F")
 
-ScriptModule = Module
-Final = Any
-Attribute = Any
+
+class ScriptModule(Module):
+    """A module that runs as Python, like any other."""
+
+
+RecursiveScriptModule = ScriptModule
+ScriptFunction = Traced
 
 
 class TracerWarning(UserWarning):
@@ -66,6 +75,38 @@ def load(f: Any, map_location: Any = None, _extra_files: Any = None, **options: 
     return archive.load(f, map_location=map_location)
 
 
+class Future:
+    """The result of a `fork`, which is there at once."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        return cls
+
+    def wait(self) -> Any:
+        """Return the result."""
+        return self._result
+
+    value = wait
+
+
+def fork(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Future:
+    """Call the function; `wait` returns what it returned."""
+    return Future(func(*args, **kwargs))
+
+
+def wait(future: Future) -> Any:
+    """Return the result of a `fork`."""
+    return future.wait()
+
+
+@contextmanager
+def optimized_execution(should_optimize: bool) -> Iterator[None]:
+    """Change nothing: Python runs as it is written."""
+    yield
+
+
 def is_scripting() -> bool:
     """Whether source is being translated: never."""
     return False
@@ -89,6 +130,17 @@ unused = export = script_method = _same
 _overload = _overload_method = script_if_tracing = _script_if_tracing = _same
 
 
+def Attribute(value: F, type: Any) -> F:  # noqa: N802
+    """Return the value."""
+    return value
+
+
+def _unwrap_optional(x: F | None) -> F:
+    if x is None:
+        raise AssertionError("Unwrapping null optional")
+    return x
+
+
 def annotate(the_type: Any, the_value: F) -> F:
     """Return the value."""
     return the_value
@@ -107,3 +159,12 @@ def freeze(mod: F, *args: Any, **kwargs: Any) -> F:
 def optimize_for_inference(mod: F, *args: Any, **kwargs: Any) -> F:
     """Return the traced module: it is optimised when it is compiled."""
     return mod
+
+
+# The module of types that annotations for a compiler of Python are made of.
+_types = ModuleType(f"{__name__}.annotations")
+for _name in ("Any", "Dict", "Final", "List", "Optional", "Tuple", "Union"):
+    vars(_types)[_name] = getattr(typing, _name)
+for _name in ("BroadcastingList1", "BroadcastingList2", "BroadcastingList3"):
+    vars(_types)[_name] = list
+sys.modules[_types.__name__] = globals()["annotations"] = _types

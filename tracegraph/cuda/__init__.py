@@ -5,6 +5,7 @@ There is one stream of work, so stream and event objects only keep programs runn
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from tracegraph.api.creation import empty
-from tracegraph.cuda import amp
+from tracegraph.cuda import amp, nvtx
 from tracegraph.devices import Device, cuda_count, cupy_or_error, parse_device
 from tracegraph.dtypes import bool_, float16, float32, float64, int32, int64, uint8
 from tracegraph.eager.tensors import Tensor
 from tracegraph.random import Generator, generator_of
 
-__all__ = ["amp"]
+__all__ = ["amp", "nvtx"]
 
 OutOfMemoryError = MemoryError
 
@@ -295,3 +296,11 @@ LongTensor = _typed("LongTensor", int64)
 IntTensor = _typed("IntTensor", int32)
 ByteTensor = _typed("ByteTensor", uint8)
 BoolTensor = _typed("BoolTensor", bool_)
+
+
+_initialized = False  # PyTorch's flag for CUDA being in use, which CuPy does not tell
+
+# PyTorch has these functions in smaller modules as well.
+memory = random = streams = sys.modules[__name__]
+for _name in ("memory", "random", "streams"):
+    sys.modules[f"{__name__}.{_name}"] = memory

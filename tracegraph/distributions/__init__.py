@@ -23,6 +23,7 @@ from tracegraph.distributions import (
     relaxed,
     transformed_distribution,
     transforms,
+    utils,
 )
 from tracegraph.distributions.bernoulli import Bernoulli, Geometric, Poisson
 from tracegraph.distributions.bounded import (
@@ -78,7 +79,7 @@ __all__ = [
     "Weibull", "bernoulli", "biject_to", "categorical", "constraint_registry", "constraints",
     "distribution", "independent", "kl", "kl_divergence", "lowrank_multivariate_normal",
     "mixture_same_family", "multivariate_normal", "normal", "register_kl", "transform_to",
-    "transformed_distribution", "transforms", *_TRANSFORMS,
+    "transformed_distribution", "transforms", "utils", *_TRANSFORMS,
 ]  # fmt: skip
 
 # PyTorch has a module for each distribution; programs import from them.
@@ -88,7 +89,7 @@ _MODULES = {
     categorical: "one_hot_categorical",
     continuous: "cauchy exponential gumbel laplace uniform",
     counts: "binomial multinomial negative_binomial",
-    distribution: "exp_family utils",
+    distribution: "exp_family",
     gamma: "beta chi2 dirichlet",
     halves: "half_cauchy half_normal",
     heavy_tails: "fishersnedecor generalized_pareto inverse_gamma pareto studentT weibull",

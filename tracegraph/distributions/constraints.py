@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tracegraph.api.creation import full
+from tracegraph.dtypes import bool_
 from tracegraph.eager.tensors import Tensor
+from tracegraph.linalg import eigvalsh
 
 
 class Constraint:
-    """A predicate over tensors whose last `event_dim` dims are one value."""
+    """A predicate over tensors whose last `event_dim` dims are one value.
+
+    A subclass defines `check`, and `event_dim` and `is_discrete` where they are not 0 and False.
+    """
+
+    name = ""
+    event_dim = 0
+    is_discrete = False
+    bounds: tuple[Any, ...] = ()
 
     def __init__(
-        self, name: str, check: Callable[[Any], Any], event_dim: int = 0, discrete: bool = False,
-        bounds: tuple[Any, ...] = (),
+        self, name: str = "", check: Callable[[Any], Any] | None = None, event_dim: int = 0,
+        discrete: bool = False, bounds: tuple[Any, ...] = (),
     ) -> None:  # fmt: skip
+        if check is None:  # of a subclass, which has all in its class
+            return
         self.name, self.event_dim, self.is_discrete = name, event_dim, discrete
         self.bounds = bounds
         self._check = check
@@ -24,7 +37,42 @@ class Constraint:
         return self._check(value)
 
     def __repr__(self) -> str:
-        return self.name
+        return self.name or f"{type(self).__name__.removeprefix('_')}()"
+
+
+class _Dependent(Constraint):
+    """Stands for a constraint that depends on other parameters: nothing can be checked."""
+
+    def __init__(self, *, is_discrete: bool = False, event_dim: int = 0) -> None:
+        self.is_discrete, self.event_dim = is_discrete, event_dim
+
+    def check(self, value: Tensor) -> Any:
+        """Raise: a value alone does not tell.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("Cannot determine validity of dependent constraint")
+
+
+class dependent_property(property, _Dependent):  # noqa: N801
+    """A property that returns the constraint of one distribution; with or without arguments."""
+
+    def __init__(
+        self, fn: Callable[[Any], Any] | None = None, *, is_discrete: bool = False,
+        event_dim: int = 0,
+    ) -> None:  # fmt: skip
+        property.__init__(self, fn)
+        _Dependent.__init__(self, is_discrete=is_discrete, event_dim=event_dim)
+
+    def __call__(self, fn: Callable[[Any], Any]) -> dependent_property:
+        """Make the property, after the arguments."""
+        return dependent_property(fn, is_discrete=self.is_discrete, event_dim=self.event_dim)
+
+
+def is_dependent(constraint: Any) -> bool:
+    """Whether a constraint depends on other parameters."""
+    return isinstance(constraint, _Dependent)
 
 
 def _whole(x: Any) -> Any:
@@ -123,5 +171,16 @@ corr_cholesky = Constraint(
         lower_cholesky.check(x) & (((x * x).sum(-1).sqrt() - 1).abs() < 1e-5 * x.shape[-1]).all(-1)
     ),
     2,
+)
+dependent = _Dependent()
+lower_triangular = Constraint("LowerTriangular()", lambda x: (x.tril() == x).all(-1).all(-1), 2)
+square = Constraint(
+    "Square()",
+    lambda x: full(x.shape[:-2], x.shape[-2] == x.shape[-1], dtype=bool_, device=x.device),
+    2,
+)
+symmetric = Constraint("Symmetric()", _symmetric, 2)
+positive_semidefinite = Constraint(
+    "PositiveSemidefinite()", lambda x: _symmetric(x) & (eigvalsh(x) >= 0).all(-1), 2
 )
 positive_definite = Constraint("PositiveDefinite()", _symmetric, 2)

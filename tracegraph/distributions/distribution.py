@@ -8,7 +8,7 @@ from typing import Any
 from tracegraph.api.creation import tensor
 from tracegraph.api.shape import broadcast_tensors
 from tracegraph.autograd import no_grad
-from tracegraph.distributions.constraints import Constraint
+from tracegraph.distributions.constraints import Constraint, is_dependent
 from tracegraph.eager import modes
 from tracegraph.eager.tensors import Size, Tensor
 
@@ -52,7 +52,7 @@ class Distribution:
         if not self._validate_args or _traced():
             return
         for name, constraint in self.arg_constraints.items():
-            value = vars(self).get(name)
+            value = None if is_dependent(constraint) else vars(self).get(name)
             if value is not None and not bool(constraint.check(value.detach()).all()):
                 raise ValueError(
                     f"Expected parameter {name} ({type(value).__name__} of shape "
@@ -93,14 +93,30 @@ class Distribution:
                 f"The right-most size of value must match event_shape: {tuple(value.shape)} vs "
                 f"{tuple(self._event_shape)}."
             )
-        if self.support is None or not self._validate_args or _traced():
+        support = self.support
+        if support is None or not self._validate_args or is_dependent(support) or _traced():
             return
-        if not bool(self.support.check(value.detach()).all()):
+        if not bool(support.check(value.detach()).all()):
             raise ValueError(
                 f"Expected value argument ({type(value).__name__} of shape {tuple(value.shape)}) "
-                f"to be within the support ({self.support!r}) of the distribution {self!r}, but "
+                f"to be within the support ({support!r}) of the distribution {self!r}, but "
                 f"found invalid values:\n{value}"
             )
+
+    def _get_checked_instance(self, cls: Any, _instance: Any = None) -> Any:
+        """Return an object to fill in `expand`: the one given, or a bare one of this class.
+
+        Raises:
+            NotImplementedError: none is given, and a subclass of `cls` has an `__init__`.
+        """
+        if _instance is not None:
+            return _instance
+        if type(self).__init__ is not cls.__init__:
+            raise NotImplementedError(
+                f"Subclass {type(self).__name__} of {cls.__name__} that defines a custom __init__ "
+                "method must also define a custom .expand() method."
+            )
+        return type(self).__new__(type(self))
 
     def expand(self, batch_shape: Sequence[int]) -> Any:
         """Return the distribution with its parameters expanded to a batch shape."""

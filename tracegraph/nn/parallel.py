@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from typing import Any
 
+from tracegraph.errors import OpError
 from tracegraph.nn.modules.module import Module
 
 
@@ -38,3 +41,51 @@ def data_parallel(
     """Call the module on the inputs."""
     args = inputs if isinstance(inputs, tuple) else (inputs,)
     return module(*args, **(module_kwargs or {}))
+
+
+def scatter(inputs: Any, target_gpus: Any, dim: int = 0) -> Any:
+    """Return the parts of the inputs that devices get: for one device, the whole."""
+    return [inputs]
+
+
+def gather(outputs: Any, target_device: Any, dim: int = 0) -> Any:
+    """Return the outputs of all devices as one: there is one device.
+
+    Raises:
+        OpError: outputs of several devices.
+    """
+    (output,) = _alone(outputs)
+    return output
+
+
+def replicate(network: Any, devices: Any, detach: bool = False) -> Any:
+    """Return a copy of the module for each device; its parameters are the same tensors.
+
+    Raises:
+        OpError: several devices.
+    """
+    _alone(devices)
+    tensors = (*network.parameters(), *network.buffers())
+    return [copy.deepcopy(network, {id(t): t for t in tensors})]
+
+
+def parallel_apply(
+    modules: Any, inputs: Any, kwargs_tup: Any = None, devices: Any = None
+) -> list[Any]:
+    """Return what each module gives for its inputs."""
+    kwargs_tup = kwargs_tup or [{}] * len(modules)
+    return [
+        module(*(x if isinstance(x, tuple) else (x,)), **kwargs)
+        for module, x, kwargs in zip(modules, inputs, kwargs_tup, strict=True)
+    ]
+
+
+def _alone(devices: Any) -> Any:
+    if len(devices) != 1:
+        raise OpError(f"a model runs on one device here, but there are {len(devices)}")
+    return devices
+
+
+for _name in ("data_parallel", "distributed", "parallel_apply", "replicate", "scatter_gather"):
+    sys.modules[f"{__name__}.{_name}"] = sys.modules[__name__]
+distributed = scatter_gather = sys.modules[__name__]

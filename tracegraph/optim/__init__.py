@@ -1,6 +1,8 @@
 """Optimizers with PyTorch's names, arguments and state."""
 
-from tracegraph.optim import lr_scheduler, swa_utils
+import sys
+
+from tracegraph.optim import adam, adaptive, lr_scheduler, sgd, swa_utils
 from tracegraph.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from tracegraph.optim.adaptive import Adadelta, Adafactor, Adagrad, RMSprop
 from tracegraph.optim.lbfgs import LBFGS
@@ -13,3 +15,13 @@ __all__ = [
     "Muon", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "lr_scheduler",
     "swa_utils",
 ]  # fmt: skip
+
+# PyTorch has a module for each optimizer; programs import from them.
+_MODULES = {
+    adam: "adamax adamw nadam radam",
+    adaptive: "adadelta adagrad rmsprop",
+    sgd: "asgd rprop",
+}
+for _module, _names in _MODULES.items():
+    for _name in _names.split():
+        globals()[_name] = sys.modules[f"{__name__}.{_name}"] = _module

@@ -90,6 +90,21 @@ from tracegraph.nn.functional.fractional_pooling import (
     fractional_max_pool3d,
     fractional_max_pool3d_with_indices,
 )
+from tracegraph.nn.functional.inner import (
+    _canonical_mask as _canonical_mask,
+)
+from tracegraph.nn.functional.inner import (
+    _in_projection as _in_projection,
+)
+from tracegraph.nn.functional.inner import (
+    _in_projection_packed as _in_projection_packed,
+)
+from tracegraph.nn.functional.inner import (
+    _none_or_dtype as _none_or_dtype,
+)
+from tracegraph.nn.functional.inner import (
+    _Reduction as _Reduction,
+)
 from tracegraph.nn.functional.losses import (
     cosine_embedding_loss,
     gaussian_nll_loss,

@@ -1,5 +1,17 @@
 """Layers, under the module names that they have in PyTorch."""
 
+from typing import Any
+
+from tracegraph.nn.modules import (
+    activation,
+    container,
+    instancenorm,
+    lazy,
+    loss,
+    module,
+    normalization,
+    rnn,
+)
 from tracegraph.nn.modules.activation import (
     CELU,
     ELU,
@@ -74,6 +86,7 @@ from tracegraph.nn.modules.dropout import (
 )
 from tracegraph.nn.modules.flatten import Flatten, Unflatten
 from tracegraph.nn.modules.fold import Fold, Unfold
+from tracegraph.nn.modules.lazy import LazyModule
 from tracegraph.nn.modules.linear import (
     Bilinear,
     Identity,
@@ -158,6 +171,7 @@ from tracegraph.nn.modules.pooling import (
 from tracegraph.nn.modules.rnn import GRU, LSTM, RNN, RNNBase
 from tracegraph.nn.modules.rnn_cells import GRUCell, LSTMCell, RNNCell, RNNCellBase
 from tracegraph.nn.modules.sparse import Embedding, EmbeddingBag
+from tracegraph.nn.modules.state_dict import IncompatibleKeys
 from tracegraph.nn.modules.transformer import (
     Transformer,
     TransformerDecoder,
@@ -200,3 +214,18 @@ __all__ = [
     "TripletMarginLoss", "TripletMarginWithDistanceLoss", "Unflatten", "Unfold", "Upsample",
     "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
 ]  # fmt: skip
+
+# PyTorch has these in other modules; programs ask for them there.
+_ALSO: dict[Any, dict[str, Any]] = {
+    activation: {"MultiheadAttention": MultiheadAttention},
+    container: {"ParameterDict": ParameterDict, "ParameterList": ParameterList},
+    instancenorm: {c.__name__: c for c in
+                   (LazyInstanceNorm1d, LazyInstanceNorm2d, LazyInstanceNorm3d)},
+    lazy: {"LazyModuleMixin": LazyModule},
+    loss: {"LinearCrossEntropyLoss": LinearCrossEntropyLoss},
+    module: {"_IncompatibleKeys": IncompatibleKeys},
+    normalization: {"_shape_t": int | list[int] | tuple[int, ...]},
+    rnn: {c.__name__: c for c in (GRUCell, LSTMCell, RNNCell, RNNCellBase)},
+}  # fmt: skip
+for _module, _names in _ALSO.items():
+    vars(_module).update(_names)

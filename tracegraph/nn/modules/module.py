@@ -36,6 +36,11 @@ def _indented(text: str) -> str:
     return text.replace("\n", "\n  ")
 
 
+def _addindent(s_: str, numSpaces: int) -> str:
+    """Indent all lines but the first; programs call it in a `__repr__` of their own."""
+    return s_.replace("\n", "\n" + " " * numSpaces)
+
+
 def parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, DType | None]:
     """Return (device, dtype) from the arguments of `to`."""
     device, dtype = kwargs.get("device"), kwargs.get("dtype")
