@@ -250,23 +250,6 @@ def test_a_trace_sees_the_ops_of_a_program(network: Network, program: Watched) -
     assert close(outer(rows()), network(rows()) + 1)
 
 
-def test_training_steps_go_the_long_way() -> None:
-    weight = tg.ones(3, requires_grad=True)
-    optimizer = tg.optim.SGD([weight], lr=0.1)
-
-    def step(x: Any) -> Any:
-        optimizer.zero_grad()
-        loss = (weight * x).sum()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    program = Watched(tg.trace(step, (X,)).program())
-    found = [program(X).item() for _ in range(3)]
-    assert found[0] > found[1] > found[2]
-    assert program.short == 0
-
-
 def test_old_memory_is_let_go(network: Network, program: Watched) -> None:
     program(rows())
     program(rows())

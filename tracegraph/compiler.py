@@ -167,7 +167,7 @@ class CompiledGraph:
     def counted(self, inputs: Sequence[Any]) -> set[str] | None:
         """Return the State that something is made of ahead of a call with such inputs, and kept.
 
-        None if such a call is more than one native call that writes fresh arrays.
+        None if such a call is more than one native call.
         """
         plan = self._main.plan_of(inputs) if self.is_native else None
         if plan is None or not plan.is_one_call:
@@ -182,6 +182,15 @@ class CompiledGraph:
         """
         made: Again | None = self._main.plan_of(inputs).again(*self._ready(state))
         return made
+
+    def apart(self, inputs: Sequence[Any]) -> list[str]:
+        """Return the State whose new content a call with such inputs does not write where it lies.
+
+        What `again` returns gives it after the results.
+        """
+        placed = self._main.plan_of(inputs).plan.results[len(self._main.graph.outputs) :]
+        written = zip(self._main.graph.writes, placed, strict=True)
+        return [name for name, place in written if place.buffer.origin != "state"]
 
     def _head(self) -> str:
         """Return what is to be said before the steps."""

@@ -55,6 +55,7 @@ class Context:
             (p.buffer, p.shape, p.dtype.np, blocks.pointers.get(p.buffer, []))
             for p in compiled.plan.results
         ]
+        self._fresh = [x[1:] for x in self._outputs if x[0].origin != "state"]
         records = blocks.records(self.words)
         frame = np.zeros(1, np.int64)
         self._parts: list[Call | HostCall] = [
@@ -93,7 +94,8 @@ class Context:
     ) -> list[Any] | None:
         """Return the results of a call that is one native call, with `kept` what it is to be.
 
-        The inputs are row-major. None if a kernel refuses; then nothing has happened.
+        The inputs are row-major. Results that are written to State's memory are not among those
+        returned. None if a kernel refuses; then nothing has happened.
         """
         if states is not self._seen:
             self._seen = states if self._point(Arrays(inputs, states)) else None
@@ -105,7 +107,7 @@ class Context:
             for word, more in found:
                 words[word] = address + more
         results = []
-        for _, shape, dtype, found in self._outputs:
+        for shape, dtype, found in self._fresh:
             array = np.empty(shape, dtype)
             address = address_of(array)
             for word, more in found:

@@ -263,19 +263,20 @@ class Compiled:
 
     @property
     def is_one_call(self) -> bool:
-        """Whether all of it is one native call that writes fresh arrays alone."""
-        fresh = all(p.buffer.origin != "state" for p in self.plan.results)
-        return fresh and len(self.parts) == 1 and self.parts[0].host is None
+        """Whether all of it is one native call."""
+        return len(self.parts) == 1 and self.parts[0].host is None
 
     def again(
         self, states: Mapping[str, Any], stamp_of: StampOf
     ) -> Callable[[Sequence[Any]], list[Any] | None] | None:
         """Return what runs calls, of a plan that is one, as long as State is what it is now.
 
-        It takes row-major inputs, and returns None where `run` raises. None if it cannot be known
-        whether State stays.
+        It takes row-major inputs, writes State that `run` writes where it lies, gives the other
+        results, and returns None where `run` raises. None if it cannot be known whether State
+        stays, or if some that it is to write lies in another order.
         """
-        if stamp_of(self.keeps) is None:
+        written = [states[p.buffer.key] for p in self.plan.results if p.buffer.origin == "state"]
+        if stamp_of(self.keeps) is None or not all(map(_is_writable, written)):
             return None
         return partial(self._run_again, states, self.kept(stamp_of, Arrays((), states)))
 
@@ -320,6 +321,12 @@ class Compiled:
         if self._ahead and self._kept[0] is None:  # what is made of it is made for each call
             return True
         return name in self._reads
+
+
+def _is_writable(array: Any) -> bool:
+    """Whether results can be written to an array where it lies."""
+    flags = array.flags
+    return array.__class__ is np.ndarray and bool(flags.c_contiguous and flags.writeable)
 
 
 def _parts(steps: Sequence[Launch | HostCall]) -> list[_Part]:
