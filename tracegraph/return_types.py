@@ -1,36 +1,53 @@
-"""Named tuples that functions with several results return, as in `torch.return_types`."""
+"""Named tuples that functions with several results return, as in `torch.return_types`.
+
+Each is made when it is first asked for.
+"""
 
 from __future__ import annotations
 
 from collections import namedtuple
+from typing import Any, Final
 
-max = namedtuple("max", "values indices")
-min = namedtuple("min", "values indices")
-median = namedtuple("median", "values indices")
-nanmedian = namedtuple("nanmedian", "values indices")
-mode = namedtuple("mode", "values indices")
-kthvalue = namedtuple("kthvalue", "values indices")
-sort = namedtuple("sort", "values indices")
-topk = namedtuple("topk", "values indices")
-cummax = namedtuple("cummax", "values indices")
-cummin = namedtuple("cummin", "values indices")
-aminmax = namedtuple("aminmax", "min max")
-frexp = namedtuple("frexp", "mantissa exponent")
-histogram = namedtuple("histogram", "hist bin_edges")
-qr = namedtuple("qr", "Q R")
-geqrf = namedtuple("geqrf", "a tau")
-svd = namedtuple("svd", "U S V")
-slogdet = namedtuple("slogdet", "sign logabsdet")
-triangular_solve = namedtuple("triangular_solve", "solution cloned_coefficient")
-linalg_qr = namedtuple("linalg_qr", "Q R")
-linalg_svd = namedtuple("linalg_svd", "U S Vh")
-linalg_eigh = namedtuple("linalg_eigh", "eigenvalues eigenvectors")
-linalg_slogdet = namedtuple("linalg_slogdet", "sign logabsdet")
-linalg_lstsq = namedtuple("linalg_lstsq", "solution residuals rank singular_values")
-linalg_cholesky_ex = namedtuple("linalg_cholesky_ex", "L info")
-linalg_inv_ex = namedtuple("linalg_inv_ex", "inverse info")
-linalg_solve_ex = namedtuple("linalg_solve_ex", "result info")
-linalg_lu_factor = namedtuple("linalg_lu_factor", "LU pivots")
-linalg_lu_factor_ex = namedtuple("linalg_lu_factor_ex", "LU pivots info")
-linalg_lu = namedtuple("linalg_lu", "P L U")
-lu_unpack = namedtuple("lu_unpack", "P L U")
+_FIELDS: Final = {
+    "max": "values indices",
+    "min": "values indices",
+    "median": "values indices",
+    "nanmedian": "values indices",
+    "mode": "values indices",
+    "kthvalue": "values indices",
+    "sort": "values indices",
+    "topk": "values indices",
+    "cummax": "values indices",
+    "cummin": "values indices",
+    "aminmax": "min max",
+    "frexp": "mantissa exponent",
+    "histogram": "hist bin_edges",
+    "qr": "Q R",
+    "geqrf": "a tau",
+    "svd": "U S V",
+    "slogdet": "sign logabsdet",
+    "triangular_solve": "solution cloned_coefficient",
+    "linalg_qr": "Q R",
+    "linalg_svd": "U S Vh",
+    "linalg_eigh": "eigenvalues eigenvectors",
+    "linalg_slogdet": "sign logabsdet",
+    "linalg_lstsq": "solution residuals rank singular_values",
+    "linalg_cholesky_ex": "L info",
+    "linalg_inv_ex": "inverse info",
+    "linalg_solve_ex": "result info",
+    "linalg_lu_factor": "LU pivots",
+    "linalg_lu_factor_ex": "LU pivots info",
+    "linalg_lu": "P L U",
+    "lu_unpack": "P L U",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Make a type."""
+    if name not in _FIELDS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, namedtuple(name, _FIELDS[name], module=__name__))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FIELDS})

@@ -16,7 +16,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from tracegraph.errors import FileFormatError
@@ -36,8 +35,7 @@ _MODE_0644: Final = 0o100644 << 16
 COPY_REMEDY: Final = "save it again, or fetch an intact copy"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a reader accepts at most; `max_members` does not count the manifest."""
 
     max_members: int = 100_000
