@@ -25,6 +25,7 @@ from tracegraph.errors import DeviceError, OpError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import Graph, Value
 from tracegraph.ops.core import COMPOSITE, ELEMENTWISE, Op
+from tracegraph.ops.memory_order import copy_as, image_like
 from tracegraph.runtime.cpu.arrays import Arenas
 from tracegraph.runtime.cpu.code.values import UnsupportedError
 from tracegraph.runtime.cpu.kept import Store
@@ -39,9 +40,9 @@ _MAX_PROGRAMS: Final = 1024
 _LASTING_BYTES: Final = 1 << 20
 # What level 2 does for a single op; the rest would double the time.
 _PASSES: Final = ("decompose", "fuse")
-# Ops whose result lies in memory as the first operand does; others give row-major order.
-_LAID_ALIKE: Final = frozenset(("batch_norm", "batch_norm_inference"))
-_READ_AND_MAKE: Final = (("readonly",), ("writeonly", "allocate"))
+# Ops whose result keeps channels side by side; what is elementwise lies as its operand does, and
+# other results lie in rows.
+_OF_IMAGES: Final = frozenset(("batch_norm", "batch_norm_inference"))
 # Ops whose kernel gives the same bits. It is left strided operands, and lays the result alike.
 _EXACT: Final = frozenset(("where",))
 # Ops that read a transposed operand where it lies; others are given a copy.
@@ -104,8 +105,11 @@ def compute(
     results = _run(made, given, tensors)
     if results is None:
         return None
-    if given[0] is not arrays[0] and (ELEMENTWISE in op.traits or op.name in _LAID_ALIKE):
-        results[0] = _laid_as(arrays[0], results[0])
+    if given[0] is not arrays[0]:
+        if ELEMENTWISE in op.traits:
+            results[0] = copy_as(results[0], arrays[0])
+        elif op.name in _OF_IMAGES:
+            results[0] = image_like(arrays[0], results[0])
     return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -146,13 +150,6 @@ def _memory_order(x: Any) -> tuple[int, ...] | None:
     order = tuple(sorted(range(x.ndim), key=lambda dim: -x.strides[dim]))
     flags = x.transpose(order).flags
     return order if flags.c_contiguous and flags.aligned else None
-
-
-def _laid_as(x: Any, result: Any) -> Any:
-    """Return a result in the order of memory that NumPy's functions give for an operand."""
-    made: Any = np.nditer((x, None), ["zerosize_ok"], _READ_AND_MAKE).operands[1]
-    np.copyto(made, result)
-    return made
 
 
 def _make(key: Any, op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> _Made:

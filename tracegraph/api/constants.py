@@ -1,6 +1,6 @@
 """Numbers, memory formats and layouts that PyTorch has names for at its top level.
 
-Memory is always row-major here: a format may be asked for and changes nothing.
+`contiguous_format` is row-major order, which is also what one gets who asks for channels last.
 """
 
 from __future__ import annotations

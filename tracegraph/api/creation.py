@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.api.promotion import sizes_tensor
+from tracegraph.api.promotion import laid_as, sizes_tensor
 from tracegraph.devices import device_for_new, device_of, module_of, parse_device
 from tracegraph.dims.shapes import mentions
 from tracegraph.dims.symint import SymInt, as_size, fix, larger
 from tracegraph.dtypes import BY_NUMPY, DType, bool_, dtype_of, float64, get_default_dtype, int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import dispatch, front, size_tensor
+from tracegraph.eager.engine import clone
 from tracegraph.eager.storage import unseen_of
 from tracegraph.eager.tape import make_leaf
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import Op
+from tracegraph.ops.memory_order import copied
 from tracegraph.ops.table import OPS
 
 _FULL, _IOTA = OPS["full"], OPS["iota"]
@@ -68,7 +70,7 @@ def _to_array(data: Any, dtype: DType | None) -> Any:
             dtype = get_default_dtype()
     if array.dtype not in BY_NUMPY:
         array = array.astype(dtype_of(array.dtype).np)
-    return array.astype(dtype.np) if dtype is not None else array.copy()
+    return copied(array) if dtype in (None, BY_NUMPY[array.dtype]) else array.astype(dtype.np)
 
 
 def _from_python(data: Any) -> Any:
@@ -228,10 +230,11 @@ def empty(
 
 
 def _like(input: Tensor, value: Any, dtype: DType | None, options: dict[str, Any]) -> Tensor:
-    options.pop("memory_format", None)
+    memory_format = options.pop("memory_format", None)
+    requires_grad = options.pop("requires_grad", False)
     options.setdefault("device", device_of(input._data))
-    known = type_of(input)
-    return full(known.shape, value, dtype=dtype or known.dtype, **options)
+    made = full(input._data.shape, value, dtype=dtype or type_of(input).dtype, **options)
+    return finish(laid_as(made, input, memory_format), requires_grad)
 
 
 def zeros_like(input: Tensor, *, dtype: DType | None = None, **options: Any) -> Tensor:
@@ -338,7 +341,8 @@ def fill(input: Tensor, value: Any) -> Tensor:
                 "fill_ only supports 0-dimension value tensor but got tensor with "
                 f"{value.ndim} dimensions."
             )
-        return front.expand(value.to(type_of(input).dtype), shape=input._data.shape).clone()
+        value = front.expand(value.to(type_of(input).dtype), shape=input._data.shape)
+        return clone(value, input._data)
     return front.overwrite(input, full_like(input, value))
 
 

@@ -12,6 +12,7 @@ from tracegraph.api.shape import expand, slice_dim, transpose, unsqueeze
 from tracegraph.dtypes import int32
 from tracegraph.eager.computing import operand_types
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.ops.table import OPS
@@ -70,7 +71,8 @@ def lu_solve(
 ) -> Tensor:
     """Return X with A·X = B (or X·A = B; adjoint: Aᵀ) for a matrix factored by `lu_factor`."""
     if not left:
-        return transpose(lu_solve(LU, pivots, transpose(B, -2, -1), adjoint=not adjoint), -2, -1)
+        solved = lu_solve(LU, pivots, transpose(B, -2, -1), adjoint=not adjoint)
+        return in_rows(transpose(solved, -2, -1))
     if LU.shape[-1] != LU.shape[-2] or B.shape[-2] != LU.shape[-1]:
         raise OpError(f"lu_solve: Incompatible matrix sizes {list(LU.shape)} and {list(B.shape)}")
     n = LU.shape[-1]

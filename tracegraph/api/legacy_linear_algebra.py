@@ -12,6 +12,7 @@ from tracegraph.api.promotion import cast, identity
 from tracegraph.api.shape import transpose, unsqueeze
 from tracegraph.dtypes import DType, dtype_of
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim
@@ -58,7 +59,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     rest = tuple(d for d in range(input.ndim) if d != wrap_dim(dim, input.ndim))
     size = linalg.vector_norm(input, p, rest, True)
     factor = where(size > maxnorm, maxnorm / (size + 1e-7), 1.0)
-    return input * cast(factor, type_of(input).dtype)
+    return in_rows(input * cast(factor, type_of(input).dtype))
 
 
 # Matrices.

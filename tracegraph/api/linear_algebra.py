@@ -27,6 +27,7 @@ from tracegraph.api.shape import diagonal as _diagonal
 from tracegraph.dtypes import finfo, int32, int64
 from tracegraph.eager.computing import operand_types
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import LinAlgError, OpError
 from tracegraph.ops.table import OPS
@@ -93,7 +94,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
         return squeeze(_run("solve", A, unsqueeze(B, -1)), -1)
     if left:
         return _run("solve", A, B)
-    return _both(_run("solve", _both(A), _both(B)))
+    return in_rows(_both(_run("solve", _both(A), _both(B))))
 
 
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:

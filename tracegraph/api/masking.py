@@ -14,6 +14,7 @@ from tracegraph.dims.shapes import is_zero
 from tracegraph.dims.symint import larger, smaller
 from tracegraph.dtypes import bool_, int64
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.tensor_type import broadcast_shapes
@@ -26,11 +27,11 @@ def _mask(name: str, mask: Tensor) -> Tensor:
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """Return the tensor with one number where the mask holds."""
+    """Return the tensor with one number where the mask holds, in rows."""
     if isinstance(value, float) and not type_of(input).dtype.is_floating_point:
         raise OpError(f"value cannot be converted to type {type_of(input).dtype} without overflow")
     filler = single_value("masked_fill", input, value)
-    return front.where(_mask("masked_fill", mask), filler, input)
+    return in_rows(front.where(_mask("masked_fill", mask), filler, input))
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from tracegraph.api.shape import expand, reshape, squeeze, t, transpose, unsquee
 from tracegraph.devices import device_of
 from tracegraph.dtypes import dtype_of
 from tracegraph.eager.dispatch import check_writable, front
+from tracegraph.eager.engine import clone
+from tracegraph.eager.storage import ROWS
 from tracegraph.eager.tensors import Tensor, shell, type_of
 from tracegraph.errors import OpError
 
@@ -238,7 +240,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "map_": lambda self, tensor, callable: _elementwise_in_python(self, callable, tensor),
     "map2_": lambda self, x, y, callable: _elementwise_in_python(self, callable, x, y),
     "as_subclass": as_subclass,
-    "narrow_copy": lambda self, dim, start, length: narrow(self, dim, start, length).clone(),
+    "narrow_copy": lambda self, dim, start, length: clone(narrow(self, dim, start, length), ROWS),
     "set_": set_,
     "record_stream": lambda self, stream: None,
     "pin_memory": lambda self, device=None: self,

@@ -17,6 +17,7 @@ from tracegraph.api.promotion import (
 )
 from tracegraph.dtypes import FLOAT_KIND, bool_, finfo, float64, get_default_dtype, int64
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.operators import unary_method
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import DTypeError, OpError
@@ -142,7 +143,15 @@ def _binary(name: str, floating: bool = False) -> Any:
     return function
 
 
-pow = _binary("pow")
+_power = _binary("pow")
+
+
+def pow(input: Any, other: Any) -> Tensor:
+    """Return a power; of a number to elements in rows."""
+    out: Tensor = _power(input, other)
+    return out if isinstance(input, Tensor) else in_rows(out)
+
+
 floor_divide = _binary("floor_divide")
 remainder = _binary("remainder")
 fmod = _binary("fmod")
@@ -277,7 +286,7 @@ def xlogy(input: Any, other: Any) -> Tensor:
 
 def ldexp(input: Tensor, other: Any) -> Tensor:
     """Return input·2^other."""
-    return input * pow(2.0, other)
+    return input * _power(2.0, other)
 
 
 def float_power(input: Any, exponent: Any) -> Tensor:

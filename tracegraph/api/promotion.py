@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegraph.api.constants import preserve_format
 from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import (
     BOOL_KIND,
@@ -22,6 +23,7 @@ from tracegraph.dtypes import (
 )
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import dispatch, front, size_tensor
+from tracegraph.eager.engine import clone
 from tracegraph.eager.storage import AbstractArray
 from tracegraph.eager.tensors import Tensor, dtype_of_data, type_of, wrap, xp_of
 from tracegraph.errors import DTypeError
@@ -194,3 +196,11 @@ def as_operand(x: Any, like: Tensor) -> Tensor:
     if isinstance(x, (np.ndarray, np.generic)):
         return wrap(np.asarray(x))
     return scalar_tensor(x, result_type(like, x))
+
+
+def laid_as(made: Tensor, input: Tensor, memory_format: Any = None) -> Tensor:
+    """Return a fresh tensor in rows laid out as `input` is, unless a format is asked for."""
+    like = input._data
+    if memory_format not in (None, preserve_format) or like.__class__ is AbstractArray:
+        return made
+    return made if like.flags.c_contiguous else clone(made, like)

@@ -6,7 +6,7 @@ import math
 from typing import Any, Final
 
 from tracegraph.api.creation import finish, shape_of
-from tracegraph.api.promotion import cast, result_type
+from tracegraph.api.promotion import cast, laid_as, result_type
 from tracegraph.devices import Device, device_for_new, device_of
 from tracegraph.dims.symint import as_size
 from tracegraph.dtypes import (
@@ -66,7 +66,6 @@ def _make(
     on = generator.device if device is None and generator else device_for_new(device)
     requires_grad = options.pop("requires_grad", False)
     options.pop("layout", None), options.pop("pin_memory", None)
-    options.pop("memory_format", None)
     if not size and "size" in options:
         size = (options.pop("size"),)
     if options:
@@ -122,23 +121,25 @@ def randperm(n: int, **options: Any) -> Tensor:
     return _make("permutation", ((as_size(n),),), options)
 
 
-def _like(input: Tensor, options: dict[str, Any]) -> tuple[Any, ...]:
+def _like(
+    distribution: str, input: Tensor, options: dict[str, Any], low: int = 0, high: int = 0
+) -> Tensor:
     known = type_of(input)
-    if options.get("dtype") is None:
-        options["dtype"] = known.dtype
-    if options.get("device") is None:
-        options["device"] = device_of(input._data)
-    return (known.shape,)
+    given = {name: value for name, value in options.items() if value is not None}
+    given = {"dtype": known.dtype, "device": device_of(input._data)} | given
+    memory_format, requires_grad = (given.pop(n, None) for n in ("memory_format", "requires_grad"))
+    made = _make(distribution, (known.shape,), given, low, high)
+    return finish(laid_as(made, input, memory_format), bool(requires_grad))
 
 
 def rand_like(input: Tensor, **options: Any) -> Tensor:
     """Return numbers uniform on [0, 1) in the shape, dtype and device of `input`."""
-    return _make("uniform", _like(input, options), options)
+    return _like("uniform", input, options)
 
 
 def randn_like(input: Tensor, **options: Any) -> Tensor:
     """Return standard normal numbers in the shape, dtype and device of `input`."""
-    return _make("normal", _like(input, options), options)
+    return _like("normal", input, options)
 
 
 def randint_like(input: Tensor, *bounds: int, **options: Any) -> Tensor:
@@ -146,7 +147,7 @@ def randint_like(input: Tensor, *bounds: int, **options: Any) -> Tensor:
     named = [options.pop(name) for name in ("low", "high") if name in options]
     low, high = (0, *bounds, *named)[-2:]
     _check_range(low, high)
-    return _make("integers", _like(input, options), options, as_size(low), as_size(high))
+    return _like("integers", input, options, as_size(low), as_size(high))
 
 
 def _wide(dtype: DType) -> DType:

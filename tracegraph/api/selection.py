@@ -17,6 +17,7 @@ from tracegraph.api.promotion import (
     cast,
     counting,
     filled,
+    laid_as,
     scalar_tensor,
     single_dtype,
 )
@@ -317,7 +318,8 @@ def index_put(
     at, dims = advanced_indices(input, indices)
     source = values if isinstance(values, Tensor) else scalar_tensor(values, type_of(input).dtype)
     single_dtype("index_put", input, source)
-    return front.index_put(input, source, *at, dims=tuple(dims), accumulate=bool(accumulate))
+    out = front.index_put(input, source, *at, dims=tuple(dims), accumulate=bool(accumulate))
+    return laid_as(out, input)
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
@@ -335,7 +337,7 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     flat = reshape(input, (-1,))
     at, values = reshape(check_index_dtype(index), (-1,)), reshape(source, (-1,))
     out = front.index_put(flat, values, at, dims=(0,), accumulate=bool(accumulate))
-    return reshape(out, input.shape)
+    return laid_as(reshape(out, input.shape), input)
 
 
 # Slices, functional.

@@ -11,6 +11,7 @@ from tracegraph.api.promotion import cast, result_type
 from tracegraph.dims.shapes import alike, is_size
 from tracegraph.dims.symint import as_index, as_size, fix, hint_of, larger, smaller
 from tracegraph.eager.dispatch import dispatch, front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.ops.table import OPS
@@ -366,5 +367,5 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 
 def ravel(input: Tensor) -> Tensor:
-    """Return all elements as one dim, a view if possible."""
-    return reshape(input, (-1,))
+    """Return all elements as one dim, a view of what lies in rows."""
+    return reshape(in_rows(input), (-1,))

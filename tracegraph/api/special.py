@@ -24,6 +24,7 @@ from tracegraph.api.promotion import float_operand, of_tensors
 from tracegraph.api.reduction import log_softmax, logsumexp, softmax
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.operators import unary_method
 from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
@@ -67,7 +68,7 @@ def multigammaln(input: Tensor, p: int) -> Tensor:
     total = lgamma(x)
     for j in range(1, p):
         total = total + lgamma(x - j / 2)
-    return total + p * (p - 1) / 4 * math.log(math.pi)
+    return in_rows(total + p * (p - 1) / 4 * math.log(math.pi))
 
 
 def spherical_bessel_j0(input: Tensor) -> Tensor:

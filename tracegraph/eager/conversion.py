@@ -11,15 +11,24 @@ from typing import Any
 import numpy as np
 
 from tracegraph.api import shape
+from tracegraph.api.constants import preserve_format
 from tracegraph.api.promotion import cast
 from tracegraph.devices import device_of, parse_device
 from tracegraph.dims.shapes import hints
 from tracegraph.dims.symint import fix
 from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
 from tracegraph.eager import modes
-from tracegraph.eager.engine import clone, move
+from tracegraph.eager.engine import clone, in_rows, move
 from tracegraph.eager.leaves import is_leaf, requires_grad
-from tracegraph.eager.storage import AbstractArray, SymbolicArray, bare, lend, unseen_of
+from tracegraph.eager.storage import (
+    ROWS,
+    AbstractArray,
+    SymbolicArray,
+    bare,
+    fresh,
+    lend,
+    unseen_of,
+)
 from tracegraph.eager.tape import make_leaf
 from tracegraph.eager.tensors import (
     Size,
@@ -31,6 +40,7 @@ from tracegraph.eager.tensors import (
     xp_of,
 )
 from tracegraph.errors import AutogradError, DTypeError, OpError
+from tracegraph.ops.memory_order import is_channels_last
 
 # Elements of a list that a trace guards one by one.
 _MAX_GUARDS = 64
@@ -193,12 +203,29 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         out = cast(out, dtype_of(dtype))
     if kwargs.get("copy") and out is self:
         out = clone(self)
-    return out
+    return formatted_as(out, self, kwargs.get("memory_format"))
+
+
+def formatted_as(out: Tensor, origin: Tensor, memory_format: Any) -> Tensor:
+    """Return what became of a tensor in rows if a format was asked for.
+
+    As in PyTorch, a tensor that had no need to change stays as it is, unless it is a batch of
+    images with their channels side by side.
+    """
+    if memory_format in (None, preserve_format):
+        return out
+    same = out is origin and not is_channels_last(bare(out._data))
+    return out if same else in_rows(out)
 
 
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     """Return the tensor itself if its memory is in row-major order, else a copy."""
-    return self if self._data.flags.c_contiguous else clone(self)
+    return in_rows(self)
+
+
+def duplicate(self: Tensor, memory_format: Any = None) -> Tensor:
+    """Return a copy, laid out in memory alike or in rows."""
+    return clone(self, None if memory_format in (None, preserve_format) else ROWS)
 
 
 def view(self: Tensor, *size: Any) -> Tensor:
@@ -259,7 +286,7 @@ def deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
             "protocol at the moment."
         )
     out = type(self).__new__(type(self)) if type(self) is not Tensor else wrap(None)
-    out._data = self._data.copy()
+    out._data = fresh(self._data)
     if self._node is not None:
         make_leaf(out)
     if self._grad is not None:

@@ -22,6 +22,7 @@ from tracegraph.eager.bare_gradients import (
     wrapped,
 )
 from tracegraph.eager.dispatch import assign, front, refresh
+from tracegraph.eager.storage import ROWS, AbstractArray, fresh
 from tracegraph.eager.tape import AccumulateGrad, MoveNode, Node, attach_move, record_node
 from tracegraph.eager.tensors import Tensor, type_of, wrap, xp_of
 from tracegraph.errors import AutogradError
@@ -330,12 +331,14 @@ def _at_home(grad: Tensor, device: Device) -> Tensor:
     return grad if device_of(grad._data) == device else move(grad, device)
 
 
-def clone(t: Tensor) -> Tensor:
-    """Return a copy in fresh memory, on the tape as `t` itself and in a trace as the same Value."""
-    data = t._data.copy(order="C") if hasattr(t._data, "copy") else t._data
+def clone(t: Tensor, like: Any = None) -> Tensor:
+    """Return a copy in fresh memory, on the tape as `t` itself and in a trace as the same Value.
+
+    It lies as `t` does, or as `like` says (see `fresh`).
+    """
     if t._lineage is not None:
         refresh(t)
-    out = wrap(data)
+    out = wrap(fresh(t._data, like))
     if t._node is not None and modes.GRAD.get():
         record_node(_COPY, (t,), {}, (out,))
     if modes.recording:
@@ -343,6 +346,13 @@ def clone(t: Tensor) -> Tensor:
         if recorder is not None:
             recorder.same_value(out, t)
     return out
+
+
+def in_rows(t: Tensor) -> Tensor:
+    """Return the tensor itself if its memory is in row-major order, else a copy that is."""
+    data = t._data
+    in_order = data.__class__ is AbstractArray or data.flags.c_contiguous
+    return t if in_order else clone(t, ROWS)
 
 
 def move(t: Tensor, device: Device) -> Tensor:

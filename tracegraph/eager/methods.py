@@ -18,7 +18,6 @@ from tracegraph.devices import device_of
 from tracegraph.dims.symint import as_size
 from tracegraph.dtypes import dtype_of
 from tracegraph.eager import conversion, leaves, operators, printing, writing
-from tracegraph.eager.engine import clone
 from tracegraph.eager.tensors import (
     Tensor,
     type_of,
@@ -69,7 +68,7 @@ METHODS: dict[str, Any] = {
     "requires_grad_": leaves.requires_grad_,
     "detach": leaves.detach,
     "detach_": leaves.detach_,
-    "clone": lambda self, memory_format=None: clone(self),
+    "clone": conversion.duplicate,
     "item": conversion.item,
     "tolist": conversion.tolist,
     "numpy": conversion.numpy,
@@ -116,7 +115,7 @@ def _caster(name: str) -> Any:
     dtype = dtype_of(name)
 
     def method(self: Tensor, memory_format: Any = None) -> Tensor:
-        return cast(self, dtype)
+        return conversion.formatted_as(cast(self, dtype), self, memory_format)
 
     method.__doc__ = f"Return the tensor as {name}."
     return method

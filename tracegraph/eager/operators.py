@@ -17,6 +17,7 @@ from tracegraph.api.promotion import elementwise
 from tracegraph.dims.symint import SymInt
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import refresh
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tape import attach, record_node
 from tracegraph.eager.tensors import Tensor
 from tracegraph.ops.array_math import math_over
@@ -162,6 +163,10 @@ def _reflected(op: Op) -> Any:
     return method
 
 
+def _reflected_pow(self: Tensor, other: Any) -> Any:
+    return in_rows(elementwise(OPS["pow"], other, self)) if _operand(other) else NotImplemented
+
+
 def bind(cls: type[Tensor]) -> None:
     """Give `cls` Python's operators."""
     table: dict[str, Any] = {
@@ -174,7 +179,7 @@ def bind(cls: type[Tensor]) -> None:
         "rmul": _arithmetic(OPS["mul"], operator.mul, _NUMBERS, reflected=True),
         "rtruediv": _arithmetic(OPS["div"], operator.truediv, FAST_FLOATS, reflected=True),
         "pow": _binary(OPS["pow"]),
-        "rpow": _reflected(OPS["pow"]),
+        "rpow": _reflected_pow,
         "floordiv": _binary(OPS["floor_divide"]),
         "rfloordiv": _reflected(OPS["floor_divide"]),
         "mod": _binary(OPS["remainder"]),

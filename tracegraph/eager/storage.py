@@ -11,12 +11,13 @@ change without a new version, which `Unseen` keeps account of.
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from tracegraph.dims.shapes import mentions
 from tracegraph.ops.core import Op
+from tracegraph.ops.memory_order import copy_as
 from tracegraph.tensor_type import TensorType
 
 ViewStep = tuple[Op, tuple[tuple[str, Any], ...]]
@@ -258,3 +259,18 @@ class AbstractArray:
     def size(self) -> int:
         """Number of elements."""
         return self.type.size
+
+
+ROWS: Final = "rows"
+
+
+def fresh(data: Any, like: Any = None) -> Any:
+    """Return a copy of an array that lies as it does, as the array `like` does, or in `ROWS`."""
+    if data.__class__ is AbstractArray:
+        return data
+    array = bare(data)
+    if like is ROWS:
+        made = array.copy(order="C")
+    else:
+        made = copy_as(array, array if like is None else bare(like))
+    return SymbolicArray(data.type, made) if data.__class__ is SymbolicArray else made

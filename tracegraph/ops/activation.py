@@ -11,7 +11,16 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS, NUMBERS
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import Case, Spec, case, define, elementwise_type, in_blocks, reals
+from tracegraph.ops.core import (
+    Case,
+    Spec,
+    case,
+    define,
+    elementwise_type,
+    in_blocks,
+    reals,
+    row_major,
+)
 from tracegraph.tensor_type import TensorType
 
 _REAL = reals(-4, 4)
@@ -111,9 +120,15 @@ softplus = define(
     vjp=(_softplus_vjp,), sample=_cases(beta=2.0, threshold=3.0),
     doc="log(1 + exp(beta·x)) / beta; x where beta·x exceeds the threshold.",
 )  # fmt: skip
+
+
+def _logsigmoid(m: Any, x: Any) -> Any:
+    return m.minimum(x, 0) - m.log1p(m.exp(-m.abs(x)))
+
+
 logsigmoid = define(
-    "logsigmoid(x) -> y", type=elementwise_type(FLOATS),
-    scalar=lambda m, x: m.minimum(x, 0) - m.log1p(m.exp(-m.abs(x))),
+    "logsigmoid(x) -> y", type=elementwise_type(FLOATS), scalar=_logsigmoid,
+    kernel=row_major(in_blocks(_logsigmoid)),
     vjp=(lambda m, g, x: g * m.sigmoid(-x),), sample=_REAL, doc="log of the sigmoid.",
 )  # fmt: skip
 

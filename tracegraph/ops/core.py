@@ -18,11 +18,12 @@ from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.array_math import math_over
 from tracegraph.ops.gradient_plan import NOT_DIFFERENTIABLE, ZERO, Joint, SavePlan, make_plan
 from tracegraph.ops.heavy import LEAST
+from tracegraph.ops.memory_order import laid_alike, row_major
 from tracegraph.ops.parameters import keyword_only_names
 from tracegraph.tensor_type import TensorType, broadcast_shapes
 
-# What rows are written with is imported from here, markers of gradients included.
-__all__ = ["NOT_DIFFERENTIABLE", "ZERO", "Joint"]
+# What rows are written with is imported from here, markers of gradients and wrappers included.
+__all__ = ["NOT_DIFFERENTIABLE", "ZERO", "Joint", "laid_alike", "row_major"]
 
 # Traits: what passes and runtimes may know about an op without knowing its name.
 ELEMENTWISE: Final = "elementwise"  # each output element depends on one element of each operand
@@ -198,22 +199,6 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
             return a.astype(dtype) if a.dtype == xp.float32 else a
 
         return tuple(map(narrow, out)) if isinstance(out, tuple) else narrow(out)
-
-    return wrapped
-
-
-def row_major(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a kernel so that its results lie in row-major order whatever its operands do.
-
-    As in PyTorch, where `cat` or `softmax` of a transposed matrix can be viewed.
-    """
-
-    def in_rows(xp: Any, out: Any) -> Any:
-        return out if out.flags.c_contiguous else xp.ascontiguousarray(out)
-
-    def wrapped(xp: Any, *arrays: Any, **attrs: Any) -> Any:
-        out = function(xp, *arrays, **attrs)
-        return tuple(in_rows(xp, x) for x in out) if isinstance(out, tuple) else in_rows(xp, out)
 
     return wrapped
 

@@ -193,7 +193,7 @@ def _nonzero_type(x: TensorType, *, count: int) -> TensorType:
 
 
 def _nonzero(xp: Any, x: Any, *, count: int) -> Any:
-    places = xp.stack(xp.nonzero(xp.atleast_1d(x)), axis=1)
+    places = xp.stack(xp.nonzero(xp.atleast_1d(x))).T  # dim by dim, as PyTorch's lie
     if count not in (-1, len(places)):
         raise GuardError(
             f"{len(places)} elements are not zero, and the trace was made where {count} were: "

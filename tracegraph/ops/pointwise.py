@@ -37,6 +37,7 @@ from tracegraph.ops.core import (
     in_float32,
     reals,
 )
+from tracegraph.ops.memory_order import copied
 from tracegraph.tensor_type import TensorType, broadcast_shapes
 
 _NUMBER = elementwise_type(NUMBERS)
@@ -467,6 +468,8 @@ where = define(
 
 
 def _cast_kernel(xp: Any, x: Any, *, dtype: DType) -> Any:
+    if 0 in x.strides:  # by itself NumPy has dims that repeat memory lie innermost
+        x = copied(x)
     source = BY_NUMPY[x.dtype]
     if source.is_floating_point and not dtype.is_floating_point and dtype is not bool_:
         with np.errstate(all="ignore"):

@@ -13,7 +13,8 @@ import numpy as np
 from tracegraph.dims.shapes import alike, was_broadcast
 from tracegraph.dims.symint import larger, smaller
 from tracegraph.errors import OpError
-from tracegraph.ops.core import VIEW, Joint, case, define, row_major
+from tracegraph.ops.core import VIEW, Joint, case, define, laid_alike, row_major
+from tracegraph.ops.memory_order import copied
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes, wrap_dim
 
 IndexItem = int | tuple[int, int, int]
@@ -144,7 +145,7 @@ def _scatter_type(x: TensorType, y: TensorType, *, index: tuple[IndexItem, ...])
 
 
 def _slice_scatter(xp: Any, x: Any, y: Any, *, index: tuple[IndexItem, ...]) -> Any:
-    out = x.copy()
+    out = copied(x)
     out[numpy_index(index)] = y
     return out
 
@@ -168,7 +169,7 @@ copy_ = define(
 )  # fmt: skip
 
 overwrite = define(
-    "overwrite(x, y) -> z", type=lambda x, y: y, kernel=lambda xp, x, y: y.copy(),
+    "overwrite(x, y) -> z", type=lambda x, y: y, kernel=lambda xp, x, y: copied(y),
     vjp=(lambda m, x_type: m.full(shape=x_type.shape, value=0, dtype=x_type.dtype), lambda g: g),
     sample=(case((2, 3), (2, 3)), case((), ())),
     doc="y: what x is after all of it was written with y.",
@@ -213,7 +214,7 @@ def _flip_type(x: TensorType, *, dims: Shape) -> TensorType:
 
 flip = define(
     "flip(x) -> y", type=_flip_type,
-    kernel=lambda xp, x, *, dims: xp.flip(x, dims).copy(order="C"),
+    kernel=laid_alike(lambda xp, x, *, dims: xp.flip(x, dims).copy(order="C")),
     vjp=(lambda m, g, dims: m.flip(g, dims=dims),),
     sample=(case((2, 3), dims=(0, 1)), case((2, 3), dims=(1,))),
     doc="Elements in reverse order along dims.",
@@ -269,7 +270,7 @@ def _diagonal(xp: Any, x: Any, *, offset: int, dim1: int, dim2: int) -> Any:
 
 
 def _diagonal_scatter(xp: Any, x: Any, y: Any, *, offset: int, dim1: int, dim2: int) -> Any:
-    out = x.copy()
+    out = copied(x)
     _diagonal(xp, out, offset=offset, dim1=dim1, dim2=dim2)[...] = y
     return out
 

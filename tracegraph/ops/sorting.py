@@ -17,6 +17,7 @@ from tracegraph.ops.core import (
     case,
     define,
     in_float32,
+    laid_alike,
     row_major,
 )
 from tracegraph.ops.reduction import cut
@@ -36,7 +37,7 @@ def _sort(xp: Any, x: Any, *, dim: int, descending: bool) -> tuple[Any, Any]:
         places = xp.flip(x.shape[dim] - 1 - back, dim)
     else:
         places = xp.argsort(x, axis=dim, kind="stable")
-    return xp.take_along_axis(x, places, axis=dim), xp.ascontiguousarray(places).astype(xp.int64)
+    return xp.take_along_axis(x, places, axis=dim), places.astype(xp.int64)
 
 
 def _placed_vjp(m: Any, g: Any, indices: Any, x_type: TensorType, dim: int) -> Any:
@@ -46,7 +47,8 @@ def _placed_vjp(m: Any, g: Any, indices: Any, x_type: TensorType, dim: int) -> A
 
 
 sort = define(
-    "sort(x) -> values, indices", type=_sort_type, kernel=in_float32(_sort), vjp=(_placed_vjp,),
+    "sort(x) -> values, indices", type=_sort_type, kernel=laid_alike(in_float32(_sort)),
+    vjp=(_placed_vjp,),
     sample=(case((3, 4), dim=1, descending=False), case((3, 4), dim=0, descending=True),
             case((0, 2), dim=0, descending=True)),
     doc="Elements in order along a dim, and where they came from; stable.",

@@ -11,6 +11,7 @@ from tracegraph.api.activation import prelu as prelu
 from tracegraph.api.promotion import filled
 from tracegraph.dtypes import FLOAT_KIND, DType
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.eager.writing import in_place
 from tracegraph.errors import OpError
@@ -185,7 +186,8 @@ def rrelu(
     if lower > upper:
         raise OpError("Lower bound should be less than or equal to the upper bound")
     if not training:
-        return leaky_relu(input, (lower + upper) / 2, inplace)
+        out = leaky_relu(input, (lower + upper) / 2, inplace)
+        return out if inplace else in_rows(out)
 
     def with_drawn_slopes(x: Tensor) -> Tensor:
         slopes = random.rand_like(x) * (upper - lower) + lower

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import (
@@ -125,7 +126,7 @@ def conv3d(
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
     """Return the 1-d convolution of input[length, batch, in] with weight[k, in, out]."""
     y = conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
-    return y.permute(2, 0, 1)
+    return in_rows(y.permute(2, 0, 1))
 
 
 def _transpose(

@@ -10,6 +10,7 @@ from tracegraph.autograd import no_grad
 from tracegraph.dtypes import bool_, int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import count, need_one_dtype
@@ -59,7 +60,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise OpError("one_hot is only applicable to index tensor of type LongTensor.")
     if num_classes == -1 or not modes.recording:
         num_classes = _count_classes(tensor, num_classes)
-    hit = tensor.unsqueeze(-1) == counting(tensor, num_classes)
+    hit = in_rows(tensor).unsqueeze(-1) == counting(tensor, num_classes)
     return cast(hit, int64)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from tracegraph.api.rearrangement import constant_pad_nd
 from tracegraph.api.shape import cat, slice_dim
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import clone, in_rows
+from tracegraph.eager.storage import ROWS
 from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.support import count, per_dim
@@ -88,7 +90,7 @@ def pad(
     x, last = input, input.ndim - 1
     for i in reversed(range(len(pad) // 2)):
         x = _bordered(x, last - i, int(pad[2 * i]), int(pad[2 * i + 1]), mode)
-    return x.clone() if x is input else x
+    return in_rows(x) if max(map(int, pad), default=0) > 0 else clone(x, ROWS)
 
 
 def unfold(
