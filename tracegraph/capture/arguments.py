@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from tracegraph.eager.tensors import Tensor
 from tracegraph.ops.parameters import positional_names
 
 SCALARS = (bool, int, float, str)
+_LEAVES: Final = (Tensor, np.ndarray, np.generic, SymInt, *SCALARS)
 
 
 def is_leaf(value: Any) -> bool:
     """Whether a value is a leaf of nested inputs or outputs."""
-    return isinstance(value, (Tensor, np.ndarray, np.generic, SymInt, *SCALARS))
+    return isinstance(value, _LEAVES)
 
 
 def as_arguments(example_inputs: Any) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from tracegraph.capture.trie import Path, same_attrs
 from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import int64
 from tracegraph.eager.dispatch import refresh, size_tensor
-from tracegraph.eager.storage import Storage, bare, sized, unseen_of
+from tracegraph.eager.storage import Storage, bare, sized
 from tracegraph.eager.tape import make_leaf, set_history
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
 from tracegraph.errors import TraceError
@@ -67,7 +67,7 @@ class Attempt:
         """Run the function and keep its outputs' Values."""
         recorder = self.recorder
         shells = [self._bind(x, path) for x, path in zip(self.leaves, self.paths, strict=True)]
-        values = pytree.unflatten(self.tree, shells, pytree.classes_in(self._original()))
+        values = pytree.unflatten(self.tree, shells, self._classes())
         args, named = values[: self.positional], values[self.positional :]
         keywords = dict(zip(self.names[self.positional :], named, strict=True))
         with recorder:
@@ -91,8 +91,11 @@ class Attempt:
                     self.output_leaves.append({"constant": leaf})
             recorder.settle_inputs()
 
-    def _original(self) -> Any:
-        return pytree.unflatten(self.tree, self.leaves)
+    def _classes(self) -> dict[str, type]:
+        """Return the namedtuple and dataclass types among the arguments."""
+        if all("leaf" in tree for tree in self.tree["tuple"]):
+            return {}
+        return pytree.classes_in(pytree.unflatten(self.tree, self.leaves))
 
     def _bind(self, x: Any, path: str) -> Any:
         """Return what the function gets for an input leaf; tensors come as fresh shells."""
@@ -360,9 +363,7 @@ class Attempt:
             now = t._node
             if now is not node and (node is None or now is None or not t._chain):
                 set_history(t, node, index)
-        for storage, before in reversed(self.recorder.snapshots):
-            storage.array[...] = before
-            unseen_of(storage).count += 1
+        self.recorder.snapshots.put_back()
         restore(self.moved())
         for t, g in grads.items():
             t._grad = g

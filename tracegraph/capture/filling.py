@@ -59,7 +59,8 @@ def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
 
 
 def _merged(parts: Any) -> dict[Any, Any]:
-    return {key: value for part in parts for key, value in part.items()}
+    first, *others = parts
+    return {**first, **{key: value for part in others for key, value in part.items()}}
 
 
 def _check_alike(examples: Sequence[Example]) -> None:
@@ -93,6 +94,8 @@ def _check_gradients(examples: Sequence[Example]) -> None:
 
 def _variants(examples: Sequence[Example]) -> tuple[list[Variant], list[int]]:
     """Tell examples apart by Python arguments and modules' modes; returns which is which."""
+    if len(examples) == 1:
+        return [Variant({}, dict(examples[0].modes))], [0]
     scalars = [{s.name: s.value for s in e.specs if s.type is None} for e in examples]
     differ = [n for n, v in scalars[0].items() if not all(is_same(v, s[n]) for s in scalars)]
     variants: list[Variant] = []

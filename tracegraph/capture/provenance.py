@@ -26,11 +26,13 @@ _OURS: Final = (_PACKAGE, os.path.realpath(os.path.join(_PACKAGE, "passes")),
                 os.path.realpath(os.path.join(_PACKAGE, "runtime")))  # fmt: skip
 
 SCALARS: Final = (bool, int, float, complex, str, bytes, type(None), DType, Device)
+_VALUES: Final = (*SCALARS, np.generic, np.ndarray)
 _MAX_ITEMS: Final = 64
 # Local values of these types are kept with a site only if they are small.
 _LARGE: Final = (list, tuple, dict, set, np.ndarray)
 _SHOWN: Final = 60
 _QUICK: Final = frozenset((bool, int, float, str, type(None)))
+_make: Final = tuple.__new__  # a NamedTuple's own takes twice the time
 
 
 # Code of tracegraph that ran, by identity: the hash of code is that of all its content.
@@ -57,7 +59,7 @@ def is_value(value: Any) -> bool:
         return len(value) <= _MAX_ITEMS and all(map(is_value, value))
     if isinstance(value, list):
         return len(value) <= _MAX_ITEMS and all(isinstance(v, SCALARS) for v in value)
-    return isinstance(value, (*SCALARS, np.generic, np.ndarray))
+    return isinstance(value, _VALUES)
 
 
 def shown(value: Any) -> str:
@@ -72,10 +74,9 @@ def shown(value: Any) -> str:
 class Shape:
     """Stands for a tensor among the local names of a site."""
 
-    __slots__ = ("sizes",)
+    __slots__ = ("sizes",)  # no __init__, which would take half of the time
 
-    def __init__(self, sizes: tuple[Any, ...]) -> None:
-        self.sizes = sizes
+    sizes: tuple[Any, ...]
 
 
 class Site(NamedTuple):
@@ -101,15 +102,15 @@ class Site(NamedTuple):
 def _site(frame: types.FrameType, loc: Loc) -> Site:
     names: dict[str, Any] = {}
     for name, value in frame.f_locals.items():
-        if value.__class__ in _QUICK:
-            names[name] = value
-        elif isinstance(value, Tensor):
-            names[name] = Shape(tuple(value._data.shape))
-        elif is_value(value):
+        kind = value.__class__
+        if kind is Tensor or isinstance(value, Tensor):
+            names[name] = shape = Shape()
+            shape.sizes = value._data.shape
+        elif kind in _QUICK or is_value(value):
             names[name] = value
         elif not isinstance(value, _LARGE):
             names[name] = _kept(value)
-    return Site(frame.f_code, frame.f_lasti, loc, names, frame.f_globals)
+    return _make(Site, (frame.f_code, frame.f_lasti, loc, names, frame.f_globals))
 
 
 def _kept(value: Any) -> Any:
@@ -229,7 +230,9 @@ class Provenance:
         if frame is None:
             return None
         loc = self._locs.get((id(frame.f_code), frame.f_lasti))
-        if loc is None:  # new, or code of tracegraph that never ran
+        if loc is None and is_users(frame.f_code):
+            return self._note(frame)
+        if loc is None:  # code of tracegraph that never ran
             frame = self.frame()
             if frame is not None:
                 loc = self._locs.get((id(frame.f_code), frame.f_lasti)) or self._note(frame)
@@ -237,27 +240,25 @@ class Provenance:
 
     def _note(self, frame: types.FrameType) -> Loc:
         """Keep a site that is new, and those that called it, if the traced function did."""
-        first: Loc | None = None
-        found: dict[tuple[int, int], Site] = {}
-        is_inside = False
+        locs, root = self._locs, self._root
+        found: list[tuple[tuple[int, int], Site]] = []
         at: types.FrameType | None = frame
-        while at is not None:
-            code, key = at.f_code, (id(at.f_code), at.f_lasti)
-            if at is self._root or key in self._locs:
-                is_inside = at is self._root or key in self._inside
+        while at is not None and at is not root:
+            code = at.f_code
+            key = (id(code), at.f_lasti)
+            if key in locs:
                 break
-            if not code.co_filename.startswith(_OURS):
-                loc = self._locs[key] = Loc(code.co_filename, at.f_lineno, code.co_name)
-                first = first or loc
-                if self._root is None:  # the function does not run yet
-                    break
-                found[key] = _site(at, loc)
+            if id(code) not in _MINE and is_users(code):
+                loc = locs[key] = _make(Loc, (code.co_filename, at.f_lineno, code.co_name))
+                if root is None:  # the function does not run yet
+                    return loc
+                found.append((key, _site(at, loc)))
             at = at.f_back
-        if is_inside:
-            self._inside.update(found)
-            self.sites += found.values()
-        assert first is not None
-        return first
+        if at is not None and (at is root or key in self._inside):
+            for key, site in found:
+                self._inside.add(key)
+                self.sites.append(site)
+        return found[0][1].loc
 
     @staticmethod
     def frame() -> types.FrameType | None:

@@ -16,17 +16,18 @@ import numpy as np
 
 from tracegraph.audit.sources import expression_at
 from tracegraph.capture.gradients import GradientMarks
+from tracegraph.capture.operands import Operands
 from tracegraph.capture.provenance import Permit, Provenance
 from tracegraph.capture.rows import LOCAL, NO_REGIONS, Entry, Row, Rows, RowValue, entry_in
 from tracegraph.capture.sizes import Declared, Sizes
+from tracegraph.capture.snapshots import Snapshots
 from tracegraph.devices import Device
-from tracegraph.dtypes import BOOL_KIND, FLOAT_KIND, int64
+from tracegraph.dtypes import BOOL_KIND, int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import dispatch, front
 from tracegraph.eager.storage import AbstractArray, Chain, Storage
 from tracegraph.eager.tensors import (
     Tensor,
-    dtype_of_data,
     storage_of,
     type_of,
     type_of_data,
@@ -43,10 +44,11 @@ _CPU = Device("cpu")
 
 _grad_on = modes.GRAD.get
 _frame = sys._getframe
+_new = object.__new__
 _row = tuple.__new__  # a NamedTuple's own takes keywords, and twice the time
 
 
-class Recorder(GradientMarks, Provenance):
+class Recorder(GradientMarks, Provenance, Operands):
     """Records what runs in this context between `__enter__` and `__exit__`."""
 
     def __init__(
@@ -56,6 +58,7 @@ class Recorder(GradientMarks, Provenance):
     ) -> None:  # fmt: skip
         GradientMarks.__init__(self)
         Provenance.__init__(self, permit)
+        Operands.__init__(self)
         self.captured = {} if captured is None else captured
         self.rows = Rows()
         self._raw = self.rows.raw
@@ -66,12 +69,8 @@ class Recorder(GradientMarks, Provenance):
         self.states: dict[Storage, Entry] = {}
         self.inputs: list[Entry] = []
         self.hypers: dict[str, tuple[Callable[[], float], Tensor]] = {}
-        self.snapshots: list[tuple[Any, Any]] = []
+        self.snapshots = Snapshots()
         self.training_flags: dict[int, tuple[str, Any, bool]] = {}
-        self._saved: set[int] = set()
-        self._scalars: dict[Any, RowValue] = {}
-        # The same, by the dtype of the array beside, where equal numbers are one.
-        self._beside: dict[Any, dict[Any, RowValue]] = {}
         self._context: Any = None
         self.closed: set[object] = set()  # tokens of regions whose recording has ended
         self.sizes = Sizes(self, declared or {})
@@ -165,23 +164,6 @@ class Recorder(GradientMarks, Provenance):
             entry.views[chain[: depth + 1]] = value
         return value
 
-    def _scalar(self, x: Any, args: Sequence[Any]) -> RowValue:
-        """Return the Value of a Python number beside tensors, which has their dtype."""
-        peer = args[0]
-        if not isinstance(peer, Tensor):
-            peer = next(a for a in args if isinstance(a, Tensor))
-        dtype = dtype_of_data(peer._data)
-        number = float(x) if dtype.kind == FLOAT_KIND else x
-        # By value, but the numbers that are equal to others; those by text.
-        is_plain = number and number == number
-        key = (number.__class__, number if is_plain else repr(number), dtype)
-        if key not in self._scalars:
-            array = np.asarray(number, dtype=dtype.np)
-            self._scalars[key] = self._constant(array, TensorType(dtype, ()))
-        if is_plain and dtype.kind == FLOAT_KIND and peer._data.__class__ is np.ndarray:
-            self._beside.setdefault(peer._data.dtype, {})[x] = self._scalars[key]
-        return self._scalars[key]
-
     def _constant(self, array: Any, known: TensorType) -> RowValue:
         return (self._append(CONSTANT, (), {"value": array}, (known,)), 0)
 
@@ -243,30 +225,9 @@ class Recorder(GradientMarks, Provenance):
             self.keep(row, (out,))
         storage = out._storage
         if storage is None:
-            storage = out._storage = Storage(data)
+            storage = out._storage = _new(Storage)  # as its __init__ does, in half the time
+            storage.array, storage.version, storage.unseen = data, 0, None
         storage.entry = (self.token, (row, 0))
-
-    def _inputs(self, args: Sequence[Any], graded: bool) -> tuple[RowValue, ...]:
-        """Return the Values that an op reads; the short way is that of results of this trace."""
-        found = []
-        for a in args:
-            if a.__class__ is Tensor:
-                storage = a._storage
-                if storage is not None and a._lineage is None and not a._chain:
-                    note = storage.entry
-                    if note.__class__ is tuple and note[0] is self.token:
-                        value: RowValue = note[1]
-                        if not graded or value[0] not in self.ungraded:
-                            found.append(value)
-                            continue
-            elif not isinstance(a, Tensor):
-                if a is not None:
-                    peer = args[0]
-                    near = peer.__class__ is Tensor and self._beside.get(peer._data.dtype)
-                    found.append((near and near.get(a)) or self._scalar(a, args))
-                continue
-            found.append(self.read(a, self.value_of(a)) if graded else self.value_of(a))
-        return tuple(found)
 
     def same_value(self, out: Tensor, source: Tensor) -> None:
         """Note that fresh memory holds the same Value as `source`."""
@@ -300,9 +261,8 @@ class Recorder(GradientMarks, Provenance):
         self.unseen = self._is_alias(t)
         storage = t._storage
         assert storage is not None
-        if entry.kind != LOCAL and id(storage) not in self._saved:
-            self._saved.add(id(storage))
-            self.snapshots.append((storage, storage.array.copy()))
+        if entry.kind != LOCAL:
+            self.snapshots.keep(storage)
 
     def write(self, t: Tensor, new: Tensor) -> None:
         """Note that the memory of `t` now holds `new`: the whole gets a new Value.

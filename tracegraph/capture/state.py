@@ -13,7 +13,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tracegraph.eager.storage import Storage
 from tracegraph.eager.tensors import Tensor, storage_of
@@ -102,7 +102,7 @@ class Globals:
 
     def __init__(self, namespace: dict[str, Any], code: types.CodeType) -> None:
         self.namespace = namespace
-        self.names = tuple(dict.fromkeys(_code_names(code)))
+        self.names = names_of(code)
 
     def contents(self) -> dict[str, Any]:
         """What they stand for now."""
@@ -111,6 +111,20 @@ class Globals:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name
+
+
+_NAMES: Final[dict[int, tuple[types.CodeType, tuple[str, ...]]]] = {}
+_MAX_CODES: Final = 4096
+
+
+def names_of(code: types.CodeType) -> tuple[str, ...]:
+    """Return the global names and attributes in a code object and those inside."""
+    known = _NAMES.get(id(code))  # by identity: the hash of code is that of all its content
+    if known is None:
+        if len(_NAMES) >= _MAX_CODES:
+            _NAMES.clear()
+        known = _NAMES[id(code)] = (code, tuple(dict.fromkeys(_code_names(code))))
+    return known[1]
 
 
 def _code_names(code: types.CodeType) -> Iterator[str]:
@@ -142,7 +156,7 @@ def roots_of(function: Callable[..., Any]) -> Iterator[Child]:
     for i, value in enumerate(function.__defaults__ or ()):
         yield f"default{i}", value, None
     yield from _held(function.__kwdefaults__ or {})
-    for name in dict.fromkeys(_code_names(code)):
+    for name in names_of(code):
         if name in function.__globals__:
             yield name, function.__globals__[name], Place(function.__globals__, name)
 
@@ -234,7 +248,9 @@ def _keep_names(found: Walk, function: Any) -> None:
     """Note the closure cells and globals that a function can rebind."""
     while isinstance(function, functools.partial):
         function = function.func
-    function = inspect.unwrap(getattr(function, "__func__", function))
+    function = getattr(function, "__func__", function)
+    if hasattr(function, "__wrapped__"):
+        function = inspect.unwrap(function)
     code = getattr(function, "__code__", None)
     if code is None:
         return

@@ -15,7 +15,7 @@ from tracegraph.capture.recording import Recorder
 from tracegraph.capture.rows import Entry, RowValue, graph_of
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.eager import modes
-from tracegraph.eager.storage import Storage, unseen_of
+from tracegraph.eager.storage import Storage
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
 from tracegraph.errors import TraceError
 from tracegraph.ir.graph import INPUT, Graph, Loc
@@ -116,9 +116,7 @@ def capture(
             leaves, tree = pytree.flatten(result, is_tensor, "result")
             outputs = [recorder.crossing(recorder.value_of(t)) for t in leaves]
     finally:
-        for storage, before in reversed(recorder.snapshots):
-            storage.array[...] = before
-            unseen_of(storage).count += 1
+        recorder.snapshots.put_back()
     if any(entry.written for entry in recorder.inputs):
         raise TraceError(
             f"the function of a control flow op changes operand "
