@@ -52,13 +52,21 @@ class Maker:
 
 def table(rules: Mapping[str, NodeRule | Sequence[NodeRule]]) -> dict[str, list[NodeRule]]:
     """Return rules by op name from `{"add sub": rule or rules}`; a trait names all its ops."""
-    found: dict[str, list[NodeRule]] = {name: [] for name in (*OPS, CONSTANT)}
+    found: dict[str, list[NodeRule]] = {}
     for names, group in rules.items():
         for name in names.split():
-            rows = [n for n, row in OPS.items() if name in row.traits] or [name]
-            for row in rows:
-                found[row].extend([group] if callable(group) else group)
-    return {name: group for name, group in found.items() if group}
+            known = name in OPS or name == CONSTANT
+            for row in [name] if known else _having(name):
+                found.setdefault(row, []).extend([group] if callable(group) else group)
+    return found
+
+
+def _having(trait: str) -> list[str]:
+    """Return the ops that have a trait."""
+    rows = [name for name, row in OPS.items() if trait in row.traits]
+    if not rows:
+        raise KeyError(trait)
+    return rows
 
 
 def rewrite(graph: Graph, rules: RuleTable) -> int:
