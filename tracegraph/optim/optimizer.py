@@ -62,6 +62,7 @@ class Optimizer:
         self._after_step: list[Any] = []
         self._saving: list[Any] = []
         self._loading: list[Any] = []
+        self._after_loading: list[Any] = []
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -171,6 +172,9 @@ class Optimizer:
             del self.state[p]
         for p, slots in loaded.items():
             self.state[p] = _loaded(self.state.get(p), slots, p, "")
+        self.__setstate__({"state": self.state, "param_groups": self.param_groups})
+        for hook in list(self._after_loading):
+            hook(self)
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
         """Call `hook(optimizer, args, kwargs)` before each step."""
@@ -183,6 +187,14 @@ class Optimizer:
     def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
         """Call `hook(optimizer)` before the state is saved."""
         return _register(self._saving, hook)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over attributes; subclasses fill in what older saved states lack."""
+        vars(self).update(state)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> HookHandle:
+        """Call `hook(optimizer)` after a state was loaded."""
+        return _register(self._after_loading, hook)
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
         """Call `hook(optimizer, state_dict)` before a state is loaded; it may return another."""
