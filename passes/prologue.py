@@ -140,7 +140,7 @@ def split_prologue(graph: Graph) -> Graph:
         else:
             wanted += needed
     wanted.reverse()
-    prologue = _part(graph, wanted)
+    prologue = _part(graph, wanted, f"{graph.name}_prologue")
     replaced: dict[Value, Value] = {}
     number = 0
     for value in wanted:
@@ -152,9 +152,31 @@ def split_prologue(graph: Graph) -> Graph:
     return prologue
 
 
-def _part(graph: Graph, outputs: Sequence[Value]) -> Graph:
+def parts_of(prologue: Graph) -> list[tuple[list[int], Graph]]:
+    """Return graphs that share no node but sources, with the numbers of the outputs they make."""
+    root: dict[Node, Node] = {}
+
+    def find(node: Node) -> Node:
+        while root.setdefault(node, node) is not node:
+            root[node] = node = root[root[node]]
+        return node
+
+    for node in prologue.order():
+        for value in node.inputs:
+            if value.node.op not in SOURCES:
+                root[find(value.node)] = find(node)
+    numbers: dict[Node, list[int]] = {}
+    for number, value in enumerate(prologue.outputs):
+        numbers.setdefault(find(value.node), []).append(number)
+    return [
+        (found, _part(prologue, [prologue.outputs[i] for i in found], prologue.name))
+        for found in numbers.values()
+    ]
+
+
+def _part(graph: Graph, outputs: Sequence[Value], name: str) -> Graph:
     """The part of a graph that some Values depend on, as a graph."""
-    part = Graph(f"{graph.name}_prologue")
+    part = Graph(name)
     needed: set[Node] = set()
     stack = [v.node for v in outputs]
     while stack:

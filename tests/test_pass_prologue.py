@@ -13,7 +13,7 @@ from tracegraph.ir.graph import Graph
 from tracegraph.ir.text import print_graph
 from tracegraph.ir.verify import verify
 from tracegraph.passes.pipeline import run_passes
-from tracegraph.passes.prologue import fold_batch_norm, split_prologue, state_only
+from tracegraph.passes.prologue import fold_batch_norm, parts_of, split_prologue, state_only
 
 STATES = ", ".join(
     f'%{name}: f32[{shape}] = state "{name}"'
@@ -101,6 +101,25 @@ def test_the_prologue_holds_what_depends_on_state_only() -> None:
     states = {f"prologue.{i}": array for i, array in enumerate(packed)}
     assert_close(evaluate(graph, arrays[0], states), wanted)
     assert split_prologue(graph).outputs == []
+
+
+def test_parts_of_a_prologue_share_no_node() -> None:
+    graph = graph_of(
+        '%x: f32[3], %w: f32[3] = state "w", %n: f32[3] = state "n"',
+        "%0: f32[3] = exp(%w)\n%1: f32[3] = neg(%0)\n%2: f32[3] = sin(%n)\n"
+        "%3: f32[3] = mul(%w, %n)\n%4: f32[3] = mul(%x, %0)\n%5: f32[3] = mul(%4, %2)\n"
+        "%6: f32[3] = mul(%5, %1)\n%7: f32[3] = mul(%6, %3)\nreturn %7",
+    )
+    arrays = arrays_of(graph)
+    prologue = split_prologue(graph)
+    whole = evaluate(prologue, [], arrays[1])
+    parts = parts_of(prologue)
+    assert sorted(len(numbers) for numbers, _ in parts) == [1, 1, 2]
+    for numbers, part in parts:
+        verify(part)
+        states = {name: arrays[1][name] for name in part.states}
+        for number, array in zip(numbers, evaluate(part, [], states), strict=True):
+            assert np.array_equal(array, whole[number])
 
 
 def test_views_of_state_stay_and_results_may_be_split() -> None:

@@ -299,14 +299,26 @@ def test_batch_norm_is_folded_once_per_version() -> None:
     replay = Counted(tg.trace(net, (x,)), level=2)
     assert "batch_norm_inference" not in ops_of(replay.program)
     assert not {"rsqrt", "sqrt"} & ops_of(replay.program)
+    layers = 3  # of each the weight and what is added
+    assert len(replay.program._program._made) == 2 * layers
     for runs in (1, 2, 3):
         for _ in range(3):
             assert np.allclose(replay(x).detach(), net(x).detach(), atol=1e-5)
-        assert replay.runs == runs
+        assert replay.runs == layers * runs
         with tg.no_grad():
             (net[1].running_var if runs == 1 else net[6].bias).mul_(3)
     exact = Counted(tg.trace(net, (x,)), level=1)
     assert exact(x).tolist() == net(x).tolist()
+
+
+def test_folded_weights_are_let_go_when_they_are_packed() -> None:
+    net, x = conv_net(), tg.randn(2, 3, 6, 6)
+    program = tg.trace(net, (x,)).program(runtime="native")
+    want = net(x).detach()
+    for _ in range(3):
+        assert np.allclose(program(x).detach(), want, atol=1e-5)
+        _, made = program._program._kept
+        assert sorted(array.size for array in made.values()) == [4, 5, 6]  # what is added
 
 
 def files() -> Iterator[tuple[Any, Any]]:

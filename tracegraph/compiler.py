@@ -27,6 +27,7 @@ from tracegraph.errors import DeviceError, GuardError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.graph import SOURCES, Graph, Node
 from tracegraph.runtime.interpreter import InterpreterProgram
+from tracegraph.runtime.states import Early, States
 
 RUNTIMES = ("interpreter", "native")
 
@@ -58,8 +59,8 @@ class CompiledGraph:
 
     That part, the prologue, runs when State that it reads was written or replaced since the last
     call; and for each call where memory may change unseen (see `storage.stamp`). What native code
-    packs of its results and reads no more is not held: of the weights of a convolution that takes
-    in a batch norm there would be three copies.
+    packs of its results and reads no more is let go at once: of the weights of a convolution that
+    takes in a batch norm there would be three copies.
     """
 
     def __init__(
@@ -79,15 +80,15 @@ class CompiledGraph:
         early = split_prologue(main) if level else Graph()
         self._device = device
         self._main = make(main)
-        self._early, self._early_graph = InterpreterProgram(early, xp), early
         self._wants_native = runtime == "native"
         self._types = {name: node.types[0] for name, node in graph.states.items()}
         self._sources = tuple(early.states)
         self.read = tuple(name for name in main.states if name in graph.states)
         self._made = tuple(name for name in main.states if name not in graph.states)
+        self._early = _Prologue(early, self._made, xp)
         # Stamps of the sources and what was computed from them; replaced as one, never changed,
         # so that threads need no lock: two that find it stale both compute.
-        self._kept: tuple[Any, _Held] = (None, _Held({}, dict))
+        self._kept: tuple[Any, Early | None] = (None, None)
         # Likewise the arrays of State that were found to fit, and what they are on this device.
         self._seen: tuple[list[tuple[str, Any]], dict[str, Any]] = ([], {})
         self._both: tuple[Any, Any, dict[str, Any]] = (None, None, {})
@@ -105,20 +106,10 @@ class CompiledGraph:
         arrays, stamp_of = self._ready(state)
         outputs, writes = self._main.run(inputs, arrays, stamp_of)
         if self._has_grown:
-            self._settle(arrays)
+            self._has_grown = False
+            if self.is_native:
+                self._main.give_back()
         return outputs, writes
-
-    def _settle(self, arrays: dict[str, Any]) -> None:
-        """Hold no longer what was computed ahead for something that is made of it and kept.
-
-        Large programs then have free memory given back: what making them took, and a trace.
-        """
-        self._has_grown = False
-        if self.is_native:
-            for name in self._main.unread(self._made):
-                arrays.pop(name, None)
-                self._kept[1].pop(name, None)
-            self._main.give_back()
 
     def _ready(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Callable[..., Any]]:
         """Return the arrays that the main graph reads, and what says whether State stays."""
@@ -196,36 +187,30 @@ class CompiledGraph:
         """Return what is to be said before the steps."""
         head = ""
         if self._made:
-            made = sum(node.op not in SOURCES for node in self._early_graph.nodes)
-            head += f"{made} nodes of State alone: computed ahead, by the interpreter\n"
+            head += f"{self._early.size} nodes of State alone: computed ahead, by the interpreter\n"
         if self._wants_native and not self.is_native:
             head += "the interpreter runs it: a size in it follows from data\n"
         return head
 
-    def _prologue(self, state: Mapping[str, Tensor]) -> tuple[Any, _Held]:
+    def _prologue(self, state: Mapping[str, Tensor]) -> tuple[Any, Early]:
         """Return the stamps of what was computed ahead (None: it may change), and the arrays."""
         tensors = [state[name] for name in self._sources]
         stamps = _stamps(tensors)
-        known, arrays = self._kept
-        if stamps is not None and known == stamps:
-            return stamps, arrays
+        known, made = self._kept
+        if made is not None and stamps is not None and known == stamps:
+            return stamps, made
         sources = {name: self._array(name, state[name]) for name in self._sources}
-
-        def make() -> dict[str, Any]:
-            self._has_grown = True
-            return dict(zip(self._made, self._early.run((), sources)[0], strict=True))
-
-        arrays = _Held(make(), make)
+        made, self._has_grown = Early(lambda name: self._early.run(sources, name)), True
         unchanged = stamps is not None and stamps == _stamps(tensors)
-        self._kept = (stamps, arrays) if unchanged else (None, _Held({}, dict))
-        return stamps if unchanged else None, arrays
+        self._kept = (stamps, made) if unchanged else (None, None)
+        return stamps if unchanged else None, made
 
-    def _joined(self, arrays: dict[str, Any], made: _Held) -> dict[str, Any]:
+    def _joined(self, arrays: dict[str, Any], early: Early) -> dict[str, Any]:
         """Return both, as the same dict as long as they are the same."""
         known, other, both = self._both
-        if known is not arrays or other is not made:
-            both = _Held({**arrays, **made}, made.make)
-            self._both = (arrays, made, both)
+        if known is not arrays or other is not early:
+            both = States(arrays, early)
+            self._both = (arrays, early, both)
         return both
 
     def _arrays(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -252,6 +237,24 @@ class CompiledGraph:
         return data if device_of(data) == self._device else self._device.place(data)
 
 
+class _Prologue:
+    """A prologue in parts that share no node: each runs when what it makes is read."""
+
+    def __init__(self, graph: Graph, names: Sequence[str], xp: Any) -> None:
+        from tracegraph.passes.prologue import parts_of
+
+        self.size = sum(node.op not in SOURCES for node in graph.nodes)
+        self._parts: dict[str, tuple[list[str], InterpreterProgram]] = {}
+        for numbers, part in parts_of(graph):
+            made = [names[i] for i in numbers]
+            self._parts |= dict.fromkeys(made, (made, InterpreterProgram(part, xp)))
+
+    def run(self, sources: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """Return an array, and those that are made with it."""
+        names, part = self._parts[name]
+        return dict(zip(names, part.run((), sources)[0], strict=True))
+
+
 def _stamps(tensors: Sequence[Tensor]) -> list[Any] | None:
     """What stays equal while all tensors hold what they do; None where that cannot be known."""
     stamps: list[Any] = []
@@ -261,19 +264,6 @@ def _stamps(tensors: Sequence[Tensor]) -> list[Any] | None:
             return None
         stamps += known, t._chain
     return stamps
-
-
-class _Held(dict[str, Any]):
-    """Arrays by name; those that were let go, `make` makes again when they are read."""
-
-    def __init__(self, arrays: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> None:
-        super().__init__(arrays)
-        self.make = make
-
-    def __missing__(self, name: str) -> Any:
-        made = self.make()
-        self.update(made)
-        return made[name]
 
 
 def make_program(

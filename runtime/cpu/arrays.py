@@ -13,6 +13,7 @@ import numpy as np
 
 from tracegraph.runtime.cpu.lowering.places import LINE_BYTES, Buffer
 from tracegraph.runtime.cpu.lowering.steps import Launch, Pointer
+from tracegraph.runtime.states import States
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +91,12 @@ class Arrays:
                 found = np.ascontiguousarray(found)
             self.held[buffer] = found
         return found
+
+    def let_go(self, buffer: Buffer) -> None:
+        """Hold State no longer that a prologue made of other State."""
+        if isinstance(self.states, States):
+            self.held.pop(buffer, None)
+            self.states.let_go(buffer.key)
 
 
 class Memory(NamedTuple):

@@ -77,10 +77,10 @@ class Context:
         results = self._results(arrays)
         for buffer, found in self._inputs:
             self._write(found, arrays.of(buffer))
-        if states is not self._seen:
-            self._seen = states if self._point(arrays) else None
         if self._kept_words:
             self._keep(self.compiled.kept(stamp_of, arrays))
+        if states is not self._seen:
+            self._seen = states if self._point(arrays) else None
         for part in self._parts:
             if isinstance(part, HostCall):
                 self.host(part, arrays)

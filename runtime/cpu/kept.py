@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,8 +53,13 @@ class Store:
         """The bytes of all that is kept."""
         return sum(piece.nbytes for _, made in list(self._made.values()) for piece in made)
 
-    def kept(self, ahead: Sequence[Ahead], stamp: Any, arrays: Arrays) -> Kept:
-        """Return the kept buffers of a plan, made anew where State may have changed."""
+    def kept(
+        self, ahead: Sequence[Ahead], stamp: Any, arrays: Arrays, read: Collection[str] = ()
+    ) -> Kept:
+        """Return the kept buffers of a plan, made anew where State may have changed.
+
+        Other State than is `read` by calls too is let go.
+        """
         memory: list[NDArray[Any]] = []
         addresses: dict[Buffer, int] = {}
         found = {each.key: self._made.get(each.key, (None, [])) for each in ahead}
@@ -65,6 +70,9 @@ class Store:
         for each in stale:
             made = [next(pieces) for _ in each.buffers]
             _fill(each, made, arrays)
+            for buffer in each.blocks.pointers:
+                if buffer.origin == "state" and buffer.key not in read:
+                    arrays.let_go(buffer)
             found[each.key] = self._made[each.key] = (stamp, made)
         for each in ahead:
             made = found[each.key][1]

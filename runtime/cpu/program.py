@@ -160,11 +160,6 @@ class NativeProgram:
         found = profiled(plan, inputs, states, stamp_of) if profile else None
         return explained_plan(plan, dict(zip(self.dims, sizes, strict=True)), found)
 
-    def unread(self, names: Iterable[str]) -> list[str]:
-        """Return those of lasting State that calls read no more, while it is what it was."""
-        plans = list(self._plans.values())
-        return [name for name in names if not any(plan.reads(name) for plan in plans)]
-
     def give_back(self) -> None:
         """Have the system get memory that is free now, if this holds much: making it took some."""
         arenas = sum(plan.arena.bytes for plan in list(self._plans.values()))
@@ -311,16 +306,10 @@ class Compiled:
         stamp = stamp_of(self.keeps)
         known, kept = self._kept
         if kept is None or stamp is None or known != stamp:
-            kept = self._store.kept(self._ahead, stamp, arrays)
+            kept = self._store.kept(self._ahead, stamp, arrays, self._reads)
             unchanged = stamp is not None and stamp_of(self.keeps) == stamp
             self._kept = (stamp if unchanged else None, kept)
         return kept
-
-    def reads(self, name: str) -> bool:
-        """Whether a call reads State, if it stays what it was."""
-        if self._ahead and self._kept[0] is None:  # what is made of it is made for each call
-            return True
-        return name in self._reads
 
 
 def _is_writable(array: Any) -> bool:
