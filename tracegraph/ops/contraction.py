@@ -8,7 +8,7 @@ from typing import Any
 from tracegraph.dtypes import NUMBERS
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import CONTRACTION, case, define, in_float32
-from tracegraph.ops.matrices import swapped
+from tracegraph.ops.matrices import multiplied, swapped
 from tracegraph.tensor_type import TensorType, broadcast_shapes
 
 
@@ -35,8 +35,8 @@ def _matmul(xp: Any, x: Any, y: Any) -> Any:
     """
     if y.ndim == 2 and x.ndim > 2:
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return (rows @ y).reshape(*x.shape[:-1], y.shape[-1])
-    return x @ y
+        return multiplied(rows, y).reshape(*x.shape[:-1], y.shape[-1])
+    return multiplied(x, y)
 
 
 def _weight_vjp(m: Any, g: Any, x: Any, y_type: TensorType) -> Any:

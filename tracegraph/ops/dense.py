@@ -8,6 +8,7 @@ from typing import Any
 from tracegraph.dtypes import NUMBERS, int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import CONTRACTION, Spec, case, define, in_float32
+from tracegraph.ops.matrices import multiplied
 from tracegraph.tensor_type import TensorType
 
 
@@ -33,7 +34,7 @@ def _linear_type(x: TensorType, weight: TensorType, bias: TensorType | None = No
 
 def _linear_kernel(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-    y = rows @ weight.T
+    y = multiplied(rows, weight.T)
     if bias is not None:
         y += bias
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])

@@ -33,6 +33,26 @@ def same_square(x: TensorType) -> TensorType:
     return x
 
 
+def multiplied(x: Any, y: Any) -> Any:
+    """Return x @ y for arrays, whose last bits do not depend on how repeated elements lie.
+
+    BLAS takes matrices whose rows or columns lie close. NumPy's loops for others (expanded ones,
+    say) add in another order, and are slow. CuPy copies them itself.
+    """
+    if isinstance(x, np.ndarray) and not (x.flags.forc and y.flags.forc):
+        x, y = _for_blas(x), _for_blas(y)
+    return x @ y
+
+
+def _for_blas(x: Any) -> Any:
+    if x.flags.forc or x.dtype.kind not in "fc":
+        return x
+    (rows, columns), (down, along), size = x.shape[-2:], x.strides[-2:], x.itemsize
+    has_rows = along == size and (rows == 1 or down >= columns * size)
+    has_columns = down == size and (columns == 1 or along >= rows * size)
+    return x if has_rows or has_columns else np.ascontiguousarray(x)
+
+
 def swapped(m: Any, x: Any) -> Any:
     """Return matrices transposed."""
     n = len(x.shape)
