@@ -6,8 +6,10 @@ Exchanges between one process and itself leave tensors as they are, whatever the
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from enum import Enum
+from types import ModuleType
 from typing import Any
 
 from tracegraph.eager.tensors import Tensor
@@ -265,3 +267,21 @@ def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> No
     """Put the object into the one place of the list."""
     _check()
     object_list[0] = obj
+
+
+# PyTorch's exchanges through which gradients pass return their results.
+
+
+def _same(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return the tensor: nobody else has a part in it."""
+    return tensor
+
+
+def _gathered(tensor: Tensor, group: Any = None) -> tuple[Tensor, ...]:
+    """Return the tensors of all processes: this one's."""
+    return (tensor,)
+
+
+nn = ModuleType(f"{__name__}.nn")
+vars(nn).update(all_reduce=_same, broadcast=_same, reduce=_same, all_gather=_gathered)
+vars(nn)["functional"] = sys.modules[nn.__name__] = sys.modules[f"{nn.__name__}.functional"] = nn

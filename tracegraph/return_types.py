@@ -46,7 +46,15 @@ def __getattr__(name: str) -> Any:
     """Make a type."""
     if name not in _FIELDS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return globals().setdefault(name, namedtuple(name, _FIELDS[name], module=__name__))
+    make: Any = namedtuple
+    made = make(name, _FIELDS[name], module=__name__)
+    made.__repr__ = _shown
+    return globals().setdefault(name, made)
+
+
+def _shown(self: Any) -> str:
+    fields = ",\n".join(f"{name}={x!r}" for name, x in zip(self._fields, self, strict=True))
+    return f"torch.return_types.{type(self).__name__}(\n{fields})"
 
 
 def __dir__() -> list[str]:

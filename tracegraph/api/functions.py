@@ -85,12 +85,12 @@ PLAIN: Final[dict[str, Callable[..., Any]]] = {
 """The functions as they are written."""
 
 FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
-    name: accept_keywords(function, with_out=True) for name, function in PLAIN.items()
+    name: accept_keywords(name, function, with_out=True) for name, function in PLAIN.items()
 }
 """The functions as programs call them, with `out=`."""
 
 TENSOR_METHODS: Final[dict[str, Callable[..., Any]]] = {
-    name: accept_keywords(function, with_out=False) for name, function in PLAIN.items()
+    name: accept_keywords(name, function, with_out=False) for name, function in PLAIN.items()
 }
 
 _IN_PLACE_NAMES: Final = """

@@ -1,4 +1,4 @@
-"""Keywords that PyTorch takes everywhere: `out=`, and NumPy's `axis=`, `keepdims=`."""
+"""Keywords that PyTorch takes besides: `out=`, NumPy's `axis=`, second names of parameters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ from tracegraph.errors import AutogradError, DTypeError, OpError
 from tracegraph.ops.parameters import parameter_names
 
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+_SECOND_NAMES: dict[str, dict[str, str]] = {
+    "clamp_max": {"max": "other"},
+    "clamp_min": {"min": "other"},
+    "pow": {"exponent": "other", "self": "input"},
+    "swapaxes": {"axis0": "dim0", "axis1": "dim1"},
+    "tensor_split": {"indices": "indices_or_sections", "sections": "indices_or_sections"},
+}
 
 
-def accept_keywords(function: Callable[..., Any], with_out: bool) -> Callable[..., Any]:
-    """Return the function with NumPy's names for its dims, and `out=` if asked for."""
+def accept_keywords(name: str, function: Callable[..., Any], with_out: bool) -> Callable[..., Any]:
+    """Return the function with all names of its parameters, and `out=` if asked for."""
     known = parameter_names(function)
     renamed = {new: old for new, old in _NUMPY_NAMES.items() if old in known and new not in known}
+    renamed |= _SECOND_NAMES.get(name, {})
     if not renamed and not with_out:
         return function
 
@@ -28,9 +36,9 @@ def accept_keywords(function: Callable[..., Any], with_out: bool) -> Callable[..
     def call(*args: Any, **kwargs: Any) -> Any:
         if not kwargs:
             return function(*args)
-        for name, meant in renamed.items():
-            if name in kwargs:
-                kwargs[meant] = kwargs.pop(name)
+        for given, meant in renamed.items():
+            if given in kwargs:
+                kwargs[meant] = kwargs.pop(given)
         out = kwargs.pop("out", None) if with_out else None
         result = function(*args, **kwargs)
         return result if out is None else _store(out, result)

@@ -174,6 +174,18 @@ from tracegraph.nn.functional.resampling import (
 from tracegraph.nn.functional.sequence_loss import (
     ctc_loss,
 )
+from tracegraph.overrides import (
+    handle_torch_function as handle_torch_function,
+)
+from tracegraph.overrides import (
+    has_torch_function as has_torch_function,
+)
+from tracegraph.overrides import (
+    has_torch_function_unary as has_torch_function_unary,
+)
+from tracegraph.overrides import (
+    has_torch_function_variadic as has_torch_function_variadic,
+)
 
 __all__ = [
     "celu",
