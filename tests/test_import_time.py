@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,40 @@ def test_a_replayed_file_needs_no_graph_library(runtime: str, tmp_path: Path) ->
     found = loaded_by(f"import tracegraph; {code}; {call}", tmp_path)
     assert "tracegraph" in found
     assert not {"networkx", "scipy", "cupy", "torch"} & found
+
+
+# What a replay of a perceptron has no use for, once its kernels are on the disk.
+UNUSED = {
+    *("audit.watching", "capture.recording", "capture.state", "control.flow", "files.samples"),
+    *("files.saving", "ir.text", "ir.verify", "replay.on_tensors", "runtime.cpu.driver.text"),
+    *("runtime.cpu.layers.attention", "runtime.cpu.lowering.pooling", "runtime.cpu.nests.code"),
+    *("runtime.cpu.products.contraction_code", "runtime.cpu.products.convolution"),
+    *("runtime.cpu.products.winograd",),
+}
+
+
+def test_a_service_loads_what_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEGRAPH_CACHE_DIR", str(tmp_path / "kernels"))
+    layers = tracegraph.nn.Sequential(
+        tracegraph.nn.Linear(4, 8), tracegraph.nn.ReLU(), tracegraph.nn.Linear(8, 2)
+    )
+    path, x = tmp_path / "model.tg", tracegraph.ones(3, 4)
+    tracegraph.save(tracegraph.trace(layers, (x,)), path)
+    code = f"tracegraph.load({str(path)!r}).program()(tracegraph.ones(3, 4))"
+    compiling, found = (loaded_by(f"import tracegraph; {code}", tmp_path) for _ in range(2))
+    unused = {f"tracegraph.{name}" for name in UNUSED}
+    assert not sorted(unused & found)
+    assert unused & compiling  # so these names are those of modules
+
+
+@pytest.mark.parametrize("module", ["templates", "lowering"])
+def test_what_is_imported_late_is_there(module: str) -> None:
+    package = "tracegraph.runtime.cpu.lowering"
+    text = (ROOT / "runtime/cpu/lowering" / f"{module}.py").read_text(encoding="utf-8")
+    places = set(re.findall(r'late\("(\w+)\.(\w+)"\)', text))
+    assert places
+    for name, function in places:
+        assert callable(getattr(importlib.import_module(f"{package}.{name}"), function))
 
 
 def test_import_takes_no_longer_than_numpy(tmp_path: Path) -> None:
