@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.api.pointwise import logical_xor
+from tracegraph.api.promotion import scaled
 from tracegraph.api.reduction import cumsum, sum
 from tracegraph.api.selection import narrow
 from tracegraph.api.shape import cat, reshape
 from tracegraph.dims.shapes import is_zero
 from tracegraph.dims.symint import larger, smaller
 from tracegraph.dtypes import bool_
+from tracegraph.eager.tape import lasting
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import wrap_dim
@@ -55,7 +57,7 @@ def _twice_areas(y: Tensor, x: Tensor | None, dx: Any, dim: int) -> Tensor:
     place = wrap_dim(dim, y.ndim)
     right, left = _neighbours(y, place)
     if x is None:
-        return (left + right) * dx
+        return scaled(left + right, dx)
     if x.ndim == 1:
         if x.shape[0] != y.shape[place]:
             raise OpError("trapezoid: There must be one `x` value for each sample point")
@@ -67,7 +69,7 @@ def _twice_areas(y: Tensor, x: Tensor | None, dx: Any, dim: int) -> Tensor:
 
 def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = 1, dim: int = -1) -> Tensor:
     """Sum the trapezoids under y along a dim, at places x or `dx` apart."""
-    return sum(_twice_areas(y, x, dx, dim), dim) / 2
+    return lasting(sum(_twice_areas(y, x, dx, dim), dim) / 2)
 
 
 trapz = trapezoid
@@ -77,7 +79,7 @@ def cumulative_trapezoid(
     y: Tensor, x: Tensor | None = None, *, dx: Any = 1, dim: int = -1
 ) -> Tensor:
     """Running sums of the trapezoids under y along a dim."""
-    return cumsum(_twice_areas(y, x, dx, dim), dim) / 2
+    return lasting(cumsum(_twice_areas(y, x, dx, dim), dim) / 2)
 
 
 # Gradients.

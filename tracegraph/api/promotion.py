@@ -25,6 +25,7 @@ from tracegraph.eager import modes
 from tracegraph.eager.dispatch import dispatch, front, size_tensor
 from tracegraph.eager.engine import clone
 from tracegraph.eager.storage import AbstractArray
+from tracegraph.eager.tape import lasting
 from tracegraph.eager.tensors import Tensor, dtype_of_data, type_of, wrap, xp_of
 from tracegraph.errors import DTypeError
 from tracegraph.ops.core import Op
@@ -204,3 +205,10 @@ def laid_as(made: Tensor, input: Tensor, memory_format: Any = None) -> Tensor:
     if memory_format not in (None, preserve_format) or like.__class__ is AbstractArray:
         return made
     return made if like.flags.c_contiguous else clone(made, like)
+
+
+def scaled(x: Any, factor: Any) -> Any:
+    """Return factor·x; a number is no reason to refuse a second backward pass, as in PyTorch."""
+    if not isinstance(factor, (int, float)):
+        return x * factor
+    return x if factor == 1 else lasting(x * factor) if isinstance(x, Tensor) else x * factor

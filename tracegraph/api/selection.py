@@ -19,6 +19,7 @@ from tracegraph.api.promotion import (
     filled,
     laid_as,
     scalar_tensor,
+    scaled,
     single_dtype,
 )
 from tracegraph.api.shape import expand, reshape, slice_dim
@@ -27,6 +28,7 @@ from tracegraph.dims.symint import as_index
 from tracegraph.dtypes import INT_KIND, bool_, int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.tape import lasting
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import broadcast_shapes, wrap_dim
@@ -256,13 +258,14 @@ def _index_write(
             f"dim {place} of {list(x.shape)}"
         )
     out = front.index_put(wide, values, at, dims=(place,), accumulate=accumulate)
+    if accumulate and source._node is None:
+        lasting(out)  # its indices are for the gradient of the source alone
     return reshape(out, x.shape)
 
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """Return the tensor with slices of alpha·source added at indices of a dim; repeats add up."""
-    scaled = source if alpha == 1 else source * alpha
-    return _index_write("index_add", input, dim, index, scaled, True)
+    return _index_write("index_add", input, dim, index, scaled(source, alpha), True)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:

@@ -225,18 +225,21 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
 
 def duplicate(self: Tensor, memory_format: Any = None) -> Tensor:
     """Return a copy, laid out in memory alike or in rows."""
-    return clone(self, None if memory_format in (None, preserve_format) else ROWS)
+    if memory_format is None or memory_format is preserve_format:
+        return clone(self)
+    return clone(self, ROWS)
 
 
-def view(self: Tensor, *size: Any) -> Tensor:
+def view(self: Tensor, *shape_: Any, size: Any = None) -> Tensor:
     """Return the same memory under another shape.
 
     Raises:
         OpError: the strides do not allow it without a copy; use `reshape`.
     """
-    if len(size) == 1 and isinstance(size[0], DType):
+    if len(shape_) == 1 and isinstance(shape_[0], DType):
         raise DTypeError("view(dtype) is not supported; use .to(dtype) to convert values")
-    wanted = shape.infer_shape(self._data.size, shape.requested(size))
+    requested = shape.requested(shape_ if size is None else (size,))
+    wanted = shape.infer_shape(self._data.size, requested)
     if not self._data.flags.c_contiguous and xp_of(self._data) is np:
         try:
             np.reshape(bare(self._data), hints(wanted), copy=False)

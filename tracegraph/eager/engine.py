@@ -338,7 +338,9 @@ def clone(t: Tensor, like: Any = None) -> Tensor:
     """
     if t._lineage is not None:
         refresh(t)
-    out = wrap(fresh(t._data, like))
+    data = t._data
+    plain = like is None and data.__class__ is _ndarray and data.flags.c_contiguous
+    out = wrap(data.copy() if plain else fresh(data, like))
     if t._node is not None and modes.GRAD.get():
         record_node(_COPY, (t,), {}, (out,))
     if modes.recording:

@@ -6,6 +6,8 @@ of its operands and exactly what its gradient rules name, with the versions of w
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
@@ -15,11 +17,7 @@ from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.eager.tensors import Tensor, dtype_of_data, storage_of, type_of, wrap
 from tracegraph.errors import AutogradError
 from tracegraph.ops.core import Op
-from tracegraph.ops.gradient_plan import (
-    SAVE_INPUTS,
-    SAVE_OUTPUT,
-    SavePlan,
-)
+from tracegraph.ops.gradient_plan import SAVE_INPUTS, SAVE_OUTPUT, SavePlan
 from tracegraph.tensor_type import TensorType
 
 Edge = tuple["Node", int] | None
@@ -314,6 +312,18 @@ def attach(
     node.shape = out._data.shape
     out._node = node
     out._index = 0
+
+
+@functools.cache
+def _lasting(plan: SavePlan) -> SavePlan:
+    return dataclasses.replace(plan, holds=False)
+
+
+def lasting(t: Tensor) -> Tensor:
+    """Let several backward passes go through a fresh result: PyTorch keeps nothing for it."""
+    if t._node is not None:
+        t._node.plan = _lasting(t._node.plan)
+    return t
 
 
 def attach_move(op: Op, t: Tensor, out: Tensor, back: Callable[[Tensor], Tensor]) -> None:
