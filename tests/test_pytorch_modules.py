@@ -35,6 +35,8 @@ from tracegraph.utils import _pytree as trees
         ("autograd.profiler", "profile record_function"),
         ("optim.swa_utils", "AveragedModel SWALR update_bn"),
         ("utils.dlpack", "from_dlpack to_dlpack"),
+        ("distributed.nn.functional", "all_reduce all_gather broadcast"),
+        ("nn.functional", "has_torch_function has_torch_function_variadic"),
         ("utils.model_zoo", "load_url"),
         ("utils.checkpoint", "get_device_states set_device_states set_checkpoint_early_stop"),
         ("utils.data._utils.collate", "default_collate default_convert"),
@@ -418,3 +420,91 @@ def test_a_replica_has_the_parameters_of_the_model() -> None:
     assert output.shape == (3, 2)
     with pytest.raises(OpError, match="one device"):
         parallel.replicate(model, [0, 1])
+
+
+# Numbers between the operands, as programs wrote them before PyTorch 1.5.
+
+
+@pytest.mark.filterwarnings("ignore:.*overload of:UserWarning")
+@pytest.mark.parametrize("form", ["function", "method", "in place"])
+@pytest.mark.parametrize(
+    ("name", "shapes", "numbers"),
+    [
+        ("add", [(2, 3), (3,)], {"alpha": 3}),
+        ("sub", [(2, 3), (2, 3)], {"alpha": 0.5}),
+        ("addcmul", [(2, 3), (2, 3), (3,)], {"value": 3}),
+        ("addcdiv", [(2,), (2,), (2,)], {"value": 0.5}),
+        ("addmm", [(2, 4), (2, 3), (3, 4)], {"beta": 3}),
+        ("addmm", [(2, 4), (2, 3), (3, 4)], {"beta": 3, "alpha": 2}),
+        ("addmv", [(2,), (2, 3), (3,)], {"beta": 3, "alpha": 2}),
+        ("addr", [(2, 3), (2,), (3,)], {"beta": 3, "alpha": 2}),
+        ("baddbmm", [(1, 2, 4), (1, 2, 3), (1, 3, 4)], {"beta": 3, "alpha": 2}),
+        ("addbmm", [(2, 4), (5, 2, 3), (5, 3, 4)], {"beta": 3}),
+    ],
+)
+def test_numbers_may_stand_before_the_operands(
+    T: Any, name: str, shapes: Any, numbers: Any, form: str
+) -> None:
+    first, *others = (T.arange(1.0, 1 + math.prod(s)).reshape(s) for s in shapes)
+    expected = getattr(T, name)(first, *others, **numbers)
+    given = list(numbers.values())
+    if form == "function" and "beta" in numbers:
+        found = getattr(T, name)(given[0], first, *given[1:], *others)
+    elif form == "function":
+        found = getattr(T, name)(first, *given, *others)
+    else:
+        found = getattr(first, name + "_" * (form == "in place"))(*given, *others)
+    assert found.tolist() == expected.tolist()
+    assert (found is first) == (form == "in place")
+
+
+@pytest.mark.filterwarnings("ignore:.*overload of:UserWarning")
+def test_an_old_rule_of_adam(T: Any) -> None:
+    p, g, m, v = (T.full((2,), x) for x in (1.0, 2.0, 0.5, 4.0))
+    m.mul_(0.5).add_(0.5, g)
+    v.mul_(0.5).addcmul_(0.5, g, g)
+    p.addcdiv_(-0.5, m, v.sqrt().add_(0.5))
+    assert m.tolist() == [1.25] * 2 and v.tolist() == [4.0] * 2 and p.tolist() == [0.75] * 2
+    with pytest.raises(TypeError):
+        m.mul_(2, g)
+
+
+def test_an_optimizer_fills_in_what_an_older_state_lacks(T: Any) -> None:
+    class Old(T.optim.SGD):  # type: ignore[misc, name-defined]
+        def __setstate__(self, state: Any) -> None:
+            super().__setstate__(state)
+            for group in self.param_groups:
+                group.setdefault("warmup", 5)
+
+    parameter, told = T.nn.Parameter(T.ones(2)), []
+    optimizer = Old([parameter], lr=0.1)
+    optimizer.register_load_state_dict_post_hook(told.append)
+    optimizer.load_state_dict(T.optim.SGD([parameter], lr=0.25).state_dict())
+    assert optimizer.param_groups[0]["warmup"] == 5 and optimizer.param_groups[0]["lr"] == 0.25
+    assert told == [optimizer]
+
+
+# Second names of parameters, and results by name.
+
+
+def test_parameters_have_second_names(T: Any) -> None:
+    x = T.arange(1.0, 7.0).reshape(2, 3)
+    for found, expected in [
+        (T.pow(x, exponent=2), x * x),
+        (x.pow(exponent=2), x * x),
+        (T.pow(self=2.0, exponent=x), 2**x),
+        (x.clamp_min(min=2), x.clamp(2)),
+        (T.clamp_max(x, max=2), x.clamp(max=2)),
+        (x.clone().clamp_max_(max=2), x.clamp(max=2)),
+        (T.swapaxes(x, axis0=0, axis1=1), x.T),
+        (T.tensor_split(x, indices=[1])[1], x[1:]),
+        (T.tensor_split(x, sections=3, dim=1)[1], x[:, 1:2]),
+        (x.view(size=(3, 2)), x.reshape(3, 2)),
+    ]:
+        assert found.tolist() == expected.tolist()
+
+
+def test_results_by_name_show_their_names(T: Any) -> None:
+    assert repr(T.max(T.tensor([[1, 3]]), 1)) == (
+        "torch.return_types.max(\nvalues=tensor([3]),\nindices=tensor([1]))"
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tracegraph.api.promotion import cast
+from tracegraph.api.promotion import cast, scaled
 from tracegraph.api.shape import diagonal, permute, reshape, unsqueeze
 from tracegraph.dims.symint import hint_of
 from tracegraph.dtypes import int64
@@ -145,29 +146,46 @@ def _plus(input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
     """
     kind = (bool, int, float)[type_of(product).dtype.kind]
     beta, alpha = kind(beta), kind(alpha)
-    if alpha != 1:
-        product = product * alpha
+    product = scaled(product, alpha)
     if beta == 0:
         shape = broadcast_shapes([tuple(input.shape), tuple(product.shape)])
         return front.expand(product, shape=shape)
-    return (input if beta == 1 else input * beta) + product
+    return scaled(input, beta) + product
 
 
+def _or_of_old(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let a function take its numbers in the places of old: (beta, input, alpha, a, b)."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        if len(args) > 3:
+            numbers = [a for a in args if not isinstance(a, Tensor)]
+            kwargs |= zip(("beta", "alpha"), numbers, strict=False)
+            args = tuple(a for a in args if isinstance(a, Tensor))
+        return function(*args, **kwargs)
+
+    return call
+
+
+@_or_of_old
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Return beta·input + alpha·(mat1 @ mat2)."""
     return _plus(input, mm(mat1, mat2), beta, alpha)
 
 
+@_or_of_old
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Return beta·input + alpha·(mat @ vec)."""
     return _plus(input, mv(mat, vec), beta, alpha)
 
 
+@_or_of_old
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """Return beta·input + alpha·outer(vec1, vec2)."""
     return _plus(input, outer(vec1, vec2), beta, alpha)
 
 
+@_or_of_old
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
 ) -> Tensor:
@@ -175,6 +193,7 @@ def baddbmm(
     return _plus(input, bmm(batch1, batch2), beta, alpha)
 
 
+@_or_of_old
 def addbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
 ) -> Tensor:

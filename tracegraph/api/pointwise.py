@@ -13,12 +13,14 @@ from tracegraph.api.promotion import (
     of_tensors,
     result_type,
     scalar_tensor,
+    scaled,
     single_dtype,
 )
 from tracegraph.dtypes import FLOAT_KIND, bool_, finfo, float64, get_default_dtype, int64
 from tracegraph.eager.dispatch import front
 from tracegraph.eager.engine import in_rows
 from tracegraph.eager.operators import unary_method
+from tracegraph.eager.tape import lasting
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.table import OPS
@@ -87,22 +89,22 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
         return elementwise(OPS["round"], input)
     scale = 10.0 ** math.fabs(decimals)
     if decimals > 0:
-        return elementwise(OPS["round"], input * scale) / scale
-    return elementwise(OPS["round"], input / scale) * scale
+        return lasting(elementwise(OPS["round"], lasting(input * scale)) / scale)
+    return lasting(elementwise(OPS["round"], lasting(input / scale)) * scale)
 
 
-def _scaled(other: Any, alpha: Any) -> Any:
-    return other if alpha == 1 else other * alpha
+def add(input: Any, other: Any, *tensor: Any, alpha: Any = 1) -> Tensor:
+    """Return input + alpha·other; of old, alpha stands between them."""
+    if tensor:
+        alpha, (other,) = other, tensor
+    return elementwise(OPS["add"], input, scaled(other, alpha))
 
 
-def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
-    """Return input + alpha·other."""
-    return elementwise(OPS["add"], input, _scaled(other, alpha))
-
-
-def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
-    """Return input − alpha·other."""
-    return elementwise(OPS["sub"], input, _scaled(other, alpha))
+def sub(input: Any, other: Any, *tensor: Any, alpha: Any = 1) -> Tensor:
+    """Return input − alpha·other; of old, alpha stands between them."""
+    if tensor:
+        alpha, (other,) = other, tensor
+    return elementwise(OPS["sub"], input, scaled(other, alpha))
 
 
 subtract = sub
@@ -242,17 +244,21 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
 
 def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """Return other − alpha·input."""
-    return elementwise(OPS["sub"], other, _scaled(input, alpha))
+    return elementwise(OPS["sub"], other, scaled(input, alpha))
 
 
-def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
-    """Return input + value·tensor1·tensor2."""
-    return input + _scaled(tensor1 * tensor2, value)
+def addcmul(input: Tensor, tensor1: Any, tensor2: Any, *tensor: Any, value: Any = 1) -> Tensor:
+    """Return input + value·tensor1·tensor2; of old, value stands before the factors."""
+    if tensor:
+        value, tensor1, (tensor2,) = tensor1, tensor2, tensor
+    return input + scaled(tensor1 * tensor2, value)
 
 
-def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
-    """Return input + value·tensor1 / tensor2."""
-    return input + _scaled(tensor1 / tensor2, value)
+def addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *tensor: Any, value: Any = 1) -> Tensor:
+    """Return input + value·tensor1 / tensor2; of old, value stands before the two."""
+    if tensor:
+        value, tensor1, (tensor2,) = tensor1, tensor2, tensor
+    return input + scaled(tensor1 / tensor2, value)
 
 
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
@@ -260,7 +266,7 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     single_dtype("lerp", input, end)
     gap = end - input
     if not isinstance(weight, Tensor):
-        return input + weight * gap if weight < 0.5 else end - gap * (1 - weight)
+        return input + scaled(gap, weight) if weight < 0.5 else end - scaled(gap, 1 - weight)
     return where(lt(weight, 0.5), input + weight * gap, end - gap * (1 - weight))
 
 
@@ -271,12 +277,12 @@ def frac(input: Tensor) -> Tensor:
 
 def deg2rad(input: Tensor) -> Tensor:
     """Degrees to radians."""
-    return input * (math.pi / 180)
+    return lasting(input * (math.pi / 180))
 
 
 def rad2deg(input: Tensor) -> Tensor:
     """Radians to degrees."""
-    return input * (180 / math.pi)
+    return lasting(input * (180 / math.pi))
 
 
 def xlogy(input: Any, other: Any) -> Tensor:

@@ -54,7 +54,9 @@ def in_place(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def direct_in_place(ufunc: Any, general: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """In-place arithmetic that writes straight into memory where no history is concerned."""
 
-    def method(self: Tensor, other: Any, *, alpha: Any = 1, **kwargs: Any) -> Tensor:
+    def method(self: Tensor, other: Any, *old: Any, alpha: Any = 1, **kwargs: Any) -> Tensor:
+        if old:
+            return general(self, other, *old)
         data = self._data
         b = other._data if isinstance(other, Tensor) else other
         if (
