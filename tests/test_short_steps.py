@@ -84,6 +84,20 @@ def test_a_learning_rate_is_followed() -> None:
     assert same(one, other)
 
 
+def test_a_file_takes_a_learning_rate_by_keyword(tmp_path: Path) -> None:
+    made = Training()
+    tg.trace(made.step, (made.x,)).save(tmp_path / "step.tg")
+    short, long = (tg.load(tmp_path / "step.tg").program() for _ in range(2))
+    long._short_way._exists = False
+    short, names = Watched(short), [h.name for h in long.entry.hypers]
+    for number in range(6):
+        given = {names[0]: 0.1 / (number + 1)} if number % 2 else {}
+        assert short(made.x, **given).item() == long(made.x, **given).item()
+    assert short.short == 5
+    with pytest.raises(tg.errors.SignatureError, match="no argument"):
+        short(made.x, momentum=0.5)
+
+
 def by_hand(made: Training) -> None:
     with tg.no_grad():
         made.model[0].weight.mul_(0.5)

@@ -51,8 +51,8 @@ class Watched:
         short = self.program._short_way
         call = short.call
 
-        def counting(given: Any) -> Any:
-            made = call(given)
+        def counting(*given: Any) -> Any:
+            made = call(*given)
             self.short += isinstance(made, tg.Tensor | tuple | dict)
             return made
 

@@ -25,7 +25,15 @@ from tracegraph.ir.graph import Graph
 from tracegraph.replay.choosing import graded_sources, wants_tensors
 from tracegraph.replay.held_state import Trainable, check_apart, check_type, load_state, moved
 from tracegraph.replay.program import Program
-from tracegraph.replay.signature import Hyper, Signature, bind, checked, is_leaf, plainly
+from tracegraph.replay.signature import (
+    Hyper,
+    Signature,
+    bind,
+    checked,
+    hyper_arrays,
+    is_leaf,
+    plainly,
+)
 
 if TYPE_CHECKING:
     from tracegraph.audit.watching import Watch
@@ -206,10 +214,7 @@ class EntryPoint:
         """Check a call against the signature; returns arrays, given leaves by name, hypers."""
         given, values, variant = self.match(args, kwargs)
         arrays = [_array_of(leaf, device) for leaf in given.values()]
-        hypers = []
-        for h in self.hypers:
-            number = h.value() if values[h.name] is None else values[h.name]
-            hypers.append(np.asarray(number, np.float64))
+        hypers = hyper_arrays(self.hypers, values)
         if len(self.variants) > 1:
             hypers.append(np.asarray(variant, np.int64))
         if device.type != "cpu":

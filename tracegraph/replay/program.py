@@ -67,8 +67,8 @@ class Program:
             SignatureError: inputs differ from the signature.
             GuardError: something that the trace relied on has changed.
         """
-        if not (kwargs or modes.recording):
-            results = self._short_way.call(args)
+        if not modes.recording:
+            results = self._short_way.call(args, kwargs)
             if results is not MISSED:
                 return results
         if tracing():

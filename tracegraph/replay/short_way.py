@@ -8,7 +8,7 @@ silence it is memory that takes time, and each object is 0.1 us away.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -18,6 +18,7 @@ from numpy.lib.array_utils import byte_bounds
 
 from tracegraph.eager.storage import stamp
 from tracegraph.eager.tensors import Tensor, storage_of, wrap
+from tracegraph.replay.signature import hyper_arrays
 
 if TYPE_CHECKING:
     from tracegraph.capture.state import Place
@@ -61,18 +62,21 @@ class ShortWay:
         self._types = [spec.type.dtype.np for spec in entry.signature.specs if spec.type]
         way = entry.signature.ways[0]
         self._is_tensor = way.outputs == {"leaf": 0} and way.results == ({"value": 0},)
+        self._hypers = frozenset(hyper.name for hyper in entry.hypers)
         self._count = len(graph.outputs)
         self._found: _Found | None = None
         self._long_calls, self._patience = 0, 1
 
-    def call(self, args: Sequence[Any]) -> Any:
+    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Return what a call gives; MISSED if it has to go the long way.
+
+        Keywords are hyper-parameters.
 
         Raises:
             GuardError: something that the trace relied on has changed.
         """
         found = self._found
-        if found is None:
+        if found is None or (kwargs and not self._hypers.issuperset(kwargs)):
             return MISSED
         try:
             run = found.runs[tuple([x._data.shape for x in args])]
@@ -82,18 +86,20 @@ class ShortWay:
             return MISSED
         if found.written:
             with self._entry.lock:
-                results = self._results(found, run, args)
+                results = self._results(found, run, args, kwargs)
                 if results is not None:
                     found.commit(run, results[self._count :])
                     del results[self._count :]
         else:
-            results = self._results(found, run, args)
+            results = self._results(found, run, args, kwargs)
         if results is None:
             return MISSED
         self._patience = 1
         return wrap(results[0]) if self._is_tensor else self._entry.results(map(wrap, results))
 
-    def _results(self, found: _Found, run: Run, args: Sequence[Any]) -> list[Any] | None:
+    def _results(
+        self, found: _Found, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> list[Any] | None:
         """Return arrays: what a call gives, and what is to be written into State."""
         entry = self._entry
         if not found.is_same():
@@ -112,7 +118,7 @@ class ShortWay:
         if found.written and not found.is_free(args):
             return None
         if entry.hypers:
-            arrays += [np.asarray(hyper.value(), np.float64) for hyper in entry.hypers]
+            arrays += hyper_arrays(entry.hypers, kwargs)
         return run.call(arrays)
 
     def remember(self, args: Sequence[Any]) -> None:
@@ -139,7 +145,7 @@ class ShortWay:
 
     def _remember(self, found: _Found | None, shapes: Any, arrays: list[Any]) -> None:
         entry, program = self._entry, self._program
-        arrays += [np.asarray(hyper.value(), np.float64) for hyper in entry.hypers]
+        arrays += hyper_arrays(entry.hypers, {})
         counted = program.counted(arrays)
         if counted is not None and not counted.isdisjoint(self._graph.writes):
             counted = None  # made anew at each call

@@ -35,6 +35,15 @@ class Hyper(NamedTuple):
         return self.default if self.read is None else self.read()
 
 
+def hyper_arrays(hypers: Sequence[Hyper], values: Mapping[str, Any]) -> list[Any]:
+    """Return hyper-parameters as arrays: those that a call gives, else their present values."""
+    arrays = []
+    for hyper in hypers:
+        given = values.get(hyper.name)
+        arrays.append(np.asarray(hyper.value() if given is None else given, np.float64))
+    return arrays
+
+
 class Way(NamedTuple):
     """What a path returns: the `outputs` tree over `results`.
 
