@@ -117,6 +117,39 @@ def test_a_graph_that_keeps_no_values_is_never_spent(T: Any) -> None:
     assert numbers(x.grad) == [2.0, 0.0]
 
 
+LASTING = """
+T.add(y, x, alpha=2); T.sub(y, x, alpha=3); T.rsub(x, y, alpha=2); x.index_add(0, i, y); x.round()
+T.lerp(x, y, 0.25); T.lerp(y, x, 0.75); T.deg2rad(x)
+T.rad2deg(x); T.round(x, decimals=1); T.trapezoid(x, dx=0.5); T.cumulative_trapezoid(x)
+T.addmm(x, y, y, beta=2); x.index_add(0, i, y, alpha=2)
+"""
+PASSING = """
+x * 2; x / 2; y.index_add(0, i, x); y.index_put((i,), x); T.addmm(y, x, y); T.lerp(x, y, y)
+y.index_add(0, i, x, alpha=2); T.add(y, x * x, alpha=2)
+"""
+
+
+def calls(table: str) -> list[str]:
+    return [call for call in table.replace("\n", "; ").split("; ") if call]
+
+
+@pytest.mark.parametrize(
+    ("call", "lasts"), [*((c, True) for c in calls(LASTING)), *((c, False) for c in calls(PASSING))]
+)
+def test_which_graphs_can_be_gone_through_twice(T: Any, call: str, lasts: bool) -> None:
+    names = {"T": T, "y": T.ones(2, 2), "i": T.tensor([1, 0])}
+    x = names["x"] = T.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    out = eval(call, names).sum()
+    out.backward()
+    once = x.grad.clone()
+    if lasts:
+        out.backward()
+        assert T.equal(x.grad, 2 * once)
+    else:
+        with pytest.raises(RuntimeError, match="a second time"):
+            out.backward()
+
+
 def test_grad_frees_the_graph_as_well(T: Any) -> None:
     x = T.tensor([2.0], requires_grad=True)
     y = (x * x).sum()

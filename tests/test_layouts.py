@@ -148,6 +148,9 @@ a.clone() -> 60 1 12 3; t.zeros_like(a) -> 60 1 12 3; F.max_pool2d(x[None], 1) -
 F.batch_norm(a, None, None, training=True) -> 60 1 12 3
 F.batch_norm(a, t.zeros(3), t.ones(3)) -> 60 1 12 3
 F.batch_norm(s, None, None, None, None, True) -> 6 2 1
+t.expand_copy(x, (4, 3)) -> 3 1; t.permute_copy(x, (1, 0)) -> 4 1; t.roll(x, 0, 0) -> 3 1
+t.rot90(x, 4) -> 3 1; F.pixel_shuffle(s, 1) -> 6 2 1; F.adaptive_avg_pool2d(b, (2, 2)) -> 12 4 2 1
+a.float(memory_format=t.contiguous_format) -> 60 20 4 1; t.view_copy(x, (4, 3)) -> 3 1
 F.pad(r, (-1, 2, 0, 0), mode="replicate") -> 20 5 1
 """
 CASES = [call.split(" -> ") for call in function_cases.split(STRIDES)]
@@ -160,7 +163,7 @@ def test_strides(T: Any, call: str, strides: str) -> None:
         "t": T, "F": T.nn.functional, "copy": copy, "n": numbers.T, "x": T.tensor(numbers).t(),
         "i": T.tensor([1, 0]), "e": T.ones(1, 3).expand(4, 3), "c": T.ones(3, 8)[:, ::2],
         "s": T.ones(2, 3, 6).permute(2, 1, 0)[::2], "a": T.ones(2, 5, 4, 3).movedim(-1, 1),
-        "r": T.ones(2, 4, 4),
+        "r": T.ones(2, 4, 4), "b": T.ones(2, 4, 3, 2).permute(3, 2, 1, 0),
     }  # fmt: skip
     found = eval(call, names)
     assert " ".join(map(str, found.stride())) == strides

@@ -7,17 +7,18 @@ from typing import Any
 
 from tracegraph.api import rearrangement, selection, shape
 from tracegraph.eager.engine import clone
+from tracegraph.eager.storage import ROWS
 
 
 def _copying(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def copying(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         if isinstance(result, (tuple, list)):
-            return type(result)([clone(x) for x in result])
-        return clone(result)
+            return type(result)([clone(x, ROWS) for x in result])
+        return clone(result, ROWS)
 
     copying.__name__ = f"{name}_copy"
-    copying.__doc__ = f"Return what `{name}` does, in fresh memory."
+    copying.__doc__ = f"Return what `{name}` does, in fresh memory and in rows."
     return copying
 
 

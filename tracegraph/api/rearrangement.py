@@ -27,6 +27,8 @@ from tracegraph.dims.shapes import alike, is_one, is_size, is_zero, mentions
 from tracegraph.dims.symint import larger
 from tracegraph.dtypes import int64
 from tracegraph.eager.dispatch import front, lock
+from tracegraph.eager.engine import clone
+from tracegraph.eager.storage import ROWS
 from tracegraph.eager.tensors import Size, Tensor, type_of, wrap
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import broadcast_shapes as _broadcast
@@ -73,7 +75,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
         if not is_zero(cut):
             parts = slice_dim(out, place, cut, size), slice_dim(out, place, 0, cut)
             out = front.cat(*parts, dim=place)
-    return input.clone() if out is input else out
+    return clone(input, ROWS) if out is input else out
 
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
@@ -87,7 +89,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
         raise OpError(f"expected rotation dims to be different, but got {dims}")
     turns = k % 4
     if turns == 0:
-        return input.clone()
+        return clone(input, ROWS)
     if turns == 2:
         return flip(input, first, second)
     return transpose(flip(input, second if turns == 1 else first), first, second)

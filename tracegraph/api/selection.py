@@ -28,6 +28,8 @@ from tracegraph.dims.symint import as_index
 from tracegraph.dtypes import INT_KIND, bool_, int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import front
+from tracegraph.eager.engine import clone
+from tracegraph.eager.storage import ROWS
 from tracegraph.eager.tape import lasting
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
@@ -135,7 +137,7 @@ def scatter(
         return scatter_reduce(x, place, at, _source(x, at, src), _FOLDS[reduce])
     x, place, at = _along("scatter", input, dim, index)
     if is_zero(at._data.size):
-        return input.clone()
+        return clone(input, ROWS)
     return reshape(front.scatter(x, at, _source(x, at, src), dim=place), input.shape)
 
 
@@ -143,7 +145,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """Return the tensor with `src` added at `index` along a dim; repeats add up."""
     x, place, at = _along("scatter_add", input, dim, index)
     if is_zero(at._data.size):
-        return input.clone()
+        return clone(input, ROWS)
     return reshape(front.scatter_add(x, at, _source(x, at, src), dim=place), input.shape)
 
 
@@ -175,7 +177,7 @@ def scatter_reduce(
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
         raise OpError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
     if is_zero(at._data.size):
-        return input.clone()
+        return clone(input, ROWS)
     values = _source(x, at, src)
     if reduce == "mean":
         out = _scatter_mean(x, place, at, values, include_self)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph.api import shape
-from tracegraph.api.constants import preserve_format
+from tracegraph.api.constants import contiguous_format, preserve_format
 from tracegraph.api.promotion import cast
 from tracegraph.devices import device_of, parse_device
 from tracegraph.dims.shapes import hints
@@ -209,13 +209,13 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def formatted_as(out: Tensor, origin: Tensor, memory_format: Any) -> Tensor:
     """Return what became of a tensor in rows if a format was asked for.
 
-    As in PyTorch, a tensor that had no need to change stays as it is, unless it is a batch of
-    images with their channels side by side.
+    As in PyTorch, `contiguous_format` alone changes no tensor but a batch of images with their
+    channels side by side.
     """
     if memory_format in (None, preserve_format):
         return out
-    same = out is origin and not is_channels_last(bare(out._data))
-    return out if same else in_rows(out)
+    same = out is origin and memory_format is contiguous_format
+    return out if same and not is_channels_last(bare(out._data)) else in_rows(out)
 
 
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:

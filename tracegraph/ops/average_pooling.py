@@ -6,7 +6,7 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import case, define, in_float32
+from tracegraph.ops.core import case, define, in_float32, row_major
 from tracegraph.ops.pooling import along, max_type, pooled_size
 from tracegraph.ops.windows import tap_range
 from tracegraph.tensor_type import Shape, TensorType
@@ -156,7 +156,7 @@ def _avg_grad_vjp(
 
 
 avg_pool = define(
-    "avg_pool(x) -> y", type=_avg_type, kernel=in_float32(_avg_pool), vjp=(_avg_vjp,),
+    "avg_pool(x) -> y", type=_avg_type, kernel=row_major(in_float32(_avg_pool)), vjp=(_avg_vjp,),
     sample=(case((2, 5, 6), **_AVG), case((5, 6), **_AVG_PADDED),
             case((5, 6), **{**_AVG, "divisor": 3}), case((0, 5, 6), **_AVG)),
     doc="Sum of each window over how many elements it counts, or over `divisor`.",

@@ -175,7 +175,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
             f"of upscale_factor, but input.size(-3)={channels} is not divisible by {r * r}"
         )
     if r == 1:
-        return input.clone()
+        return clone(input, ROWS)
     n = len(lead)
     y = input.reshape(*lead, channels // (r * r), r, r, height, width)
     y = y.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2)
@@ -201,7 +201,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
             f"input.size(-2)={height} and input.size(-1)={width} are not divisible by {r}"
         )
     if r == 1:
-        return input.clone()
+        return clone(input, ROWS)
     n = len(lead)
     y = input.reshape(*lead, channels, height // r, r, width // r, r)
     y = y.permute(*range(n), n, n + 2, n + 4, n + 1, n + 3)
