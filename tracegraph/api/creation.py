@@ -196,7 +196,7 @@ def full(
         made: Tensor = front.expand(value, shape=shape).clone()
         return finish(made, requires_grad)
     if dtype is None:
-        dtype = type_of(tensor(fill_value)).dtype
+        dtype = type_of(tensor(np.asarray(fill_value).item())).dtype
     dtype = dtype_of(dtype)
     if dtype is bool_:
         fill_value = bool(fill_value)

@@ -17,7 +17,7 @@ from tracegraph.api.promotion import cast
 from tracegraph.devices import device_of
 from tracegraph.dims.symint import as_size
 from tracegraph.dtypes import dtype_of
-from tracegraph.eager import conversion, leaves, operators, printing, writing
+from tracegraph.eager import conversion, leaves, numpy_calls, operators, printing, writing
 from tracegraph.eager.tensors import (
     Tensor,
     type_of,
@@ -52,6 +52,8 @@ METHODS: dict[str, Any] = {
     "__setitem__": indexing.setitem,
     "__repr__": printing.tensor_repr,
     "__array__": conversion.to_array,
+    "__array_ufunc__": numpy_calls.array_ufunc,
+    "__array_wrap__": numpy_calls.array_wrap,
     "__bool__": conversion.to_bool,
     "__int__": conversion.to_int,
     "__float__": conversion.to_float,

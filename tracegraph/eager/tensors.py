@@ -69,7 +69,6 @@ class Tensor:
     _seen: int
     _grad: Tensor | None
 
-    __array_ufunc__ = None
     __array_priority__ = 1000
 
     if TYPE_CHECKING:
