@@ -169,6 +169,20 @@ def test_strides(T: Any, call: str, strides: str) -> None:
     assert " ".join(map(str, found.stride())) == strides
 
 
+GRADIENTS = ("w * w", "T.ones(2, 4) @ w", "w.t() * 2", "w[1:]", "w[T.tensor([0, 1])]", "w.sum()",
+             "T.nn.functional.linear(T.ones(2, 3), w)", "(w @ w.t()).inverse()")  # fmt: skip
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("call", GRADIENTS)
+def test_gradients_lie_as_their_leaves_do(T: Any, call: str, turned: bool) -> None:
+    w = T.arange(12.0).reshape(4, 3).cos()
+    w = (w.t().contiguous().t() if turned else w).requires_grad_()
+    for _ in range(2):
+        eval(call, {"T": T, "w": w}).sum().backward()
+        assert w.grad.stride() == w.stride() == ((1, 4) if turned else (3, 1))
+
+
 def test_what_view_allows_and_what_reshape_shares(T: Any) -> None:
     x = T.arange(12.0).reshape(3, 4).t()
     for copied in (x.clone(), x.flip(0), T.zeros_like(x), x.sort(0)[0]):

@@ -54,3 +54,9 @@ _ONE: Final = _count_of_one()
 def is_sole(grad: Any, count: int) -> bool:
     """Whether an array that has `count` references is its only holder's to keep."""
     return grad.__class__ is np.ndarray and grad.base is None and count == _ONE
+
+
+def lie_alike(grad: Tensor, leaf: Tensor) -> bool:
+    """Whether a gradient lies in memory as its leaf does, as `.grad` shall."""
+    x, y = grad._data, leaf._data
+    return bool(x.flags.c_contiguous and y.flags.c_contiguous) or x.strides == y.strides

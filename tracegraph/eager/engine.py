@@ -19,6 +19,7 @@ from tracegraph.eager.bare_gradients import (
     are_floats,
     bare_of,
     is_sole,
+    lie_alike,
     wrapped,
 )
 from tracegraph.eager.dispatch import assign, front, refresh
@@ -222,7 +223,7 @@ class _Backward:
             grad = _at_home(grad, device_of(leaf._data))
         have = leaf._grad
         if have is None:
-            leaf._grad = grad if sole else clone(grad)
+            leaf._grad = grad if sole and lie_alike(grad, leaf) else clone(grad, leaf._data)
         elif self.create_graph:
             leaf._grad = have + grad
         else:
@@ -238,7 +239,7 @@ class _Backward:
                 grad = self.captured.pop(place)
                 count = sys.getrefcount(grad)
                 owned = wrapped(grad)
-                self.captured[place] = owned if is_sole(grad, count) else clone(owned)
+                self.captured[place] = owned if is_sole(grad, count) else clone(owned, ROWS)
         return self.captured
 
 
