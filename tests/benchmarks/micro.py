@@ -81,11 +81,17 @@ def trace_cost() -> Iterator[Row]:
     x = torch.ones(8)
     count = 2000
 
-    def function(v: Any) -> Any:
+    def function(v: Any, count: int = count) -> Any:
         for _ in range(count):
             v = (v + 1.0) * 0.5
         return v
 
+    def few(v: Any) -> Any:
+        return function(v, 6)
+
+    eager = measure(lambda: few(x), 0.3, cpu=True).minimum
+    traced = measure(lambda: torch.trace(few, (x,), check=False), 0.5, cpu=True).minimum
+    yield "trace of a dozen ops", f"{shown(traced)} ({shown(eager)} eager)"
     eager = measure(lambda: function(x), 1.0, cpu=True).minimum
     traced = measure(lambda: torch.trace(function, (x,), check=False), 2.0, cpu=True).minimum
     program = torch.trace(function, x).program()

@@ -48,19 +48,21 @@ def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
     entry.signature = signature
     entry.variants = variants
     entry.hypers = list(hypers.values())
-    entry.classes = _merged(e.classes for e in examples)
-    entry.places = _merged(e.places for e in examples)
-    entry.shared = _merged(e.shared for e in examples)
+    entry.classes = _merged([e.classes for e in examples])
+    entry.places = _merged([e.places for e in examples])
+    entry.shared = _merged([e.shared for e in examples])
     entry.rebound = {
-        n: places for n, places in _merged(e.rebound for e in examples).items()
+        n: places for n, places in _merged([e.rebound for e in examples]).items()
         if all(n in e.rebound for e in examples if n in e.path.writes)
     }  # fmt: skip
-    entry.hold(_merged(e.state for e in reversed(examples)))
+    entry.hold(_merged([e.state for e in reversed(examples)]))
 
 
-def _merged(parts: Any) -> dict[Any, Any]:
-    first, *others = parts
-    return {**first, **{key: value for part in others for key, value in part.items()}}
+def _merged(parts: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for part in parts:
+        found.update(part)
+    return found
 
 
 def _check_alike(examples: Sequence[Example]) -> None:

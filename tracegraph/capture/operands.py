@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from tracegraph.capture.rows import Entry, RowValue
+from tracegraph.capture.rows import RowValue
 from tracegraph.dtypes import FLOAT_KIND
+from tracegraph.eager.storage import Storage
 from tracegraph.eager.tensors import Tensor, dtype_of_data
 from tracegraph.tensor_type import TensorType
-
-_NONE: Final[dict[Any, RowValue]] = {}
 
 
 class Operands:
@@ -23,6 +22,7 @@ class Operands:
     """
 
     token: object
+    graded: dict[Storage, Tensor]
     ungraded: set[int]
     value_of: Any
     read: Any
@@ -35,7 +35,8 @@ class Operands:
     def _inputs(self, args: Sequence[Any], graded: bool) -> tuple[RowValue, ...]:
         """Return the Values that an op reads.
 
-        First comes the short way for a fresh result of this trace and another one or a number.
+        A fresh result of this trace beside a number or tensor, as in a chain of arithmetic, goes
+        first: no list and no loop are a tenth of what recording such an op takes.
         """
         if len(args) == 2:
             a, b = args
@@ -46,36 +47,46 @@ class Operands:
                     value: RowValue = note[1]
                     if not graded or value[0] not in self.ungraded:
                         if b.__class__ is float:
-                            near = self._beside.get(a._data.dtype, _NONE)
-                            if b in near:
-                                return value, near[b]
-                        elif b.__class__ is Tensor and b._lineage is None and not b._chain:
-                            storage = b._storage
-                            note = None if storage is None else storage.entry
-                            if (
-                                note.__class__ is tuple
-                                and note[0] is self.token
-                                and (not graded or note[1][0] not in self.ungraded)
-                            ):
-                                return value, note[1]
-        return tuple([self._input(a, args, graded) for a in args if a is not None])
+                            known = self._beside.get(a._data.dtype)
+                            if known is not None and b in known:
+                                return value, known[b]
+                        elif b.__class__ is Tensor:
+                            return value, self._known(b, graded) or self._read(b, graded)
+        found = []
+        for a in args:
+            if a.__class__ is Tensor:
+                found.append(self._known(a, graded) or self._read(a, graded))
+            elif a.__class__ is float or not isinstance(a, Tensor):
+                if a is not None:
+                    peer = args[0]
+                    near = peer.__class__ is Tensor and self._beside.get(peer._data.dtype)
+                    found.append((near and near.get(a)) or self._scalar(a, args))
+            else:
+                found.append(self._read(a, graded))
+        return tuple(found)
 
-    def _input(self, a: Any, args: Sequence[Any], graded: bool) -> RowValue:
-        """Return the Value of one operand; that of a whole known to this trace at once."""
+    def _known(self, t: Tensor, graded: bool) -> RowValue | None:
+        """Return the Value of a whole if this trace has met it, and it is read as it is."""
+        storage = t._storage
+        if storage is None or t._lineage is not None or t._chain:
+            return None
+        note = storage.entry
         value: RowValue
-        if a.__class__ is Tensor and a._lineage is None and not a._chain:
-            storage = a._storage
-            note = None if storage is None else storage.entry
-            if note.__class__ is tuple:
-                value = note[1]
-                if note[0] is self.token and (not graded or value[0] not in self.ungraded):
-                    return value
-            elif note.__class__ is Entry and note.token is self.token and note.origin is None:
-                return self.read(a, note.value) if graded else note.value
-        elif not isinstance(a, Tensor):
-            return self._scalar(a, args)
-        value = self.value_of(a)
-        return self.read(a, value) if graded else value
+        if note.__class__ is tuple:
+            token, value = note
+        elif note is None or note.origin is not None:
+            return None
+        else:
+            token, value = note.token, note.value
+            if graded and t._node is None and storage in self.graded:
+                return None
+        if token is not self.token or (graded and value[0] in self.ungraded):
+            return None
+        return value
+
+    def _read(self, t: Tensor, graded: bool) -> RowValue:
+        value: RowValue = self.value_of(t)
+        return self.read(t, value) if graded else value
 
     def _scalar(self, x: Any, args: Sequence[Any]) -> RowValue:
         """Return the Value of a Python number beside tensors, which has their dtype."""
