@@ -67,6 +67,7 @@ from tracegraph.utils import _pytree as trees
         ("functional", "F Tensor norm einsum meshgrid split"),
         ("overrides", "has_torch_function handle_torch_function is_tensor_like"),
         ("torch_version", "TorchVersion"),
+        ("serialization", "MAP_LOCATION load save"),
         ("distributions.utils", "broadcast_all lazy_property probs_to_logits logits_to_probs"),
         ("distributions.constraints", "dependent dependent_property lower_triangular square"),
     ],
@@ -397,6 +398,7 @@ def test_tensors_become_one_and_come_back(T: Any) -> None:
 
 
 def test_names_of_types(T: Any) -> None:
+    assert T.torch is T
     assert T.typename(T.ones(1, dtype=T.float64)) == "torch.DoubleTensor"
     assert T.typename(3) == "int"
     with pytest.raises(AssertionError, match="why"):

@@ -7,6 +7,7 @@ first use.
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings as _warnings
 from typing import Any
 
@@ -142,7 +143,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what is public but not yet loaded."""
-    if name == "map":  # not for `import *`, where it would hide Python's
+    if name == "torch":  # PyTorch's facade has itself for an attribute
+        value = sys.modules[__name__]
+    elif name == "map":  # not for `import *`, where it would hide Python's
         value = importlib.import_module("tracegraph.control.flow").map
     elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)

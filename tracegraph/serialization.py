@@ -15,6 +15,7 @@ __all__ = [
     "add_safe_globals", "clear_safe_globals", "get_safe_globals", "load", "safe_globals", "save",
 ]  # fmt: skip
 
+MAP_LOCATION = Any
 _safe: list[Any] = []
 
 

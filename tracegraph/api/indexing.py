@@ -15,7 +15,7 @@ from tracegraph.api.promotion import beside, cast, filled, scalar_tensor
 from tracegraph.devices import device_of
 from tracegraph.dims.shapes import is_one, same
 from tracegraph.dims.symint import SymInt, as_index, larger, smaller
-from tracegraph.dtypes import bool_, dtype_of, int64
+from tracegraph.dtypes import bool_, dtype_of, int64, uint8
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import assign, check_writable, front, passed_on, put
 from tracegraph.eager.tensors import Tensor, count_write, dtype_of_data, shell, type_of, wrap
@@ -23,14 +23,32 @@ from tracegraph.errors import DTypeError
 
 
 def _is_advanced(item: Any) -> bool:
-    return isinstance(item, (Tensor, list, np.ndarray, bool, np.bool_, range))
+    return isinstance(item, (Tensor, list, tuple, np.ndarray, bool, np.bool_, range))
+
+
+def _stands_alone(item: Any) -> bool:
+    """Whether an item of a list is an index of its own, so that the list stands for a tuple."""
+    return (
+        item is None
+        or item is ...
+        or isinstance(item, (slice, Tensor, list, tuple, np.ndarray, range))
+    )
+
+
+def _as_mask(item: Any) -> Any:
+    """Return bytes as bools: PyTorch takes uint8 for a mask."""
+    if isinstance(item, Tensor) and dtype_of_data(item._data) is uint8:
+        return cast(item, bool_)
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8:
+        return item.astype(np.bool_)
+    return item
 
 
 def _normalise(x: Tensor, key: Any) -> list[Any]:
     """Return one item per index position, Ellipsis filled in, sequences as tensors."""
-    if isinstance(key, list) and any(isinstance(i, (slice, type(None), type(...))) for i in key):
+    if isinstance(key, list) and len(key) < 32 and any(map(_stands_alone, key)):
         key = tuple(key)
-    items = list(key) if isinstance(key, tuple) else [key]
+    items = list(map(_as_mask, key if isinstance(key, tuple) else (key,)))
     used = 0
     for item in items:
         if item is None or item is ... or isinstance(item, (bool, np.bool_)):
@@ -116,7 +134,8 @@ def _basic(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Any]]:
             try:
                 index.append(_position(item, sizes[dim], dim))
             except TypeError:
-                raise TypeError(
+                kind = TypeError if isinstance(item, str) else IndexError
+                raise kind(
                     "only integers, slices (`:`), ellipsis (`...`), None and long or byte tensors "
                     f"are valid indices (got {type(item).__name__})"
                 ) from None
