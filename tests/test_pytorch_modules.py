@@ -67,6 +67,7 @@ from tracegraph.utils import _pytree as trees
         ("functional", "F Tensor norm einsum meshgrid split"),
         ("overrides", "has_torch_function handle_torch_function is_tensor_like"),
         ("torch_version", "TorchVersion"),
+        ("onnx", "is_in_onnx_export export"),
         ("serialization", "MAP_LOCATION load save"),
         ("distributions.utils", "broadcast_all lazy_property probs_to_logits logits_to_probs"),
         ("distributions.constraints", "dependent dependent_property lower_triangular square"),
