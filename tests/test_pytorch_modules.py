@@ -511,3 +511,21 @@ def test_results_by_name_show_their_names(T: Any) -> None:
     assert repr(T.max(T.tensor([[1, 3]]), 1)) == (
         "torch.return_types.max(\nvalues=tensor([3]),\nindices=tensor([1]))"
     )
+
+
+# Text.
+
+
+def test_limits_of_dtypes_are_shown(T: Any) -> None:
+    assert repr(T.iinfo(T.int8)) == "iinfo(min=-128, max=127, dtype=int8)"
+    assert repr(T.finfo(T.float32)) == (
+        "finfo(resolution=1e-06, min=-3.40282e+38, max=3.40282e+38, eps=1.19209e-07, "
+        "smallest_normal=1.17549e-38, tiny=1.17549e-38, dtype=float32)"
+    )
+    for dtype in (T.float16, T.bfloat16, T.float64):
+        assert repr(T.finfo(dtype)).startswith("finfo(resolution=")
+
+
+def test_a_long_tensor_is_cut_short(T: Any) -> None:
+    assert repr(T.arange(2000)) == "tensor([   0,    1,    2,  ..., 1997, 1998, 1999])"
+    assert repr(T.ones(2000, 1)[:, 0].bool())[:40] == "tensor([True, True, True,  ..., True, Tr"

@@ -209,6 +209,11 @@ class _FInfo:
         self.tiny = self.smallest_normal = float(info.tiny)
         self.resolution = float(info.resolution)
 
+    def __repr__(self) -> str:
+        names = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
+        shown = ", ".join(f"{name}={getattr(self, name):g}" for name in names)
+        return f"finfo({shown}, dtype={self.dtype})"
+
 
 class iinfo:
     """Limits of an integer dtype as Python ints: bits, min, max."""
@@ -217,3 +222,6 @@ class iinfo:
         info = np.iinfo(dtype_of(dtype).np)
         self.dtype = dtype_of(dtype).name
         self.bits, self.min, self.max = int(info.bits), int(info.min), int(info.max)
+
+    def __repr__(self) -> str:
+        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"

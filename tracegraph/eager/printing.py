@@ -68,7 +68,7 @@ def _lines(array: Any, show: Any, indent: int, summarise: bool) -> str:
     if array.ndim == 1:
         items = [show(v) for v in (array if not cut else array[:edge]).tolist()]
         if cut:
-            items += ["..."] + [show(v) for v in array[-edge:].tolist()]
+            items += [" ..."] + [show(v) for v in array[-edge:].tolist()]
         return _wrap_items(items, indent)
     rows = [_lines(a, show, indent + 1, summarise) for a in (array[:edge] if cut else array)]
     if cut:
