@@ -94,8 +94,6 @@ def torch_program(program: Program) -> Built:
 
 # Where PyTorch overwrote or freed what we keep.
 REFUSALS = ("modified by an inplace", "a second time")
-# What keeps its indices for a backward pass that may not need them.
-KEEPING = ("index_add", "index_put", "scatter_add")
 # What PyTorch draws otherwise.
 OWN_RANDOM = ("dropout(", "randn(", "rand_like(", "normal_(")
 
@@ -363,9 +361,6 @@ def _allowed(mine: Outcome, theirs: Outcome, program: Program) -> str:
     for text in ("more than one element of the written-to", "expanded memory"):
         if theirs.error is None and text in str(mine.error):
             return "a write to expanded memory that PyTorch lets pass"
-    keeps_indices = any(name in str(program) for name in KEEPING)
-    if theirs.error is None and "a second time" in str(mine.error) and keeps_indices:
-        return "a second backward pass through what keeps indices that PyTorch does not"
     return ""
 
 
