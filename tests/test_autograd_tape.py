@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import tracegraph as tg
 from tests.both_modules import T, numbers  # noqa: F401
 
 
@@ -362,3 +363,53 @@ def test_created_gradients_stay_on_the_tape(T: Any) -> None:
     assert x.grad.requires_grad
     (again,) = T.autograd.grad(x.grad.sum(), x)
     assert numbers(again) == [2.0]
+
+
+# Kinks: a second derivative that is zero is there.
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "slopes"),
+    [
+        ("relu", (), (0, 0, 1, 1)),
+        ("relu6", (), (0, 0, 1, 1)),
+        ("leaky_relu", (0.2,), (0.2, 0.2, 1, 1)),
+        ("hardtanh", (-1.0, 1.5), (0, 1, 1, 0)),
+        ("threshold", (0.5, -1.0), (0, 0, 0, 1)),
+        ("softshrink", (), (1, 0, 0, 1)),
+        ("rrelu", (), (11 / 48, 11 / 48, 1, 1)),
+    ],
+)
+def test_second_derivatives_of_straight_pieces_are_zeros(
+    T: Any, name: str, arguments: Any, slopes: Any
+) -> None:
+    """Not None, which an optimizer would pass over, nor an error."""
+    x = T.tensor([-2.0, -0.3, 0.2, 3.0], requires_grad=True)
+    w = T.tensor(1.5, requires_grad=True)
+    y = getattr(T.nn.functional, name)(x * w, *arguments)
+    (first,) = T.autograd.grad(y.sum(), x, create_graph=True)
+    by_x, by_w = T.autograd.grad(first.square().sum(), (x, w))
+    assert numbers(by_x) == [0, 0, 0, 0]
+    assert by_w.item() == pytest.approx(2 * 1.5 * sum(s * s for s in slopes))
+
+
+def test_the_gradient_penalty_of_a_critic_reaches_every_bias(T: Any) -> None:
+    critic = T.nn.Sequential(T.nn.Linear(2, 3), T.nn.LeakyReLU(0.2), T.nn.Linear(3, 1))
+    x = T.ones(4, 2, requires_grad=True)
+    (slope,) = T.autograd.grad(critic(x).sum(), x, create_graph=True)
+    ((slope.norm(dim=1) - 1) ** 2).mean().backward()
+    grads = [p.grad for p in critic.parameters()]
+    assert grads[1].tolist() == [0, 0, 0] and grads[3] is None
+    assert grads[0].abs().sum() > 0 and grads[2].abs().sum() > 0
+
+
+def test_a_trace_of_second_derivatives_at_kinks() -> None:
+    def second(x: Any, w: Any) -> Any:
+        x = x.detach().requires_grad_()
+        (first,) = tg.autograd.grad((x * w).relu().square().sum(), x, create_graph=True)
+        return tg.autograd.grad(first.square().sum(), x)[0]
+
+    traced = tg.trace(second, (tg.ones(2), tg.tensor(2.0)))
+    x, w = tg.tensor([-1.0, 3.0]), tg.tensor(0.5)
+    assert traced(x, w).tolist() == second(x, w).tolist() == [0, 8 * 0.5**4 * 3]
+    assert traced.program()(x, w).tolist() == [0, 1.5]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tracegraph.dtypes import FLOAT_KIND
+from tracegraph.eager.kinks import linked
 from tracegraph.eager.tensors import Tensor, dtype_of_data, storage_of, type_of, wrap
 from tracegraph.errors import AutogradError
 from tracegraph.ops.core import Op
@@ -102,7 +103,7 @@ class Node:
         if self.saved is None:
             raise AutogradError(SPENT)
         gradients: Sequence[Any] = self.plan.run(self, m, self.completed(m, g), create_graph)
-        return gradients
+        return linked(self, m, gradients) if create_graph else gradients
 
     def completed(self, m: Any, g: Any) -> Any:
         """Return the gradients of all results: zeros where none arrived."""
