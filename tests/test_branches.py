@@ -479,6 +479,23 @@ def test_a_place_that_comes_to_hold_another_view_of_itself_is_refused() -> None:
     assert [traced().item() for _ in range(3)] == [2.0, 1.0, 2.0]
 
 
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_what_a_replay_binds_can_be_written(level: int) -> None:
+    """Once, an overwritten tensor was bound to the expanded number: the next write failed."""
+    box = types.SimpleNamespace(h=tg.ones(3))
+
+    def filled(x: Any) -> Any:
+        box.h = box.h * 2
+        box.h[None, :] = x.sum()
+        return x
+
+    traced = tg.trace(filled, (tg.ones(2),))
+    for run in (traced.program(level=level), traced, tg.trace(lambda x: traced(x), (tg.ones(2),))):
+        run(tg.ones(2))
+        box.h.add_(tg.tensor([1.0, 2.0, 3.0]))
+        assert box.h.tolist() == [3, 4, 5]
+
+
 def test_state_that_is_a_view_and_was_rebound_is_refused() -> None:
     held = {"v": tg.ones(2, 3)[0]}
     traced = tg.trace(lambda x: x * held["v"], (tg.ones(3),))

@@ -19,6 +19,7 @@ from tracegraph.capture.variants import Variant, check_value, choose
 from tracegraph.devices import device_of, parse_device
 from tracegraph.eager.conversion import to
 from tracegraph.eager.dispatch import assign, put
+from tracegraph.eager.engine import clone
 from tracegraph.eager.tensors import Tensor, storage_of, wrap
 from tracegraph.errors import GuardError
 from tracegraph.ir.graph import Graph
@@ -302,7 +303,10 @@ class EntryPoint:
             place.write(target)
 
     def _rebind(self, name: str, made: Tensor) -> None:
-        """Hold another tensor in the places of a State."""
+        """Hold another tensor in the places of a State, that can be written as any."""
+        data = made._data
+        if data.__class__ is np.ndarray and (not data.flags.writeable or 0 in data.strides):
+            made = clone(made)  # expanded memory
         self._held[name] = made
         places = self.rebound[name]
         for place in places:
