@@ -413,3 +413,17 @@ def test_a_trace_of_second_derivatives_at_kinks() -> None:
     x, w = tg.tensor([-1.0, 3.0]), tg.tensor(0.5)
     assert traced(x, w).tolist() == second(x, w).tolist() == [0, 8 * 0.5**4 * 3]
     assert traced.program()(x, w).tolist() == [0, 1.5]
+
+
+@pytest.mark.parametrize("name", ["sort", "topk", "cummax", "kthvalue", "median", "gather", "exp"])
+def test_what_a_gradient_of_a_gradient_depends_on(T: Any, name: str) -> None:
+    """Places of elements, which are results too, are nothing that a gradient goes through."""
+    x = T.tensor([[3.0, 1.0, 2.0], [0.5, 4.0, 0.0]], requires_grad=True)
+    calls = {
+        "sort": lambda: T.sort(x, dim=1)[0], "topk": lambda: x.topk(2, 1)[0],
+        "cummax": lambda: T.cummax(x, 1)[0], "kthvalue": lambda: x.kthvalue(2, 1)[0],
+        "median": lambda: x.median(1)[0], "gather": lambda: x.gather(1, x.argsort(1)),
+        "exp": lambda: x.exp(),
+    }  # fmt: skip
+    (g,) = T.autograd.grad(calls[name]().sum(), x, create_graph=True)
+    assert g.requires_grad is (name == "exp")

@@ -124,7 +124,7 @@ class Node:
                 overwritten(storage.version, version, array, self)
             t = wrap(array)
             t._storage = storage
-            if create_graph:
+            if create_graph and dtype_of_data(array).kind == FLOAT_KIND:
                 t._node, t._index = self, index
             return t
         if kind == SAVE_INPUTS:
