@@ -481,7 +481,10 @@ def test_a_place_that_comes_to_hold_another_view_of_itself_is_refused() -> None:
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_what_a_replay_binds_can_be_written(level: int) -> None:
-    """Once, an overwritten tensor was bound to the expanded number: the next write failed."""
+    """Once, an overwritten tensor was bound to the expanded number: the next write failed.
+
+    And a trace of a trace put what it computed where the inner one looks, and nowhere else.
+    """
     box = types.SimpleNamespace(h=tg.ones(3))
 
     def filled(x: Any) -> Any:

@@ -213,10 +213,12 @@ def _children(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) 
         found.modules[path] = value
         containers = list(value.__tracegraph_containers__())
         found.containers += [(container, dict(container)) for container in containers]
-        return [
+        children = [
             (name, child, _place_among(containers, name, child))
             for name, child in value.__tracegraph_state__()
         ]
+        rebound = hasattr(kind, "__tracegraph_rebound__")
+        return [*_rebound(found, value), *children] if rebound else children
     if isinstance(value, dict):
         found.containers.append((value, _contents(value)))
         return _held(value)
@@ -235,6 +237,15 @@ def _children(found: Walk, path: str, value: Any, later: list[tuple[str, Any]]) 
         found.containers.append((attributes, dict(attributes)))
         return _held(attributes)
     return []
+
+
+def _rebound(found: Walk, value: Any) -> Iterator[Child]:
+    """Yield State whose places are given other tensors by calls of what holds it."""
+    for name, places in value.__tracegraph_rebound__().items():
+        for number, place in enumerate(places):
+            if not isinstance(place.container, Tensor):
+                found.containers.append((place.container, _contents(place.container)))
+            yield (f"{name}.{number}" if number else name), place.read(), place
 
 
 def _place_among(containers: list[Any], name: str, child: Any) -> Place | None:

@@ -363,6 +363,10 @@ class EntryPoint:
         """What a trace that calls this takes for State."""
         return iter(self.state.items())
 
+    def __tracegraph_rebound__(self) -> dict[str, list[Place]]:
+        """Where a call puts other tensors, by the name of State."""
+        return self.rebound
+
     def __tracegraph_containers__(self) -> Iterator[Any]:
         """What a call may rebind."""
         return iter((self._held, self.shared))
