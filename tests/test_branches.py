@@ -499,6 +499,25 @@ def test_what_a_replay_binds_can_be_written(level: int) -> None:
         assert box.h.tolist() == [3, 4, 5]
 
 
+def test_history_that_goes_from_state_to_state_is_seen() -> None:
+    """The second call is like the first; in the third one `seen` has a history."""
+    box = types.SimpleNamespace(w=tg.tensor(2.0, requires_grad=True), h=tg.ones(2), seen=tg.ones(2))
+
+    def step(moves: bool) -> Any:
+        loss = (box.seen * box.seen).sum()
+        if loss.requires_grad:
+            loss.backward(retain_graph=True)
+        if moves:
+            box.seen = box.h
+        box.h = box.h * 0.5 + box.w
+        return loss.detach()
+
+    with pytest.raises(TraceError, match=r"leaves changes: step\.box\.h \(a part"):
+        tg.trace(lambda: step(True))
+    traced = tg.trace(lambda: step(False))
+    assert [traced().item() for _ in range(3)] == [2.0, 2.0, 2.0]
+
+
 def test_state_that_is_a_view_and_was_rebound_is_refused() -> None:
     held = {"v": tg.ones(2, 3)[0]}
     traced = tg.trace(lambda x: x * held["v"], (tg.ones(3),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,8 +142,11 @@ class Attempt:
                 told.append(f"{path}.grad (None after)")
         return told
 
-    def check_again(self, second: Attempt) -> None:
+    def check_again(self, again: Callable[[], Attempt], known: set[str]) -> None:
         """Run again from what this run left: the graph must be the same.
+
+        And once more as long as more State has come to be a part of the gradient history, which
+        goes from tensor to tensor where one takes the place of another.
 
         Raises:
             TraceError: what the function does depends on what an earlier call left.
@@ -154,9 +157,19 @@ class Attempt:
             "them, which a replay cannot. Call it once before you trace it, keep what changes in "
             "tensors of fixed shape, or change it outside of the traced function"
         )
+        second = again()
         try:
             second.run()
             second.after()  # what it holds now, not what the undo below puts back
+            place = _first_difference(self.recorder.rows, second.recorder.rows)
+            mine, theirs = (
+                (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found))
+                for a in (self, second)
+            )
+            if place is not None or mine != theirs:
+                raise TraceError(remedy + (f" (at {place})" if place else ""))
+            if not second.in_history() <= known:
+                self.check_again(again, known | second.in_history())
         except TraceError:
             raise
         except Exception as error:
@@ -164,13 +177,10 @@ class Attempt:
         finally:
             second.undo({t: t._grad for t in second.found.leaves})
             self._moved = None
-        place = _first_difference(self.recorder.rows, second.recorder.rows)
-        mine, theirs = (
-            (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found))
-            for a in (self, second)
-        )
-        if place is not None or mine != theirs:
-            raise TraceError(remedy + (f" (at {place})" if place else ""))
+
+    def in_history(self) -> set[str]:
+        """Return the tensors that are a part of the gradient history after the run, by path."""
+        return {path for path, t in self.after().items() if t.grad_fn is not None}
 
     def check_left(self) -> None:
         """Refuse tensors of this run that Python places hold now, where they held none before.

@@ -228,7 +228,8 @@ def _run(
             grads.update(dict.fromkeys(started))
         attempt.left = attempt.left_changes()
         if attempt.left:
-            attempt.check_again(Attempt(function, walk(function), *inputs))
+            again = lambda: Attempt(function, walk(function), *inputs)  # noqa: E731
+            attempt.check_again(again, attempt.in_history())
             attempt.check_left()
         attempt.note_rebinding()
         return then(attempt)
