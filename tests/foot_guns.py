@@ -454,6 +454,28 @@ def mutated_input() -> Program:
     return Program(f, [(x(),), (x(by=2),)])
 
 
+@gun("a write through `reshape`, of an input in another memory layout", REPLAY,
+     "there it would write to a copy", GuardError)  # fmt: skip
+def transposed_input() -> Program:
+    def f(a: Any) -> Any:
+        y = a * 2
+        y.reshape(-1)[0] = 5  # <-
+        return y
+
+    return Program(f, [(tg.ones(2, 3),), (tg.ones(3, 2).T,)])
+
+
+@gun("a view or a copy by memory layout, whose other name is not read", RIGHT,
+     "nothing depends on which it is")  # fmt: skip
+def transposed_input_as_a_name() -> Program:
+    def f(a: Any) -> Any:
+        y = (a * 2).flatten()
+        y[0] = 5
+        return y
+
+    return Program(f, [(tg.ones(2, 3),), (tg.ones(3, 2).T,)])
+
+
 @gun("dtype change", REPLAY, "dtypes are part of the signature", SignatureError)
 def dtype_change() -> Program:
     def f(x: Any) -> Any:

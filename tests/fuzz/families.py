@@ -225,8 +225,27 @@ def rebound_name(w: Writer) -> None:
     w.line(f"{v.name} = {v.name}.detach() * 0.5 + {w.operand(v.shape)}")
 
 
+def folded(w: Writer) -> None:
+    """A view or a copy, by the memory layout of its operand, and a write to one of the two."""
+    v = w.find(lambda o: o.kind == "f" and o.ndim > 1 and not o.spread and not o.locked)
+    if v is None or w.depth:
+        return
+    if w.c.chance(50):
+        v = w.new(f"{v.name} * 1.5", v.shape)
+    size = v.shape[0] * v.shape[1]
+    flat = (size * (v.shape[2] if v.ndim > 2 else 1),)
+    forms = [("{}.reshape(-1)", flat), ("{}.flatten()", flat), ("{}.ravel()", flat),
+             ("{}.flatten(0, 1)", (size, *v.shape[2:])),
+             ("{}.transpose(0, 1).reshape(-1)", flat)]  # fmt: skip
+    value, shape = w.c.pick(forms)
+    made = w.view(v, value.format(v.name), shape)
+    target = w.c.pick((made, made, v))
+    if target.shape[0]:
+        w.line(f"{target.name}{w.c.pick(('[0] = 0.5', '[0] += 1.0', '.mul_(2.0)', '[:] = -0.5'))}")
+
+
 FAMILIES = [
     (3, along), (2, extreme), (4, piece), (2, picked), (4, scattered), (3, layer), (2, own_random),
     (2, custom), (1, new_leaf), (1, kept_gradient), (1, forgotten), (2, integers),
-    (2, integer_write), (3, optimizer_step), (2, rebound_name),
+    (2, integer_write), (3, optimizer_step), (2, rebound_name), (3, folded),
 ]  # fmt: skip

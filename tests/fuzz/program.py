@@ -93,6 +93,13 @@ def build(program: Program, T: Any, uniform: Callable[..., Any]) -> Built:
         values = np.random.RandomState(seed).randint(0, high, shape)
         return T.tensor(values, dtype=T.int64)
 
+    def laid(how: str, t: Any) -> Any:
+        if how == "turned" and t.ndim > 1:
+            return t.transpose(0, -1).clone(memory_format=T.contiguous_format).transpose(0, -1)
+        if how == "columns":
+            return T.stack([t, t], -1)[..., 0]
+        return T.cat([t, t], -1)[..., : t.shape[-1]] if how == "part" and t.ndim else t
+
     def grad(loss: Any, inputs: list[Any], **options: Any) -> list[Any]:
         found = T.autograd.grad(loss, inputs, allow_unused=True, **options)
         return [T.zeros_like(t) if g is None else g for g, t in zip(found, inputs, strict=True)]
@@ -113,7 +120,7 @@ def build(program: Program, T: Any, uniform: Callable[..., Any]) -> Built:
 
     names = {
         "T": T, "D": T.float64, "Box": Box, "Pair": Pair, "Record": Record, "Cube": Cube,
-        "tensor": tensor, "integers": integers, "uniform": uniform, "grad": grad,
+        "tensor": tensor, "integers": integers, "laid": laid, "uniform": uniform, "grad": grad,
         "grad_of": grad_of,
     }  # fmt: skip
     source = program.source()

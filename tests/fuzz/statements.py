@@ -24,7 +24,8 @@ TENSOR_BINARY = ("T.maximum({}, {})", "T.minimum({}, {})", "T.where({0} > 0.3, {
 
 def unary(w: Writer) -> None:
     v = w.floats()
-    text = w.c.pick(UNARY).format(v.name)
+    # Whether contiguous() gave its operand itself is not known to a trace.
+    text = w.c.pick(UNARY[:-1] if w.laid else UNARY).format(v.name)
     w.new(text, v.shape, **({"root": v.root} if "contiguous" in text else {}))
 
 

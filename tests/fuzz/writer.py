@@ -66,6 +66,7 @@ class Writer:
         self.depth = 0
         self.no_grad = 0
         self.count = 0
+        self.laid = False
 
     # Lines and names.
 
@@ -235,8 +236,12 @@ class Writer:
                 self.vars.append(Var(name, shape, "i"))
                 continue
             trained = self.c.chance(8)
-            tail = ".requires_grad_()" if trained else ""
-            self.inputs.append((name, f"tensor(10 * call + {50 + i}{sizes}){tail}"))
+            text = f"tensor(10 * call + {50 + i}{sizes})" + ".requires_grad_()" * trained
+            if not trained and self.c.chance(25):
+                self.laid = True
+                orders = [self.c.pick(("rows", "turned", "part", "columns")) for _ in range(3)]
+                text = f"laid({orders}[call], {text})"
+            self.inputs.append((name, text))
             self.vars.append(Var(name, shape, locked=trained, root=self.count))
 
     def make_body(self, most: int) -> None:

@@ -204,7 +204,12 @@ def laid_as(made: Tensor, input: Tensor, memory_format: Any = None) -> Tensor:
     like = input._data
     if memory_format not in (None, preserve_format) or like.__class__ is AbstractArray:
         return made
-    return made if like.flags.c_contiguous else clone(made, like)
+    out = made if like.flags.c_contiguous else clone(made, like)
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.layouts.lies_as(out, input)
+    return out
 
 
 def scaled(x: Any, factor: Any) -> Any:

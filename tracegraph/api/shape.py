@@ -10,6 +10,7 @@ from typing import Any
 from tracegraph.api.promotion import cast, result_type
 from tracegraph.dims.shapes import alike, is_size
 from tracegraph.dims.symint import as_index, as_size, fix, hint_of, larger, smaller
+from tracegraph.eager import modes
 from tracegraph.eager.dispatch import dispatch, front
 from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor
@@ -368,4 +369,9 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 def ravel(input: Tensor) -> Tensor:
     """Return all elements as one dim, a view of what lies in rows."""
-    return reshape(in_rows(input), (-1,))
+    rows = in_rows(input)
+    if rows is not input and modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.layouts.copied(input, rows, True)
+    return reshape(rows, (-1,))

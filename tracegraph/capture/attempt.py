@@ -26,6 +26,7 @@ from tracegraph.eager.tape import make_leaf, set_history
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
 from tracegraph.errors import TraceError
 from tracegraph.replay.held_state import overlapping
+from tracegraph.replay.layouts import orders_of
 from tracegraph.replay.signature import Hyper, LeafSpec
 
 
@@ -312,18 +313,20 @@ class Attempt:
         places, shared = self._places()
         state = {e.name: self._holder(s, e.name) for s, e in recorder.states.items()}
         recorder.forget_tensors()  # it lives on
+        writes = {e.name: e.value for e in entries if e.written}
         return Example(
-            Path(recorder.rows, self.outputs, {e.name: e.value for e in entries if e.written}),
+            Path(recorder.rows, self.outputs, writes),
             names=tuple(self.names), positional=self.positional, inputs=self.tree,
             specs=tuple(self.input_specs), outputs=self.output_tree,
             results=tuple(self.output_leaves), classes=self.classes,
             state=state,
             hypers=tuple(Hyper(n, t._data.item(), read)
                          for n, (read, t) in recorder.hypers.items()),
-            places=places, shared=shared, rebound=self.rebinding,
-            left=tuple(self.left),
+            places=places, shared=shared, rebound=self.rebinding, left=tuple(self.left),
             modes={path: (module, flag) for path, module, flag in recorder.training_flags.values()},
             findings=find(recorder, self.found, self.function),
+            orders=orders_of(self.input_specs, self.aliases),
+            layouts=recorder.layouts.found(self.outputs, writes),
         )  # fmt: skip
 
     def _places(self) -> tuple[dict[str, Place], dict[str, list[tuple[Place, Tensor]]]]:

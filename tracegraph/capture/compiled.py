@@ -19,11 +19,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracegraph.capture.arguments import name_of
+from tracegraph import pytree
+from tracegraph.capture.arguments import is_leaf, name_of
 from tracegraph.capture.tracing import Traced, trace
 from tracegraph.dims.shapes import mentions
 from tracegraph.dtypes import get_default_dtype
 from tracegraph.eager import modes
+from tracegraph.eager.storage import bare
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import (
     GuardError,
@@ -33,6 +35,7 @@ from tracegraph.errors import (
     TraceGraphError,
     UnseenPathError,
 )
+from tracegraph.replay.layouts import LayoutError, order_of
 
 Family = tuple[Any, ...]
 Sizes = tuple[Any, ...]
@@ -98,6 +101,7 @@ class CompiledFunction:
         self.dynamic = dynamic
         # By what calls have in common besides sizes; graphs for some sizes alone by these too.
         self._kinds: OrderedDict[Key, _Kind] = OrderedDict()
+        self._laid: set[Family] = set()  # of these, each layout of the arguments has a graph
         self._dropped = self._untraceable = 0
         self._lock = threading.RLock()
 
@@ -106,12 +110,13 @@ class CompiledFunction:
         if modes.recording and modes.RECORDER.get() is not None:
             return self.function(*args, **kwargs)
         try:
-            family, sizes = _key_of(args, kwargs)
+            plain, sizes = _key_of(args, kwargs)
         except _UnknownArgumentError as unknown:
             if self.fullgraph:
                 raise TraceError(f"{self._name}: {unknown} cannot be part of a graph") from None
             self._untraceable += 1
             return self.function(*args, **kwargs)
+        family = (*plain, _orders(args, kwargs)) if plain in self._laid else plain
         kind = self._kinds.get((family, None)) or self._kind((family, None), sizes, args, kwargs)
         if (kind.apart or kind.is_rigid) and sizes != kind.sizes:
             known = self._kinds.get((family, sizes))
@@ -130,7 +135,7 @@ class CompiledFunction:
                 raise
             return self._resize(kind, graph, error, family, sizes, args, kwargs)
         except GuardError as error:
-            return self._renew(kind, graph, error, args, kwargs)
+            return self._renew(kind, graph, error, plain, args, kwargs)
         kind.replays += 1
         return result
 
@@ -227,9 +232,15 @@ class CompiledFunction:
         return self._once_more(self._apart(kind, family, sizes, args, kwargs), args, kwargs)
 
     def _renew(
-        self, kind: _Kind, graph: Traced, error: GuardError, args: Any, kwargs: Any
+        self, kind: _Kind, graph: Traced, error: GuardError, plain: Family, args: Any, kwargs: Any
     ) -> Any:  # fmt: skip
-        """Make a graph again, since something that it relied on has changed, and replay it."""
+        """Make a graph again, since something that it relied on has changed, and replay it.
+
+        Where that is how arguments lie in memory, each layout gets a graph from now on.
+        """
+        if isinstance(error, LayoutError) and plain not in self._laid:
+            self._laid.add(plain)
+            return self(*args, **kwargs)
         with self._lock:
             if kind.graph is graph:
                 kind.note(f"made again: {_first(error)}")
@@ -264,6 +275,7 @@ class CompiledFunction:
         """Forget all graphs and counts."""
         with self._lock:
             self._kinds.clear()
+            self._laid.clear()
             self._dropped = self._untraceable = 0
 
 
@@ -310,6 +322,15 @@ def _key_of(args: Any, kwargs: Any) -> tuple[Family, Sizes]:
     leaves = tuple([_part(x, sizes) for x in (*args, *kwargs.values())])
     grad = modes.GRAD.get(), modes.INFERENCE.get()
     return (leaves, tuple(kwargs), *grad, get_default_dtype()), tuple(sizes)
+
+
+def _orders(args: Any, kwargs: Any) -> tuple[str, ...]:
+    """Return how the tensors among arguments lie in memory."""
+    leaves, _ = pytree.flatten((args, kwargs), is_leaf, "input")
+    return tuple([
+        order_of(bare(x._data if isinstance(x, Tensor) else x))
+        for x in leaves if isinstance(x, (Tensor, np.ndarray))
+    ])  # fmt: skip
 
 
 def _part(x: Any, sizes: list[Any]) -> Any:

@@ -17,7 +17,8 @@ class Example(NamedTuple):
 
     `places` are where State is held, `shared` the places of State held by several, `rebound` the
     places that got another tensor, by the name of the State. `left` says what the run changed in
-    Python objects, which no replay does.
+    Python objects, which no replay does. `orders` say how inputs lie in memory, `layouts` which of
+    them the run relied on.
     """
 
     path: Path
@@ -36,6 +37,8 @@ class Example(NamedTuple):
     modes: dict[str, tuple[Any, bool]]
     left: tuple[str, ...]
     findings: Findings
+    orders: dict[str, str]
+    layouts: dict[str, tuple[bool, str]]
 
     @property
     def signature(self) -> Signature:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracegraph.capture.examples import Example
+from tracegraph.capture.layouts import layouts_of
 from tracegraph.capture.merging import merge_paths
 from tracegraph.capture.rows import graph_of
 from tracegraph.capture.variants import VARIANT, Variant, is_same
@@ -55,6 +56,7 @@ def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
         n: places for n, places in _merged([e.rebound for e in examples]).items()
         if all(n in e.rebound for e in examples if n in e.path.writes)
     }  # fmt: skip
+    entry.layouts = layouts_of(examples)
     entry.hold(_merged([e.state for e in reversed(examples)]))
 
 

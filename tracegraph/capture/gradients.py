@@ -109,12 +109,16 @@ class GradientMarks:
     def settle(self, entry: Any) -> None:
         """Let gradients of memory that was written unseen go where they went before."""
         origin, entry.origin = entry.origin, None
+        kept: dict[Any, RowValue] = {}
         if origin[0] in self.ungraded:
             entry.value = self._detach(entry.value)
+            if entry.sharing is not None:  # what may be a copy is not taken from the whole
+                merged = entry.views.keys() & entry.sharing.merged
+                kept = {chain: self._detach(entry.views[chain]) for chain in merged}
         else:
             row = self._append("pass_gradient", (entry.value, origin), {}, (entry.type,))
             entry.value = (row, 0)
-        entry.views = {
+        entry.views = kept | {
             chain: value for chain, value in entry.views.items()
             if any(MARK in op.traits for op, _ in chain)
         }  # fmt: skip

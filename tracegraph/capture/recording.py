@@ -16,6 +16,7 @@ import numpy as np
 
 from tracegraph.audit.sources import expression_at
 from tracegraph.capture.gradients import GradientMarks
+from tracegraph.capture.layouts import Layouts, levels
 from tracegraph.capture.operands import Operands
 from tracegraph.capture.provenance import Permit, Provenance
 from tracegraph.capture.rows import LOCAL, NO_REGIONS, Entry, Row, Rows, RowValue, entry_in
@@ -37,10 +38,12 @@ from tracegraph.errors import TraceError
 from tracegraph.ir.control import GUARD
 from tracegraph.ir.graph import CONSTANT, INPUT, STATE, Graph, Loc
 from tracegraph.ops.core import MARK, Op
+from tracegraph.ops.table import OPS
 from tracegraph.random import known_generators
 from tracegraph.tensor_type import TensorType
 
 _CPU = Device("cpu")
+_RESHAPE = OPS["reshape"]
 
 _grad_on = modes.GRAD.get
 _frame = sys._getframe
@@ -70,6 +73,7 @@ class Recorder(GradientMarks, Provenance, Operands):
         self.inputs: list[Entry] = []
         self.hypers: dict[str, tuple[Callable[[], float], Tensor]] = {}
         self.snapshots = Snapshots()
+        self.layouts = Layouts(self)
         self.training_flags: dict[int, tuple[str, Any, bool]] = {}
         self._context: Any = None
         self.closed: set[object] = set()  # tokens of regions whose recording has ended
@@ -149,6 +153,8 @@ class Recorder(GradientMarks, Provenance, Operands):
         value = entry.views.get(chain)
         if value is None:
             value = self._view(entry, chain)
+        if entry.sharing is not None:
+            self.layouts.read(entry, chain, value)
         return value
 
     def _view(self, entry: Entry, chain: Chain) -> RowValue:
@@ -184,6 +190,8 @@ class Recorder(GradientMarks, Provenance, Operands):
         out = outs[0]
         if len(outs) == 1 and not out._chain and out._data.__class__ is np.ndarray:
             self.record_one(op, args, attrs, out, loc)
+            if op is _RESHAPE:
+                self.layouts.reshaped(args[0], out)
             return
         graded = self.grades()
         types = tuple([type_of_data(out._data) for out in outs])
@@ -197,6 +205,8 @@ class Recorder(GradientMarks, Provenance, Operands):
                 self.entry_of(out).views[out._chain] = (row, index)
             else:
                 self.bind(out, (row, index))
+        if op is _RESHAPE:
+            self.layouts.reshaped(args[0], out)
 
     def record_one(
         self, op: Op, args: Sequence[Any], attrs: dict[str, Any], out: Tensor,
@@ -273,6 +283,9 @@ class Recorder(GradientMarks, Provenance, Operands):
             entry, value = self.entry_of(t), self.value_of(new)
             self.note_write(entry, self.grades() and not self.unseen, True)
             entry.value, entry.views, entry.written, self.unseen = value, {}, True, False
+            self.layouts.like[value] = entry.made
+            if entry.sharing is not None:
+                self.layouts.wrote(entry, ())
             return
         repeats = any(op.name in ("expand", "strided") for op, _ in t._chain)
         if repeats and t._data.__class__ is np.ndarray and not t._data.size:
@@ -292,8 +305,29 @@ class Recorder(GradientMarks, Provenance, Operands):
                 steps = tuple(s for s in alias if MARK not in s[0].traits)
         self.note_write(entry, self.grades() and not split and not self.unseen, not steps)
         self.unseen = False
-        entry.value = self._written_back(entry.value, steps, value) if steps else value
+        if entry.sharing is not None and not split:
+            entry.value = self._kept_apart(entry, t._chain, value, known)
+        else:
+            entry.value = self._written_back(entry.value, steps, value) if steps else value
         entry.views = {chain: v for chain, v in known.items() if chain}
+        self.layouts.like[entry.value] = self.layouts.like[known[t._chain]] = entry.made
+        if entry.sharing is not None:
+            self.layouts.wrote(entry, t._chain)
+
+    def _kept_apart(
+        self, entry: Entry, chain: Chain, value: RowValue, known: dict[Chain, RowValue]
+    ) -> RowValue:
+        """Return the whole once a view is overwritten; `known` gets views that may be copies.
+
+        So what is read through these does not come from the whole, which would tell the two apart.
+        """
+        steps = len(chain)
+        for n in reversed(levels(entry.sharing, chain)):
+            if n < steps:
+                held = entry.views.get(chain[:n]) or self._view(entry, chain[:n])
+                value = known[chain[:n]] = self._written_back(held, chain[n:steps], value)
+                steps = n
+        return self._written_back(entry.value, chain[:steps], value)
 
     def _written_back(self, whole: RowValue, steps: Chain, value: RowValue) -> RowValue:
         """Return a Value once what `steps` view of it has been overwritten."""

@@ -74,22 +74,26 @@ class Entry:
     """What a recorder knows of one Storage.
 
     `value` is the present Value of the whole, `views` those of views that were taken; `origin` is
-    where gradients of `value` go, if it was written under no_grad.
+    where gradients of `value` go, if it was written under no_grad; `made` what the memory was made
+    with, and `sharing` what is known of its views where layouts matter (`layouts.Sharing`).
     """
 
-    __slots__ = ("kind", "name", "origin", "token", "type", "value", "views", "written")
+    __slots__ = (
+        "kind", "made", "name", "origin", "sharing", "token", "type", "value", "views", "written",
+    )  # fmt: skip
 
     def __init__(
         self, token: object, value: RowValue, type: TensorType, kind: str, name: str = ""
     ) -> None:
         self.token = token
-        self.value = value
+        self.value = self.made = value
         self.type = type
         self.kind = kind
         self.name = name
         self.views: dict[Chain, RowValue] = {}
         self.origin: RowValue | None = None
         self.written = False
+        self.sharing: Any = None
 
 
 def entry_in(storage: Storage) -> Entry | None:

@@ -215,12 +215,17 @@ def formatted_as(out: Tensor, origin: Tensor, memory_format: Any) -> Tensor:
     if memory_format in (None, preserve_format):
         return out
     same = out is origin and memory_format is contiguous_format
-    return out if same and not is_channels_last(bare(out._data)) else in_rows(out)
+    return out if same and not is_channels_last(bare(out._data)) else contiguous(out)
 
 
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     """Return the tensor itself if its memory is in row-major order, else a copy."""
-    return in_rows(self)
+    out = in_rows(self)
+    if modes.recording:
+        recorder = modes.RECORDER.get()
+        if recorder is not None:
+            recorder.layouts.in_rows(self, out)
+    return out
 
 
 def duplicate(self: Tensor, memory_format: Any = None) -> Tensor:

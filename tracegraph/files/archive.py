@@ -34,6 +34,7 @@ from tracegraph.ir.serial import (
 from tracegraph.ir.vocabulary import Vocabulary
 from tracegraph.replay.entry import EntryPoint
 from tracegraph.replay.held_state import Trainable
+from tracegraph.replay.layouts import Layout
 from tracegraph.replay.loaded import Loaded
 from tracegraph.replay.signature import Hyper, LeafSpec, Signature, Way
 from tracegraph.tensor_type import TensorType
@@ -195,7 +196,20 @@ def _entry_from_data(
     if len({frozenset(v.scalars) for v in entry.variants}) != 1:
         raise GraphError("the variants are none, or of different arguments")
     entry.mode = entry.variants[0].mode
+    entry.layouts = _layouts_from_data(data.get("layouts", {}), signature)
     return entry
+
+
+def _layouts_from_data(data: dict[str, Any], signature: Signature) -> dict[str, Layout]:
+    ndims = {s.name: s.type.ndim for s in signature.specs if s.type is not None}
+    found = {}
+    for name, known in data.items():
+        orders = tuple(map(text, known["orders"]))
+        dims = [item.removesuffix("|") for order in orders for item in order.split(",") if order]
+        if name not in ndims or not {*dims} <= {str(d) for d in range(ndims[name])}:
+            raise GraphError(f"the layouts {known!r:.60} are of no input {name!r:.60}")
+        found[name] = Layout(orders, known["exact"] is True, text(known["place"]))
+    return found
 
 
 def _variant_from_data(data: dict[str, Any], values: set[str]) -> Variant:

@@ -131,6 +131,10 @@ def _entry_data(
     entry: EntryPoint, local: dict[str, str], encode: Callable[[Graph], dict[str, Any]]
 ) -> dict[str, Any]:
     signature = entry.signature
+    layouts = {
+        name: {"orders": list(known.orders), "exact": known.exact, "place": known.place}
+        for name, known in entry.layouts.items()
+    }
     return {
         "signature": {
             "names": list(signature.names),
@@ -158,6 +162,7 @@ def _entry_data(
              "modes": {path: flag for path, (_, flag) in variant.modes.items()}}
             for variant in entry.variants
         ],
+        **({"layouts": layouts} if layouts else {}),
         "state": local,
         "graph": encode(entry.graph),
     }  # fmt: skip

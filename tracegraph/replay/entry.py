@@ -25,6 +25,7 @@ from tracegraph.errors import GuardError
 from tracegraph.ir.graph import Graph
 from tracegraph.replay.choosing import graded_sources, wants_tensors
 from tracegraph.replay.held_state import Trainable, check_apart, check_type, load_state, moved
+from tracegraph.replay.layouts import Layout, check_layouts
 from tracegraph.replay.program import Program
 from tracegraph.replay.signature import (
     Hyper,
@@ -71,6 +72,7 @@ class EntryPoint:
         self._held = dict(state)
         self.hypers = list(hypers)
         self.classes: dict[str, type] = {}
+        self.layouts: dict[str, Layout] = {}  # how inputs lie
         self.variants = [Variant({}, {})]
         self.mode: bool | None = None  # of a loaded file: train or eval
         self.watch: Watch | None = None  # of live traces: the Python values that are frozen
@@ -232,9 +234,10 @@ class EntryPoint:
 
         Raises:
             SignatureError: inputs differ from the signature.
-            GuardError: an input shares memory with what the call writes.
+            GuardError: an input shares memory with what is written, or lies otherwise than traced.
         """
         found = self._matched(args, kwargs)
+        check_layouts(self.layouts, found[0])
         if self.graph.writes:
             check_apart(self.graph.writes, self._held, found[0])
         return found
@@ -343,8 +346,7 @@ class EntryPoint:
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Return State that is trained, by name; see `Loaded.named_parameters`."""
         self.trainable.wake()
-        found = [(n, t) for n, t in self.state.items() if t in self.trainable or t.requires_grad]
-        return iter(found)
+        return ((n, t) for n, t in self.state.items() if t in self.trainable or t.requires_grad)
 
     def parameters(self) -> Iterator[Tensor]:
         """Return State that is trained."""

@@ -157,6 +157,9 @@ def replay_on_tensors(entry: EntryPoint, device: Any, args: Any, kwargs: dict[st
     recorder = modes.RECORDER.get() if modes.recording else None
     if recorder is not None:
         _note_modes(recorder, entry, variant)
+        for name in entry.layouts:
+            if isinstance(given[name], Tensor):
+                recorder.layouts.relied(given[name])
     values: dict[str, Any] = {n: _as_tensor(leaf, device) for n, leaf in given.items()}
     values |= {n: _hyper(recorder, entry, n, v, device) for n, v in hypers.items()}
     values[VARIANT] = _as_tensor(np.asarray(variant, np.int64), device)

@@ -44,6 +44,8 @@ def part_of(entry: EntryPoint, from_: Any, to: Any) -> EntryPoint:
     part.rebound = {name: held for name, held in entry.rebound.items() if name in state}
     part.classes, part.trainable, part.lock = entry.classes, entry.trainable, entry.lock
     part.mode = entry.mode
+    if from_ is None:
+        part.layouts = {name: known for name, known in entry.layouts.items() if name in names}
     part.variants = entry.variants if VARIANT in names else _common(entry.variants)
     return part
 

@@ -51,14 +51,15 @@ class ShortWay:
     """The short way of a program: what runs, by the shapes of arguments, while State is the same.
 
     For graphs that take Python values, have several paths, put other tensors in the place of State
-    or write inputs there is none.
+    or write inputs, and for those that rely on how inputs lie, there is none.
     """
 
     def __init__(self, entry: EntryPoint, graph: Graph, program: CompiledGraph) -> None:
         self._entry, self._graph, self._program = entry, graph, program
         one = len(entry.variants) == 1 and not entry.variants[0].scalars
         held = not entry.rebound and graph.writes.keys() <= graph.states.keys()
-        self._exists = one and held and program.is_native and entry.signature.flat
+        free = not entry.layouts and one and held
+        self._exists = free and program.is_native and entry.signature.flat
         self._types = [spec.type.dtype.np for spec in entry.signature.specs if spec.type]
         way = entry.signature.ways[0]
         self._is_tensor = way.outputs == {"leaf": 0} and way.results == ({"value": 0},)

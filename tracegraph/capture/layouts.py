@@ -1,0 +1,272 @@
+"""Where a run relied on whether two tensors share memory, as far as layouts of inputs decide it.
+
+`reshape` is a view or a copy, depending on the order in which the elements of its operand lie. A
+graph is one of both. So each write is noted that would have reached something else otherwise, and
+at the end those notes are kept whose difference reaches a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from operator import mul
+from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import ref
+
+from tracegraph.capture.rows import LOCAL, Entry, Row, RowValue, entry_in
+from tracegraph.dims.shapes import hints
+from tracegraph.eager.storage import AbstractArray, Chain, Storage, ViewStep
+from tracegraph.eager.tensors import Tensor, storage_of
+from tracegraph.ir.graph import INPUT, Loc
+from tracegraph.ops.table import OPS
+from tracegraph.replay.layouts import Layout
+
+if TYPE_CHECKING:
+    from tracegraph.capture.examples import Example
+    from tracegraph.capture.recording import Recorder
+
+# Ops besides elementwise ones and views whose results lie as an operand does; others give rows.
+CARRIES: Final = frozenset(
+    ("batch_norm", "diagonal_scatter", "erfcx", "flip", "frexp", "gamma_slope", "gcd", "igamma",
+     "igammac", "lcm", "nll_loss", "nonzero", "orthogonal_polynomial", "overwrite", "qr",
+     "rnn_grad", "slice_scatter", "sort", "zeta", "pass_gradient", "refuse_gradient", "detach",
+     "cast")
+)  # fmt: skip
+
+
+class Sharing:
+    """What is known of the views of one memory.
+
+    Those `merged` would be copies in another layout; those in `rows` are in rows in any. `calls`
+    have the reshapes that made merged views, by the step of their chains: `writes` counts those to
+    the memory, a call those before it and those through it. `group` are memories that are copies of
+    each other here and would be one in another layout, `seen` if the caller sees a write to this.
+    """
+
+    __slots__ = ("calls", "group", "merged", "rows", "seen", "writes")
+
+    def __init__(self) -> None:
+        self.merged: set[Chain] = set()
+        self.calls: dict[int, tuple[ViewStep, list[int]]] = {}
+        self.writes = 0
+        self.rows: set[Chain] = set()
+        self.group: list[ref[Storage]] = []
+        self.seen = False
+
+
+class _Note(NamedTuple):
+    """A place that relied on how the memory of an Entry lies.
+
+    It matters if one of `values` is read from row `since` on, in any case with `always`.
+    """
+
+    entry: Entry
+    values: frozenset[RowValue]
+    since: int
+    loc: Loc | None
+    always: bool = False
+
+
+def merges(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether a reshape puts dims together, which some layouts do not allow without a copy."""
+    if 0 in before:
+        return False
+    kept = {1, *accumulate(after, mul)}
+    return any(n not in kept for n in accumulate(before, mul))
+
+
+class Layouts:
+    """The part of a Recorder that knows what depends on how elements lie."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._notes: list[_Note] = []
+        self._rows: set[RowValue] = set()  # Values whose memory is in rows in any case
+        self.like: dict[RowValue, RowValue] = {}  # what lies as another Value does, unread
+
+    def reshaped(self, source: Tensor, out: Tensor) -> None:
+        """Note a reshape: a view that could be a copy, or the other way round."""
+        if source._data.__class__ is AbstractArray:
+            return
+        puts_together = merges(hints(source._data.shape), hints(out._data.shape))
+        if out._chain:
+            joined = len(out._chain) == len(source._chain)
+            if not puts_together and not joined:
+                return
+            entry = self._entry(source)
+            if entry is not None:
+                known = _sharing(entry)
+                sure = source._chain in known.rows
+                again = joined and source._chain in known.merged
+                if (puts_together and not sure) or again:
+                    known.merged.add(out._chain)
+                    step, counts = out._chain[-1], [known.writes, 0]
+                    if again and not puts_together:  # the same memory in any layout
+                        counts = known.calls[id(source._chain[-1])][1]
+                    known.calls[id(step)] = step, counts
+                elif sure:
+                    known.rows.add(out._chain)
+        elif puts_together and 0 not in getattr(source._data, "strides", ()):
+            self.copied(source, out, True)
+
+    def in_rows(self, source: Tensor, out: Tensor) -> None:
+        """Note that a tensor was asked for in rows: itself, or a copy."""
+        recorder = self._recorder
+        if source._data.__class__ is AbstractArray:
+            return
+        if out is not source:
+            self.copied(source, out, False)
+        entry = recorder.entry_of(out)
+        _sharing(entry).rows.add(out._chain)
+        self._rows.add(recorder.value_of(out))
+        if not out._chain:
+            self._rows.add(entry.made)
+
+    def _entry(self, t: Tensor) -> Entry | None:
+        """The Entry of memory that was made in the trace, or is an input."""
+        entry = self._recorder.entry_of(t)
+        return entry if entry.kind in (LOCAL, INPUT) else None
+
+    def copied(self, source: Tensor, out: Tensor, seen: bool) -> None:
+        """Note a copy that is none in another layout; `seen` if callers may see a write to it."""
+        entry, made = self._entry(source), self._recorder.entry_of(out)
+        if entry is not None:
+            known = _sharing(entry)
+            group = known.group or [ref(storage_of(source))]
+            group.append(ref(storage_of(out)))
+            known.group = _sharing(made).group = group
+            known.seen |= seen and entry.kind == INPUT
+
+    def relied(self, t: Tensor) -> None:
+        """Note that what was called relies on the layout of a tensor."""
+        entry = self._recorder.entry_of(t)
+        self._notes.append(_Note(entry, frozenset(), -1, self._recorder.here(), True))
+
+    def lies_as(self, made: Tensor, like: Tensor) -> None:
+        """Note that a fresh tensor lies in memory as another one does."""
+        self.like[self._recorder.value_of(made)] = self._recorder.value_of(like)
+
+    def read(self, entry: Entry, chain: Chain, value: RowValue) -> None:
+        """Note that a view is read which other names of its memory have written."""
+        known: Sharing = entry.sharing
+        for n in levels(known, chain):
+            call = known.calls.get(id(chain[n - 1]))
+            if call is not None and known.writes > sum(call[1]):
+                values = frozenset((value,))
+                self._notes.append(_Note(entry, values, -1, self._recorder.here()))
+
+    def wrote(self, entry: Entry, chain: Chain) -> None:
+        """Note a write through a view of memory that is known by several names."""
+        known, recorder = entry.sharing, self._recorder
+        loc = recorder.here()
+        known.writes += 1
+        merged = levels(known, chain)
+        for n in merged:
+            call = known.calls.get(id(chain[n - 1]))
+            if call is not None:
+                call[1][1] += 1
+        if merged:
+            whole = [entry.views[chain[:n]] for n in merged[:-1] if chain[:n] in entry.views]
+            self._notes.append(_Note(entry, frozenset((entry.value, *whole)), -1, loc))
+        known.group[:] = [held for held in known.group if held() is not None]
+        for held in known.group:
+            storage = held()
+            other = None if storage is None else entry_in(storage)
+            if other is None or other is entry or other.token is not recorder.token:
+                continue
+            values = frozenset((other.value, *other.views.values()))
+            for side in (entry, other):
+                self._notes.append(
+                    _Note(side, values, len(recorder.rows), loc, other.sharing.seen)
+                )  # fmt: skip
+
+    def found(
+        self, outputs: Iterable[RowValue], writes: Mapping[str, RowValue]
+    ) -> dict[str, tuple[bool, str]]:
+        """Return the inputs whose layout the run relied on, whether exactly, and where."""
+        if not self._notes:
+            return {}
+        rows = self._recorder.rows
+        ends = {*outputs, *writes.values()}
+        live = _live(rows, ends)
+        reads = sorted(live)
+        last = dict.fromkeys(ends, len(rows))
+        for row in reads:
+            for value in rows[row].inputs:
+                if last.get(value, -1) < row:
+                    last[value] = row
+        found: dict[str, tuple[bool, str]] = {}
+        known: set[tuple[int, bool]] = set()
+        for note in self._notes:
+            if note.always or any(last.get(v, -2) >= note.since for v in note.values):
+                self._follow(note, known, found)
+        return found
+
+    def _follow(
+        self, note: _Note, known: set[tuple[int, bool]], found: dict[str, tuple[bool, str]]
+    ) -> None:
+        """Find the inputs that memory lies as."""
+        rows, root = self._recorder.rows, note.entry.made
+        op = OPS.get(rows[root[0]].op)
+        is_made = op is not None and (not op.view or op.name == "reshape")
+        stack = [(root, is_made or note.entry.kind == INPUT)]  # a copy has no gaps
+        while stack:
+            value, exact = stack.pop()
+            stops = value in self._rows and (value != root or note.since < 0)
+            if stops or (value[0], exact) in known:
+                continue
+            if value in self.like:
+                stack.append((self.like[value], False))
+            known.add((value[0], exact))
+            row: Row = rows[value[0]]
+            if row.op == INPUT:
+                name = row.attrs["name"]
+                if "default" in row.attrs:
+                    continue  # a hyper-parameter
+                before = found.get(name)
+                if before is None or exact > before[0]:
+                    found[name] = (exact, str(note.loc))
+                continue
+            op = OPS.get(row.op)
+            if op is None or not (op.view or op.scalar is not None or row.op in CARRIES):
+                continue
+            exact = row.op == "reshape" or (exact and op.view)
+            stack += [(v, exact) for v in row.inputs]
+
+
+def _sharing(entry: Entry) -> Sharing:
+    if entry.sharing is None:
+        entry.sharing = Sharing()
+    known: Sharing = entry.sharing
+    return known
+
+
+def levels(known: Sharing, chain: Chain) -> list[int]:
+    """Return after how many steps of a chain there is a view that could be a copy."""
+    if not known.merged:
+        return []
+    return [n for n in range(1, len(chain) + 1) if chain[:n] in known.merged]
+
+
+def _live(rows: Sequence[Row], ends: Iterable[RowValue]) -> set[int]:
+    """The rows that results, writes or guards depend on."""
+    stack = [r for r, _ in ends]
+    stack += [n for n, row in enumerate(rows) if not row.types]
+    live: set[int] = set()
+    while stack:
+        row = stack.pop()
+        if row not in live:
+            live.add(row)
+            stack += [r for r, _ in rows[row].inputs]
+    return live
+
+
+def layouts_of(examples: Sequence[Example]) -> dict[str, Layout]:
+    """Return what some examples relied on: each input may lie as it did in one of them."""
+    found: dict[str, Layout] = {}
+    for example in examples:
+        for name, (exact, place) in example.layouts.items():
+            orders = tuple(dict.fromkeys(e.orders[name] for e in examples))
+            exact = exact or (name in found and found[name].exact)
+            found[name] = Layout(orders, exact, found[name].place if name in found else place)
+    return found
