@@ -140,7 +140,7 @@ def split_prologue(graph: Graph) -> Graph:
         else:
             wanted += needed
     wanted.reverse()
-    prologue = _part(graph, wanted, f"{graph.name}_prologue")
+    prologue = _part(graph, wanted)
     replaced: dict[Value, Value] = {}
     number = 0
     for value in wanted:
@@ -161,22 +161,29 @@ def parts_of(prologue: Graph) -> list[tuple[list[int], Graph]]:
             root[node] = node = root[root[node]]
         return node
 
-    for node in prologue.order():
+    order = prologue.order()
+    for node in order:
         for value in node.inputs:
             if value.node.op not in SOURCES:
                 root[find(value.node)] = find(node)
-    numbers: dict[Node, list[int]] = {}
+    parts: dict[Node, tuple[list[int], Graph, dict[Value, Value]]] = {}
+    for node in order:
+        if node.op not in SOURCES:
+            _, part, same = parts.setdefault(find(node), ([], Graph(prologue.name), {}))
+            for value in node.inputs:
+                if value not in same:
+                    _copy(part, value.node, same)
+            _copy(part, node, same)
     for number, value in enumerate(prologue.outputs):
-        numbers.setdefault(find(value.node), []).append(number)
-    return [
-        (found, _part(prologue, [prologue.outputs[i] for i in found], prologue.name))
-        for found in numbers.values()
-    ]
+        numbers, part, same = parts[find(value.node)]
+        numbers.append(number)
+        part.outputs.append(same[value])
+    return [(numbers, part) for numbers, part, _ in parts.values()]
 
 
-def _part(graph: Graph, outputs: Sequence[Value], name: str) -> Graph:
+def _part(graph: Graph, outputs: Sequence[Value]) -> Graph:
     """The part of a graph that some Values depend on, as a graph."""
-    part = Graph(name)
+    part = Graph(f"{graph.name}_prologue")
     needed: set[Node] = set()
     stack = [v.node for v in outputs]
     while stack:
@@ -187,12 +194,17 @@ def _part(graph: Graph, outputs: Sequence[Value], name: str) -> Graph:
     same: dict[Value, Value] = {}
     for node in graph.order():
         if node in needed:
-            made = part.add(
-                node.op, [same[v] for v in node.inputs], node.attrs, node.types, like=node,
-                regions={name: region.copy() for name, region in node.regions.items()},
-            )  # fmt: skip
-            same.update(zip(node.outs, made.outs, strict=True))
-            if node.op == STATE:
-                part.states[node.attrs["name"]] = made
+            _copy(part, node, same)
     part.outputs = [same[v] for v in outputs]
     return part
+
+
+def _copy(part: Graph, node: Node, same: dict[Value, Value]) -> None:
+    """Add a node of another graph; `same` tells what its operands are, and what it gives."""
+    made = part.add(
+        node.op, [same[v] for v in node.inputs], node.attrs, node.types, like=node,
+        regions={name: region.copy() for name, region in node.regions.items()},
+    )  # fmt: skip
+    same.update(zip(node.outs, made.outs, strict=True))
+    if node.op == STATE:
+        part.states[node.attrs["name"]] = made
