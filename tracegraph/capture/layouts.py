@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING, Final, NamedTuple
-from weakref import ref
+from weakref import proxy, ref
 
 from tracegraph.capture.rows import LOCAL, Entry, Row, RowValue, entry_in
 from tracegraph.dims.shapes import hints
@@ -79,7 +79,7 @@ class Layouts:
     """The part of a Recorder that knows what depends on how elements lie."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        self._recorder = proxy(recorder)  # which holds this
         self._notes: list[_Note] = []
         self._rows: set[RowValue] = set()  # Values whose memory is in rows in any case
         self.like: dict[RowValue, RowValue] = {}  # what lies as another Value does, unread
