@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from tests.test_native_convolution import drawn, reference, reference_gradients
 from tracegraph.dtypes import BY_NUMPY, bool_, float16, float32, float64
 from tracegraph.runtime.cpu.code.llvm import Target, host_target
 from tracegraph.runtime.cpu.driver.pool import Pool
+from tracegraph.runtime.cpu.products.contraction_epilogue import Output
 from tracegraph.runtime.cpu.products.convolution import Geometry
 from tracegraph.runtime.cpu.products.convolution_places import output_of
 from tracegraph.runtime.cpu.products.convolution_products import convolution
@@ -26,10 +29,15 @@ from tracegraph.runtime.cpu.products.winograd import (
     most_channels,
     transforms,
 )
+from tracegraph.runtime.cpu.products.winograd_code import winograd_text
 from tracegraph.runtime.cpu.products.winograd_products import (
     WinogradConvolution,
     winograd_convolution,
     winograd_size,
+)
+from tracegraph.runtime.cpu.products.winograd_weights import (
+    WinogradWeights,
+    winograd_weights_text,
 )
 
 SAME = ((1, 1), (1, 1))
@@ -134,6 +142,22 @@ def test_late_weights_on_every_target(level: str) -> None:
     weight = drawn(20, 123, 3, 3, dtype=np.float32, seed=1)
     late = winograd(x, weight, g, 2, late=2, target=target)()
     assert np.array_equal(late, winograd(x, weight, g, 2, target=target)())
+
+
+def test_shared_names_stand_for_the_same() -> None:
+    """Kernels of a program are linked together, and of each shared name one is kept."""
+    target, known = host_target(), {}
+    g = geometry(1, (8, 8), 32, 32)
+    for size, (is_late, blocks) in product((2, 4), ((False, 1), (True, 1), (True, 2))):
+        made = winograd_convolution(g, float32, Output((float32,)), target, size, False)
+        spec = made.spec._replace(is_late=is_late, blocks=blocks)
+        weights = WinogradWeights.of(spec)
+        text = winograd_text(spec, target) + "\n" + winograd_weights_text(weights, target)
+        for found in re.finditer(r"^@([\w.]+) = linkonce_odr.*$", text, re.M):
+            assert known.setdefault(found[1], found[0]) == found[0]
+        for found in re.finditer(r"^define linkonce_odr[^@]*@([\w.]+)(.|\n)*?\n}", text, re.M):
+            assert known.setdefault(found[1], found[0]) == found[0]
+    assert len(known) > 10
 
 
 def test_when_weights_are_late() -> None:

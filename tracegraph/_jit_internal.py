@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Dict, Final, List, Optional, Tuple, Union  # noqa: UP035
-
-from tracegraph.jit import _overload, _overload_method, export, ignore, is_scripting, unused
+from typing import Any, Dict, Final, List, Optional, Tuple, TypeVar, Union  # noqa: UP035
 
 __all__ = [
     "Any", "BroadcastingList1", "BroadcastingList2", "BroadcastingList3", "Dict", "Final", "List",
@@ -13,7 +11,27 @@ __all__ = [
     "ignore", "is_scripting", "unused",
 ]  # fmt: skip
 
+F = TypeVar("F")
+
 BroadcastingList1 = BroadcastingList2 = BroadcastingList3 = list
+
+
+def is_scripting() -> bool:
+    """Whether source is being translated: never."""
+    return False
+
+
+def ignore(drop: Any = False, **options: Any) -> Any:
+    """Return the function as it is; with or without parentheses."""
+    return drop if callable(drop) else unused
+
+
+def unused(function: F) -> F:
+    """Return the function as it is."""
+    return function
+
+
+export = _overload = _overload_method = unused
 
 
 def boolean_dispatch(

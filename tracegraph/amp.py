@@ -6,12 +6,12 @@ Programs that use autocast and a gradient scaler run unchanged, in float32.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from tracegraph.dtypes import DType, bfloat16, float16
 from tracegraph.eager.tensors import Tensor
+from tracegraph.module_names import also_named
 
 
 class autocast:  # noqa: N801
@@ -133,6 +133,4 @@ def get_autocast_cpu_dtype() -> DType:
 
 
 # PyTorch has a module for each of the two classes.
-autocast_mode = grad_scaler = sys.modules[__name__]
-for _name in ("autocast_mode", "grad_scaler"):
-    sys.modules[f"{__name__}.{_name}"] = autocast_mode
+also_named(__name__, "autocast_mode grad_scaler")

@@ -6,19 +6,24 @@ There is no compiler of Python source: what `script` would translate is traced i
 from __future__ import annotations
 
 import builtins
-import sys
-import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, TypeVar
 from typing import Final as Final
 
+from tracegraph import _jit_internal
+from tracegraph._jit_internal import _overload as _overload
+from tracegraph._jit_internal import _overload_method as _overload_method
+from tracegraph._jit_internal import export as export
+from tracegraph._jit_internal import ignore as ignore
+from tracegraph._jit_internal import is_scripting as is_scripting
+from tracegraph._jit_internal import unused as unused
 from tracegraph.capture.tracing import Traced
 from tracegraph.capture.tracing import trace as _trace
 from tracegraph.eager import modes
 from tracegraph.errors import TraceError
 from tracegraph.files import archive, saving
+from tracegraph.module_names import also_named
 from tracegraph.nn.modules.module import Module
 
 F = TypeVar("F")
@@ -107,27 +112,12 @@ def optimized_execution(should_optimize: bool) -> Iterator[None]:
     yield
 
 
-def is_scripting() -> bool:
-    """Whether source is being translated: never."""
-    return False
-
-
 def is_tracing() -> bool:
     """Whether a trace is running in this context."""
     return modes.recording > 0 and modes.RECORDER.get() is not None
 
 
-def ignore(drop: Any = False, **options: Any) -> Any:
-    """Return the function as it is; with or without parentheses."""
-    return drop if callable(drop) else _same
-
-
-def _same(function: F) -> F:
-    return function
-
-
-unused = export = script_method = _same
-_overload = _overload_method = script_if_tracing = _script_if_tracing = _same
+script_method = script_if_tracing = _script_if_tracing = unused
 
 
 def Attribute(value: F, type: Any) -> F:  # noqa: N802
@@ -161,10 +151,4 @@ def optimize_for_inference(mod: F, *args: Any, **kwargs: Any) -> F:
     return mod
 
 
-# The module of types that annotations for a compiler of Python are made of.
-_types = ModuleType(f"{__name__}.annotations")
-for _name in ("Any", "Dict", "Final", "List", "Optional", "Tuple", "Union"):
-    vars(_types)[_name] = getattr(typing, _name)
-for _name in ("BroadcastingList1", "BroadcastingList2", "BroadcastingList3"):
-    vars(_types)[_name] = list
-sys.modules[_types.__name__] = globals()["annotations"] = _types
+also_named(__name__, "annotations", _jit_internal)

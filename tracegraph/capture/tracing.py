@@ -214,6 +214,10 @@ def _run(
     grads = {t: t._grad for t in found.leaves}
     declared = declared_dims(dynamic, paths)
     inputs = (leaves, tree, paths, len(args), names, captured, permit, declared)
+
+    def again() -> Attempt:
+        return Attempt(function, walk(function), *inputs)
+
     attempt = Attempt(function, found, *inputs)
     try:
         attempt.run()
@@ -223,12 +227,11 @@ def _run(
             grads.update((leaf, _zeros_like(leaf)) for leaf in started)
             for leaf in started:
                 leaf._grad = grads[leaf]
-            attempt = Attempt(function, walk(function), *inputs)
+            attempt = again()
             attempt.run()
             grads.update(dict.fromkeys(started))
         attempt.left = attempt.left_changes()
         if attempt.left:
-            again = lambda: Attempt(function, walk(function), *inputs)  # noqa: E731
             attempt.check_again(again, attempt.in_history())
             attempt.check_left()
         attempt.note_rebinding()

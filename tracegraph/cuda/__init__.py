@@ -5,7 +5,6 @@ There is one stream of work, so stream and event objects only keep programs runn
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from tracegraph.cuda import amp, nvtx
 from tracegraph.devices import Device, cuda_count, cupy_or_error, parse_device
 from tracegraph.dtypes import bool_, float16, float32, float64, int32, int64, uint8
 from tracegraph.eager.tensors import Tensor
+from tracegraph.module_names import also_named
 from tracegraph.random import Generator, generator_of
 
 __all__ = ["amp", "nvtx"]
@@ -301,6 +301,4 @@ BoolTensor = _typed("BoolTensor", bool_)
 _initialized = False  # PyTorch's flag for CUDA being in use, which CuPy does not tell
 
 # PyTorch has these functions in smaller modules as well.
-memory = random = streams = sys.modules[__name__]
-for _name in ("memory", "random", "streams"):
-    sys.modules[f"{__name__}.{_name}"] = memory
+also_named(__name__, "memory random streams")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from tracegraph.amp import GradScaler, custom_bwd, custom_fwd
 from tracegraph.amp import autocast as _autocast
+from tracegraph.module_names import also_named
 
 __all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd"]
 
@@ -18,6 +18,4 @@ class autocast(_autocast):  # noqa: N801
         super().__init__("cuda", dtype, enabled, cache_enabled)
 
 
-autocast_mode = grad_scaler = sys.modules[__name__]
-for _name in ("autocast_mode", "grad_scaler"):
-    sys.modules[f"{__name__}.{_name}"] = autocast_mode
+also_named(__name__, "autocast_mode grad_scaler")

@@ -1,7 +1,5 @@
 """Probability distributions with PyTorch's names."""
 
-import sys
-
 from tracegraph.distributions import (
     bernoulli,
     bounded,
@@ -66,6 +64,7 @@ from tracegraph.distributions.relaxed import (
 from tracegraph.distributions.transformed_distribution import TransformedDistribution
 from tracegraph.distributions.transforms import *  # noqa: F403
 from tracegraph.distributions.transforms import __all__ as _TRANSFORMS
+from tracegraph.module_names import also_named
 
 __all__ = [
     "Bernoulli", "Beta", "Binomial", "Categorical", "Cauchy", "Chi2", "ContinuousBernoulli",
@@ -97,5 +96,4 @@ _MODULES = {
     relaxed: "relaxed_bernoulli relaxed_categorical",
 }
 for _module, _names in _MODULES.items():
-    for _name in _names.split():
-        globals()[_name] = sys.modules[f"{__name__}.{_name}"] = _module
+    also_named(__name__, _names, _module)

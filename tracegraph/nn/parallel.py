@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import sys
 from typing import Any
 
 from tracegraph.errors import OpError
+from tracegraph.module_names import also_named
 from tracegraph.nn.modules.module import Module
 
 
@@ -86,6 +86,4 @@ def _alone(devices: Any) -> Any:
     return devices
 
 
-for _name in ("data_parallel", "distributed", "parallel_apply", "replicate", "scatter_gather"):
-    sys.modules[f"{__name__}.{_name}"] = sys.modules[__name__]
-distributed = scatter_gather = sys.modules[__name__]
+also_named(__name__, "data_parallel distributed parallel_apply replicate scatter_gather")

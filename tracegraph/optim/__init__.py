@@ -1,7 +1,6 @@
 """Optimizers with PyTorch's names, arguments and state."""
 
-import sys
-
+from tracegraph.module_names import also_named
 from tracegraph.optim import adam, adaptive, lr_scheduler, sgd, swa_utils
 from tracegraph.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
 from tracegraph.optim.adaptive import Adadelta, Adafactor, Adagrad, RMSprop
@@ -17,11 +16,6 @@ __all__ = [
 ]  # fmt: skip
 
 # PyTorch has a module for each optimizer; programs import from them.
-_MODULES = {
-    adam: "adamax adamw nadam radam",
-    adaptive: "adadelta adagrad rmsprop",
-    sgd: "asgd rprop",
-}
-for _module, _names in _MODULES.items():
-    for _name in _names.split():
-        globals()[_name] = sys.modules[f"{__name__}.{_name}"] = _module
+also_named(__name__, "adamax adamw nadam radam", adam)
+also_named(__name__, "adadelta adagrad rmsprop", adaptive)
+also_named(__name__, "asgd rprop", sgd)

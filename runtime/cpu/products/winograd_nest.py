@@ -56,7 +56,7 @@ class Nest(NamedTuple):
     @property
     def zeros(self) -> str:
         """The name of a pixel of zeros."""
-        return f"winograd_zeros_{self._shape}"
+        return f"winograd_zeros_{self._shape}_{self.rows}"
 
     @property
     def rows(self) -> int:

@@ -56,7 +56,7 @@ class WinogradConvolution(NamedTuple):
     @property
     def weights(self) -> WinogradWeights:
         """What packs the weights."""
-        return _weights(self.spec)
+        return WinogradWeights.of(self.spec)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -97,10 +97,6 @@ class WinogradConvolution(NamedTuple):
         arguments = {name: filled[name] for name in WEIGHT_SLOTS}
         cost_ns = int(n * channels * _WEIGHT_NS)
         return Launch(self.weights.name, arguments, -(-n // self.spec.tile.columns), cost_ns)
-
-
-def _weights(spec: Winograd) -> WinogradWeights:
-    return WinogradWeights(spec.dtype, spec.tile, spec.size, spec.is_late)
 
 
 class _View(NamedTuple):
@@ -155,7 +151,10 @@ def winograd_convolution(
     tile, view = winograd_tile(target, dtype), _view(g, is_gradient)
     spec = Winograd(dtype, output, tile, size)
     tiles = g.images * math.prod(-(-n // size) for n in view.result)
-    if tiles <= _LATE_TILES and _weights(spec).bytes(view.channels, view.n) >= _LATE_BYTES:
+    if (
+        tiles <= _LATE_TILES
+        and WinogradWeights.of(spec).bytes(view.channels, view.n) >= _LATE_BYTES
+    ):
         blocks = 2 if 2 * view.channels <= most_channels(dtype, size) else 1
         spec = spec._replace(is_late=True, blocks=blocks)
     return WinogradConvolution(spec, is_gradient, target)
@@ -167,7 +166,7 @@ def _cut(spec: Winograd, images: int, view: _View) -> tuple[dict[str, int], int,
     tiles = images * tiles_y * tiles_x
     panels = -(-view.n // spec.tile.columns)
     row_blocks = max(-(-(tiles - SPARE) // spec.rows), min(tiles, 1))
-    panel_bytes = _weights(spec).bytes(view.channels, 1)
+    panel_bytes = WinogradWeights.of(spec).bytes(view.channels, 1)
     panel_block = max(1, min(panels, _PANEL_BYTES // max(1, panel_bytes)))
     panel_block = 1 if spec.is_late else panel_block
     units = row_blocks * -(-panels // panel_block)

@@ -16,7 +16,7 @@ from tracegraph.runtime.cpu.code.scalars import Abilities
 from tracegraph.runtime.cpu.code.values import element_type
 from tracegraph.runtime.cpu.code.writer import KERNEL_PARAMETERS, METADATA, Word, Writer, function
 from tracegraph.runtime.cpu.products.contraction_tiles import Tile
-from tracegraph.runtime.cpu.products.winograd import transforms
+from tracegraph.runtime.cpu.products.winograd import Winograd, transforms
 from tracegraph.runtime.cpu.products.winograd_algebra import Algebra
 
 # Words: pointers, extents, and strides of the source in elements; a chunk is a panel.
@@ -35,6 +35,11 @@ class WinogradWeights(NamedTuple):
     tile: Tile
     size: int
     is_late: bool
+
+    @classmethod
+    def of(cls, spec: Winograd) -> WinogradWeights:
+        """Return those that a kernel reads."""
+        return cls(spec.dtype, spec.tile, spec.size, spec.is_late)
 
     @property
     def name(self) -> str:
