@@ -18,6 +18,7 @@ from tracegraph.dims.shapes import hints
 from tracegraph.eager.storage import AbstractArray, Chain, Storage, ViewStep
 from tracegraph.eager.tensors import Tensor, storage_of
 from tracegraph.ir.graph import INPUT, Loc
+from tracegraph.ops.core import ELEMENTWISE, LAID_ALIKE, VIEW
 from tracegraph.ops.table import OPS
 from tracegraph.replay.layouts import Layout
 
@@ -25,13 +26,8 @@ if TYPE_CHECKING:
     from tracegraph.capture.examples import Example
     from tracegraph.capture.recording import Recorder
 
-# Ops besides elementwise ones and views whose results lie as an operand does; others give rows.
-CARRIES: Final = frozenset(
-    ("batch_norm", "diagonal_scatter", "erfcx", "flip", "frexp", "gamma_slope", "gcd", "igamma",
-     "igammac", "lcm", "nll_loss", "nonzero", "orthogonal_polynomial", "overwrite", "qr",
-     "rnn_grad", "slice_scatter", "sort", "zeta", "pass_gradient", "refuse_gradient", "detach",
-     "cast")
-)  # fmt: skip
+# Traits of ops whose results may lie as an operand does.
+_CARRY: Final = frozenset((ELEMENTWISE, VIEW, LAID_ALIKE))
 
 
 class Sharing:
@@ -228,7 +224,7 @@ class Layouts:
                     found[name] = (exact, str(note.loc))
                 continue
             op = OPS.get(row.op)
-            if op is None or not (op.view or op.scalar is not None or row.op in CARRIES):
+            if op is None or _CARRY.isdisjoint(op.traits):
                 continue
             exact = row.op == "reshape" or (exact and op.view)
             stack += [(v, exact) for v in row.inputs]

@@ -37,6 +37,9 @@ RANDOM: Final = "random"  # reads and advances the random state
 COUNTED: Final = "counted"  # the attribute `count` is a size that data gives, -1 where unknown
 EFFECT: Final = "effect"  # runs each time, for what it does besides giving results
 MARK: Final = "mark"  # the first operand, with a word about its gradient
+# As results of elementwise ops and views do, these may lie in the order of an operand; others give
+# rows.
+LAID_ALIKE: Final = "laid alike"
 
 Attrs = Mapping[str, Any]
 TypeRule = Callable[..., TensorType | tuple[TensorType, ...]]

@@ -11,6 +11,7 @@ from typing import Any
 from tracegraph.dtypes import FLOATS, int64
 from tracegraph.errors import OpError
 from tracegraph.ops.core import (
+    LAID_ALIKE,
     NOT_DIFFERENTIABLE,
     Case,
     Spec,
@@ -97,6 +98,7 @@ def _columns(m: Any, x: Any, start: int, stop: int) -> Any:
 
 qr = define(
     "qr(x) -> q, r", type=_qr_type, kernel=in_float32(_qr), vjp=(_qr_vjp,),
+    traits=(LAID_ALIKE,),
     sample=(case((4, 3), complete=False), case((2, 2, 3), complete=False),
             case((3, 3), complete=True)),
     doc="X = Q·R with orthonormal columns in Q and upper triangular R.",

@@ -11,7 +11,16 @@ from typing import Any
 
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, GuardError, OpError
-from tracegraph.ops.core import COUNTED, NOT_DIFFERENTIABLE, Joint, Spec, case, define, row_major
+from tracegraph.ops.core import (
+    COUNTED,
+    LAID_ALIKE,
+    NOT_DIFFERENTIABLE,
+    Joint,
+    Spec,
+    case,
+    define,
+    row_major,
+)
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes
 
 _I = "i"
@@ -204,7 +213,7 @@ def _nonzero(xp: Any, x: Any, *, count: int) -> Any:
 
 nonzero = define(
     "nonzero(x) -> y", type=_nonzero_type, kernel=_nonzero, vjp=NOT_DIFFERENTIABLE,
-    traits=(COUNTED,),
+    traits=(COUNTED, LAID_ALIKE),
     sample=(case((2, 3), count=6), case((0, 2), count=0)),
     doc="Indices of nonzero elements, one row each; another `count` than that is an error.",
 )  # fmt: skip

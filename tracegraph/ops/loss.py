@@ -6,7 +6,7 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS, int64
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import Case, Spec, case, define, elementwise_type, in_float32
+from tracegraph.ops.core import LAID_ALIKE, Case, Spec, case, define, elementwise_type, in_float32
 from tracegraph.ops.gathering import gather
 from tracegraph.ops.reduction import dtype_in
 from tracegraph.tensor_type import TensorType
@@ -83,6 +83,7 @@ def _nll_vjp(m: Any, g: Any, x_type: TensorType, target: Any, dim: int, ignore_i
 nll_loss = define(
     "nll_loss(x, target) -> y, count", type=_nll_type, kernel=in_float32(_nll_kernel),
     decompose=_nll, vjp=(_nll_vjp, None),
+    traits=(LAID_ALIKE,),
     sample=(case((4, 3), Spec((4,), 0, 3, "i"), dim=1, ignore_index=1),
             case((2, 3, 4), Spec((2, 4), 0, 3, "i"), dim=1, ignore_index=-100),
             case((3,), Spec((), 0, 3, "i"), dim=0, ignore_index=-100),

@@ -11,7 +11,7 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import Joint, Spec, case, define, in_float32, row_major
+from tracegraph.ops.core import LAID_ALIKE, Joint, Spec, case, define, in_float32, row_major
 from tracegraph.ops.memory_order import image_like
 from tracegraph.tensor_type import Shape, TensorType
 
@@ -239,6 +239,7 @@ _AXES = case((3, 2, 4), (2,), (2,), eps=1e-5)
 batch_norm = define(
     "batch_norm(x, weight?, bias?) -> y, mean, var", type=_batch_type,
     kernel=in_float32(_batch_kernel), decompose=_batch_norm, vjp=Joint(_batch_vjp),
+    traits=(LAID_ALIKE,),
     sample=(_AXES, case((4, 3), eps=1e-3), case((2, 3, 2, 2), (3,), eps=1e-3)),
     doc="Each channel (dim 1) normalised by its own mean and variance. arXiv:1502.03167.",
 )  # fmt: skip

@@ -27,6 +27,7 @@ from tracegraph.errors import DTypeError
 from tracegraph.ops.core import (
     COMMUTATIVE,
     ELEMENTWISE,
+    LAID_ALIKE,
     NOT_DIFFERENTIABLE,
     ZERO,
     Case,
@@ -204,6 +205,7 @@ frexp = define(
     "frexp(x) -> mantissa, exponent", type=_frexp_type,
     kernel=in_float32(lambda xp, x: tuple(xp.frexp(x))),
     vjp=(lambda m, g, exponent: g[0] / m.exp2(m.cast(exponent, dtype=g[0].dtype)),),
+    traits=(LAID_ALIKE,),
     sample=reals(0.6, 0.9), doc="x = mantissa·2^exponent with 0.5 <= |mantissa| < 1.",
 )  # fmt: skip
 atan2 = define(

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from tracegraph.dtypes import FLOATS
 from tracegraph.errors import OpError
-from tracegraph.ops.core import NOT_DIFFERENTIABLE, Case, Spec, define, elementwise_type
+from tracegraph.ops.core import LAID_ALIKE, NOT_DIFFERENTIABLE, Case, Spec, define, elementwise_type
 from tracegraph.tensor_type import TensorType
 
 
@@ -68,5 +68,6 @@ _CASES = (
 
 orthogonal_polynomial = define(
     "orthogonal_polynomial(x, n) -> y", type=_type, kernel=_kernel, vjp=NOT_DIFFERENTIABLE,
+    traits=(LAID_ALIKE,),
     sample=_CASES, doc="Polynomial of order n (cut to a whole number) of a family, at x.",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegraph.ops.core import Joint, case, define, in_float32
+from tracegraph.ops.core import LAID_ALIKE, Joint, case, define, in_float32
 from tracegraph.ops.recurrent_steps import (
     after,
     at,
@@ -82,6 +82,7 @@ def _rnn_vjp(m: Any, g: Any, dx: Any, slope: Any, w: Any, rnn_g: Any) -> Any:
 rnn_grad = define(
     "rnn_grad(rnn_g, slope, w) -> dx", type=_rnn_type, kernel=in_float32(_rnn_kernel),
     decompose=_rnn_steps, vjp=Joint(_rnn_vjp),
+    traits=(LAID_ALIKE,),
     sample=(case((3, 2, 4), (3, 2, 4), (4, 4)), case((1, 2, 4), (1, 2, 4), (4, 4)),
             case((2, 0, 4), (2, 0, 4), (4, 4))),
     doc="Gradient of x in `rnn`: dx = (g + dx' · w) slope, where dx' is the next step's.",

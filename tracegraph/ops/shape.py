@@ -13,7 +13,7 @@ import numpy as np
 from tracegraph.dims.shapes import alike, was_broadcast
 from tracegraph.dims.symint import larger, smaller
 from tracegraph.errors import OpError
-from tracegraph.ops.core import VIEW, Joint, case, define, laid_alike, row_major
+from tracegraph.ops.core import LAID_ALIKE, VIEW, Joint, case, define, laid_alike, row_major
 from tracegraph.ops.memory_order import copied
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes, wrap_dim
 
@@ -158,6 +158,7 @@ def _scatter_vjp_x(m: Any, g: Any, y_type: TensorType, index: tuple[IndexItem, .
 slice_scatter = define(
     "slice_scatter(x, y) -> z", type=_scatter_type, kernel=_slice_scatter,
     vjp=(_scatter_vjp_x, lambda m, g, index: m.slice(g, index=index)),
+    traits=(LAID_ALIKE,),
     sample=(case((4, 5), (2,), index=((1, 4, 2), 3)), case((3,), (), index=(1,))),
     doc="x with y written at a basic index (see slice).",
 )  # fmt: skip
@@ -171,7 +172,7 @@ copy_ = define(
 overwrite = define(
     "overwrite(x, y) -> z", type=lambda x, y: y, kernel=lambda xp, x, y: copied(y),
     vjp=(lambda m, x_type: m.full(shape=x_type.shape, value=0, dtype=x_type.dtype), lambda g: g),
-    sample=(case((2, 3), (2, 3)), case((), ())),
+    traits=(LAID_ALIKE,), sample=(case((2, 3), (2, 3)), case((), ())),
     doc="y: what x is after all of it was written with y.",
 )  # fmt: skip
 
@@ -216,7 +217,7 @@ flip = define(
     "flip(x) -> y", type=_flip_type,
     kernel=laid_alike(lambda xp, x, *, dims: xp.flip(x, dims).copy(order="C")),
     vjp=(lambda m, g, dims: m.flip(g, dims=dims),),
-    sample=(case((2, 3), dims=(0, 1)), case((2, 3), dims=(1,))),
+    traits=(LAID_ALIKE,), sample=(case((2, 3), dims=(0, 1)), case((2, 3), dims=(1,))),
     doc="Elements in reverse order along dims.",
 )  # fmt: skip
 
@@ -300,6 +301,7 @@ diagonal_scatter = define(
     type=_diagonal_scatter_type, kernel=_diagonal_scatter,
     vjp=(_diagonal_scatter_vjp, lambda m, g, offset, dim1, dim2: m.diagonal(
         g, offset=offset, dim1=dim1, dim2=dim2)),
+    traits=(LAID_ALIKE,),
     sample=(case((3, 4), (3,), offset=1, dim1=0, dim2=1),
             case((3, 2, 3), (2, 2), offset=-1, dim1=0, dim2=2)),
     doc="x with y written on a diagonal.",

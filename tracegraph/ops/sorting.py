@@ -11,6 +11,7 @@ from tracegraph.dtypes import ALL, int64
 from tracegraph.errors import DTypeError, GuardError, OpError
 from tracegraph.ops.core import (
     COUNTED,
+    LAID_ALIKE,
     NOT_DIFFERENTIABLE,
     REDUCTION,
     Spec,
@@ -49,6 +50,7 @@ def _placed_vjp(m: Any, g: Any, indices: Any, x_type: TensorType, dim: int) -> A
 sort = define(
     "sort(x) -> values, indices", type=_sort_type, kernel=laid_alike(in_float32(_sort)),
     vjp=(_placed_vjp,),
+    traits=(LAID_ALIKE,),
     sample=(case((3, 4), dim=1, descending=False), case((3, 4), dim=0, descending=True),
             case((0, 2), dim=0, descending=True)),
     doc="Elements in order along a dim, and where they came from; stable.",

@@ -11,7 +11,15 @@ from typing import Any
 
 from tracegraph.dtypes import FLOATS
 from tracegraph.ops.array_math import math_over
-from tracegraph.ops.core import NOT_DIFFERENTIABLE, Case, Spec, define, elementwise_type, reals
+from tracegraph.ops.core import (
+    LAID_ALIKE,
+    NOT_DIFFERENTIABLE,
+    Case,
+    Spec,
+    define,
+    elementwise_type,
+    reals,
+)
 from tracegraph.special_functions.normal import erfc_scaled
 
 _FLOAT = elementwise_type(FLOATS)
@@ -90,11 +98,12 @@ def _density(m: Any, a: Any, x: Any) -> Any:
 igamma = define(
     "igamma(a, x) -> y", type=_FLOAT, kernel=_lower,
     vjp=(None, lambda m, g, a, x: g * _density(m, a, x)),
-    sample=_CASES, doc="Regularised lower incomplete gamma function P(a, x).",
+    traits=(LAID_ALIKE,), sample=_CASES, doc="Regularised lower incomplete gamma function P(a, x).",
 )  # fmt: skip
 igammac = define(
     "igammac(a, x) -> y", type=_FLOAT, kernel=_upper,
     vjp=(None, lambda m, g, a, x: -(g * _density(m, a, x))),
+    traits=(LAID_ALIKE,),
     sample=_CASES, doc="Regularised upper incomplete gamma function Q(a, x) = 1 − P(a, x).",
 )  # fmt: skip
 
@@ -120,7 +129,7 @@ def _slope(xp: Any, a: Any, x: Any) -> Any:
 
 gamma_slope = define(
     "gamma_slope(a, x) -> y", type=_FLOAT, kernel=_slope, vjp=NOT_DIFFERENTIABLE,
-    sample=_CASES,
+    traits=(LAID_ALIKE,), sample=_CASES,
     doc="How a gamma variable x of concentration a moves with a (Figurnov et al. 2018, "
         "arXiv:1805.08498).",
 )  # fmt: skip
@@ -143,7 +152,8 @@ def _scaled(xp: Any, x: Any) -> Any:
 
 erfcx = define(
     "erfcx(x) -> y", type=_FLOAT, kernel=_scaled,
-    vjp=(lambda g, x, y: g * (x * y * 2 - 2 / math.sqrt(math.pi)),), sample=reals(-2, 4),
+    vjp=(lambda g, x, y: g * (x * y * 2 - 2 / math.sqrt(math.pi)),),
+    traits=(LAID_ALIKE,), sample=reals(-2, 4),
     doc="exp(x²)·erfc(x) (Cody 1969).",
 )  # fmt: skip
 
@@ -181,6 +191,7 @@ def _zeta(xp: Any, x: Any, q: Any) -> Any:
 zeta = define(
     "zeta(x, q) -> y", type=_FLOAT, kernel=_zeta,
     vjp=(None, lambda m, g, x, q: -(g * x * m.zeta(x + 1, q))),
+    traits=(LAID_ALIKE,),
     sample=(Case((Spec((3, 4), 1.2, 6), Spec((3, 4), 0.3, 8)), {}),
             Case((Spec((), 1.2, 6), Spec((2,), 0.3, 8)), {}),
             Case((Spec((0, 2), 1.2, 6), Spec((1, 2), 0.3, 8)), {})),
