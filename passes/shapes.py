@@ -259,6 +259,7 @@ _RULES: Final = table(
         "slice": (_of_uniform, _slice),
         "slice_scatter": _slice_scatter,
         "overwrite": _overwrite,
+        "overwrite_view": _overwrite,
         "copy pad": _same_type,
         "cat": _cat,
         "flip": (_of_uniform, _flip),

@@ -217,3 +217,23 @@ def test_a_leaf_that_is_a_view_of_plain_memory(T: Any) -> None:
     assert not base.requires_grad
     (row * 3).sum().backward()
     assert numbers(row.grad) == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("write", ["all", "a view", "filled", "a part"])
+def test_what_a_gradient_past_a_write_comes_from(T: Any, write: str) -> None:
+    """Past a write of a whole through a view, zeros are a part of the gradient history."""
+    x = leaf(T)
+    y = x * 2
+    if write == "a view":
+        y.view(2, 2)[:] = x.detach().view(2, 2)
+    elif write == "filled":
+        y.view(2, 2).fill_(0.5)
+    else:
+        y[slice(1 if write == "a part" else None, None)] = 0.5
+    (grad,) = T.autograd.grad(y.tanh().sum() + (x * 3).sum(), [x], create_graph=True)
+    assert grad.requires_grad is (write != "all")
+    first = 3.0 if write != "a part" else 3 + 2 * (1 - T.tensor(2.0).tanh().item() ** 2)
+    assert grad.tolist() == pytest.approx([first, 3, 3, 3], rel=1e-6)
+    if write != "all":
+        (second,) = T.autograd.grad(grad.sum(), [x], allow_unused=True)
+        assert second is None or second[1:].tolist() == [0, 0, 0]

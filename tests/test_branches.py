@@ -400,7 +400,7 @@ def test_memory_that_is_written_and_left_is_refused_where_others_see_it() -> Non
         memory = memory + x
         return memory.sum()
 
-    with pytest.raises(TraceError, match=r"memory is written in place and holds another tensor"):
+    with pytest.raises(TraceError, match=r"shares the memory .* does not write there"):
         tg.trace(f, (tg.ones(3),))
     assert memory.tolist() == [1, 1, 1] and view.tolist() == [1, 1]
     del view
@@ -516,6 +516,23 @@ def test_history_that_goes_from_state_to_state_is_seen() -> None:
         tg.trace(lambda: step(True))
     traced = tg.trace(lambda: step(False))
     assert [traced().item() for _ in range(3)] == [2.0, 2.0, 2.0]
+
+
+def test_memory_that_a_replay_would_write_and_others_look_at() -> None:
+    """The new value requires a gradient, so replays write it in place: eager code would not."""
+    weight = tg.ones(3).requires_grad_()
+    view = weight.detach()
+
+    def f() -> None:
+        nonlocal weight
+        weight = (weight.detach() * weight).detach().requires_grad_()
+
+    with pytest.raises(TraceError, match=r"^weight holds another .* writes the new value there"):
+        tg.trace(f)
+    assert view.tolist() == [1, 1, 1]
+    del view
+    tg.trace(f)()
+    assert weight.tolist() == [1, 1, 1] and weight.requires_grad
 
 
 def test_state_that_is_a_view_and_was_rebound_is_refused() -> None:

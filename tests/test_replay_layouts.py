@@ -204,6 +204,40 @@ def test_nothing_else_is_refused(function: Any, first: str) -> None:
         assert answers(traced(make())) == answers(function(make())), name
 
 
+def raveled_row(x: Any) -> Any:
+    f = x[:1].reshape(4, 1).ravel()
+    f += 1
+    return x * 1
+
+
+def given_in_rows(x: Any) -> Any:
+    y = x.contiguous()
+    y[0] = 1
+    return x * 2
+
+
+def written_in_rows(x: Any) -> Any:
+    y = x.mul_(2).contiguous()
+    y += 1
+    return y
+
+
+@pytest.mark.parametrize("first", MAKES)
+@pytest.mark.parametrize("function", [raveled_row, given_in_rows, written_in_rows])
+def test_rows_that_an_input_may_have(function: Any, first: str) -> None:
+    """`contiguous` and `ravel` give the input's own memory, or a copy if it is not in rows."""
+    traced = tg.trace(function, (MAKES[first](),))
+    for name, make in MAKES.items():
+        mine, theirs = make(), make()
+        try:
+            result = answers(traced(mine))
+        except GuardError:
+            assert name != first
+            assert answers(mine) == answers(theirs)
+        else:
+            assert result == answers(function(theirs)) and answers(mine) == answers(theirs)
+
+
 def test_a_write_to_the_input_itself() -> None:
     def f(x: Any) -> Any:
         x = x.flatten()
@@ -223,6 +257,78 @@ def test_arrays_and_sizes_of_one() -> None:
     with pytest.raises(GuardError):
         traced(array)
     assert answers(traced(array[:1])) == answers(write_through(tg.tensor(array[:1])))
+
+
+class Holder(tg.nn.Module):
+    """State in a buffer, given in some layout."""
+
+    buffer: Any
+
+    def __init__(self, make: Make) -> None:
+        super().__init__()
+        self.register_buffer("buffer", make().clone())
+
+    def forward(self, x: Any) -> Any:
+        self.buffer.reshape(-1).add_(x)
+        return self.buffer * 1
+
+
+def _put(holder: Holder, how: str, make: Make) -> None:
+    if how == "attribute":
+        holder.buffer = make().clone()
+    else:
+        holder.buffer.data = make().clone()
+
+
+@pytest.mark.parametrize("how", ["attribute", "data"])
+@pytest.mark.parametrize("first", MAKES)
+def test_state_in_another_layout(first: str, how: str) -> None:
+    x = tg.ones(12, dtype=tg.float64)
+    for name, make in MAKES.items():
+        holder, other = Holder(MAKES[first]), Holder(make)
+        traced = tg.trace(holder, (x,))
+        runs = (traced, traced.program("cpu"))
+        for run in runs:
+            _put(holder, how, make)
+            if (name == "turned") == (first == "turned"):
+                assert answers(run(x)) == answers(other(x))
+                other = Holder(make)
+            else:
+                with pytest.raises(GuardError, match=r"^buffer lies in memory in another order"):
+                    run(x)
+                assert answers(holder.buffer) == answers(make())
+
+
+def test_state_that_a_call_turns() -> None:
+    """It lies otherwise in the second call, which the first cannot know."""
+    held = numbers(3, 4)
+
+    def f() -> Any:
+        nonlocal held
+        held.reshape(-1).add_(1)
+        held = (held.T.contiguous() * 2).T.clone()
+        return held * 1
+
+    with pytest.raises(tg.errors.TraceError, match="held lies in memory in another order after"):
+        tg.trace(f)
+    f()
+    traced = tg.trace(f)
+    for _ in range(3):
+        before = held
+        expected = f() * 1
+        held = before
+        assert answers(traced()) == answers(expected)
+
+
+def test_a_view_that_is_given_other_memory() -> None:
+    """State that is a part of other memory does not follow `.data`: once it kept the old memory."""
+    holder = Holder(MAKES["rows"])
+    holder.buffer = numbers(4, 3).T
+    traced = tg.trace(lambda: holder.buffer * 2)
+    holder.buffer.data = numbers(3, 4)
+    for run in (traced, traced.program("cpu")):
+        with pytest.raises(GuardError, match="several places share"):
+            run()
 
 
 def test_traces_in_traces() -> None:

@@ -17,7 +17,8 @@ from tracegraph.capture.attempt import Attempt
 from tracegraph.capture.recording import Recorder
 from tracegraph.eager import dispatch, tape
 from tracegraph.eager.tensors import Tensor, type_of
-from tracegraph.replay.entry import EntryPoint
+from tracegraph.replay.held_state import HeldState
+from tracegraph.replay.layouts import Layout
 from tracegraph.runtime.interpreter import InterpreterProgram
 
 Plant = Callable[[], Any]
@@ -26,7 +27,7 @@ _scalar = Recorder._scalar
 _cond = merging._cond
 _inputs = Recorder._inputs
 _graph_of = filling.graph_of
-_commit = EntryPoint.commit
+_commit = HeldState.commit
 
 
 def _stale_views(self: Recorder, t: Tensor, new: Tensor) -> None:
@@ -48,7 +49,7 @@ def _lost_write(name: str, rows: Any, outputs: Any, writes: Any) -> Any:
     return _graph_of(name, rows, outputs, dict(list(writes.items())[:1]))
 
 
-def _same_tick(self: EntryPoint, writes: Any, given: Any) -> None:
+def _same_tick(self: HeldState, writes: Any, given: Any) -> None:
     _commit(self, {n: w for n, w in writes.items() if "random" not in n}, given)
 
 
@@ -91,7 +92,7 @@ BUGS: dict[str, Plant] = {
     "a view is not taken again after a write": _patch(Recorder, "write", _stale_views),
     "a write through a view does not reach the whole": _patch(Recorder, "write", _no_write_back),
     "a write of State is lost": _patch(filling, "graph_of", _lost_write),
-    "replays draw the same random numbers": _patch(EntryPoint, "commit", _same_tick),
+    "replays draw the same random numbers": _patch(HeldState, "commit", _same_tick),
     "0-d operands are frozen": _patch(Recorder, "_inputs", _baked),
     "numbers of one type are one constant": _patch(Recorder, "_scalar", _one_constant),
     "a guard is dropped": _patch(Recorder, "decide", _no_guard),
@@ -100,6 +101,7 @@ BUGS: dict[str, Plant] = {
     "overwritten saved tensors go unnoticed": _patch(tape, "overwritten", lambda *a: None),
     "results share memory": _patch(
         InterpreterProgram, "_must_copy", lambda self: [False] * len(self.graph.results())),
+    "any layout is taken": _patch(Layout, "refusal", lambda self, array: None),
     "views do not follow the history of their base": _patch(dispatch, "refresh", lambda t: None),
 }  # fmt: skip
 

@@ -202,7 +202,11 @@ class Writer:
         trained = trained and self.c.chance(80)
         sizes = "".join(f", {n}" for n in shape)
         tail = ".requires_grad_()" if trained else ""
-        self.setup.append(f"{name} = tensor({seed}{sizes}){tail}")
+        text = f"tensor({seed}{sizes})"
+        if self.c.chance(10):
+            self.laid = True
+            text = f"laid('turned', {text}).clone()"
+        self.setup.append(f"{name} = {text}{tail}")
         self._known(name, shape, trained)
 
     def _known(self, name: str, shape: Shape, trained: bool, root: int | None = None) -> None:
@@ -261,11 +265,16 @@ class Writer:
             if not self.c.chance(12):
                 continue
             sizes = "".join(f", {n}" for n in v.shape)
+            new = self.c.pick(
+                (f"tensor(call{sizes})", f"laid('turned', tensor(call{sizes})).clone()")
+            )
             if v.locked:
-                lines.append(self.c.pick((f"{v.name}.grad = None", f"{v.name}.data.mul_(0.5)")))
+                lines.append(self.c.pick((
+                    f"{v.name}.grad = None", f"{v.name}.data.mul_(0.5)", f"{v.name}.data = {new}"
+                )))  # fmt: skip
             elif v.name.startswith("box.h"):
                 lines.append(self.c.pick((
-                    f"{v.name} = tensor(call{sizes})",
+                    f"{v.name} = {new}", f"{v.name}.data = {new}",
                     f"{v.name}.detach().add_(1.0)")))  # fmt: skip
         if self.optimizers and self.c.chance(30):
             lines.append("opt.zero_grad()")

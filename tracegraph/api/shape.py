@@ -370,8 +370,11 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 def ravel(input: Tensor) -> Tensor:
     """Return all elements as one dim, a view of what lies in rows."""
     rows = in_rows(input)
-    if rows is not input and modes.recording:
+    out = reshape(rows, (-1,))
+    if modes.recording:
         recorder = modes.RECORDER.get()
-        if recorder is not None:
+        if recorder is not None and rows is input:
+            recorder.layouts.reshaped(input, out, needs_rows=True)
+        elif recorder is not None:
             recorder.layouts.copied(input, rows, True)
-    return reshape(rows, (-1,))
+    return out

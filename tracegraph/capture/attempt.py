@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,12 @@ from tracegraph.audit.frozen import find
 from tracegraph.capture.arguments import SCALARS, is_leaf
 from tracegraph.capture.examples import Example
 from tracegraph.capture.provenance import Permit
+from tracegraph.capture.rebinding import Left, check_left_behind, check_sharing, check_views
 from tracegraph.capture.recording import Recorder
-from tracegraph.capture.rows import Row, RowValue, entry_in
+from tracegraph.capture.rows import RowValue, entry_in
 from tracegraph.capture.sizes import Declared
 from tracegraph.capture.state import Place, Walk, changes, new_tensors, restore, tensors_after
-from tracegraph.capture.trie import Path, same_attrs
+from tracegraph.capture.trie import Path, first_difference
 from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import int64
 from tracegraph.eager.dispatch import refresh, size_tensor
@@ -26,7 +26,7 @@ from tracegraph.eager.tape import make_leaf, set_history
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
 from tracegraph.errors import TraceError
 from tracegraph.replay.held_state import overlapping
-from tracegraph.replay.layouts import orders_of
+from tracegraph.replay.layouts import order_of, orders_of
 from tracegraph.replay.signature import Hyper, LeafSpec
 
 
@@ -162,7 +162,7 @@ class Attempt:
         try:
             second.run()
             second.after()  # what it holds now, not what the undo below puts back
-            place = _first_difference(self.recorder.rows, second.recorder.rows)
+            place = first_difference(self.recorder.rows, second.recorder.rows)
             mine, theirs = (
                 (a.outputs, a.output_leaves, a.output_tree, a.writes(self.found))
                 for a in (self, second)
@@ -232,12 +232,11 @@ class Attempt:
             TraceError: the new tensor is of another type, or the memory is still in use elsewhere.
         """
         recorder = self.recorder
-        self._check_views()
+        check_views(self.found.tensors, self.after())
         moved = self.rebound(self.found)
         if not moved:
             return
-        self._check_sharing({path: now for path, _, now in moved})
-        self._check_left_behind([(path, t) for path, t, _ in moved])
+        check_sharing(self.found.tensors, {path: now for path, _, now in moved})
         values = []
         for path, t, now in moved:
             place, name = self.found.places[path], recorder.entry_of(t).name
@@ -253,57 +252,16 @@ class Attempt:
             values.append((t, recorder.value_of(now)))
         for name in self.fixed:
             self.rebinding.pop(name, None)
+        entries = [recorder.entry_of(t) for _, t, _ in moved]
+        left = [
+            Left(*place, entry.name in self.fixed)
+            for place, entry in zip(moved, entries, strict=True)
+            if entry.written or entry.name in self.fixed
+        ]
+        check_left_behind(self.found.leaves, left)
         with recorder:
             for t, value in values:
                 recorder.write(t, recorder.abstract(value, type_of(t)))
-
-    def _check_views(self) -> None:
-        """Refuse places that hold another view of the memory that they held."""
-        after = self.after()
-        for path, t in self.found.tensors.items():
-            now = after.get(path, t)
-            if now is t or storage_of(now) is not storage_of(t) or _layout(now) == _layout(t):
-                continue
-            raise TraceError(
-                f"{path} holds another view of its own memory after the traced call: a replay "
-                "could not follow it; clone() the view"
-            )
-
-    def _check_sharing(self, moved: Mapping[str, Tensor]) -> None:
-        """Refuse places that come to share memory, or cease to, where a replay could not follow."""
-        remedy = "write to it in place (copy_), or clone() what should not be shared"
-        homes: dict[Storage, tuple[str, Storage]] = {}
-        origins: dict[Storage, tuple[str, Storage]] = {}
-        for path, t in self.found.tensors.items():
-            before, after = storage_of(t), storage_of(moved.get(path, t))
-            other, home = homes.setdefault(before, (path, after))
-            if home is not after:
-                path, other = (path, other) if path in moved else (other, path)
-                raise TraceError(
-                    f"{path} holds another tensor after the traced call, but {other} does not: "
-                    f"they shared memory; {remedy}"
-                )
-            other, origin = origins.setdefault(after, (path, before))
-            if origin is not before:
-                raise TraceError(
-                    f"{path} and {other} share memory after the traced call, which they did not "
-                    f"before it: a write to one of them would change both; {remedy}"
-                )
-
-    def _check_left_behind(self, moved: Sequence[tuple[str, Tensor]]) -> None:
-        """Refuse memory that was written in place and left, where others still look at it."""
-        known = {id(t) for t in self.found.leaves}
-        for path, t in moved:
-            storage = storage_of(t)
-            if not self.recorder.entry_of(t).written:
-                continue
-            holders = (r for r in gc.get_referrers(storage) if isinstance(r, Tensor))
-            if any(id(holder) not in known for holder in holders):
-                raise TraceError(
-                    f"{path} is written in place and holds another tensor after the traced call, "
-                    "and a tensor that the function does not know shares the memory that it left: "
-                    "a replay would not write there. Write the new value in place as well (copy_)"
-                )
 
     def example(self) -> Example:
         """Return what this run did."""
@@ -314,6 +272,7 @@ class Attempt:
         state = {e.name: self._holder(s, e.name) for s, e in recorder.states.items()}
         recorder.forget_tensors()  # it lives on
         writes = {e.name: e.value for e in entries if e.written}
+        layouts = recorder.layouts.found(self.outputs, writes)
         return Example(
             Path(recorder.rows, self.outputs, writes),
             names=tuple(self.names), positional=self.positional, inputs=self.tree,
@@ -325,9 +284,27 @@ class Attempt:
             places=places, shared=shared, rebound=self.rebinding, left=tuple(self.left),
             modes={path: (module, flag) for path, module, flag in recorder.training_flags.values()},
             findings=find(recorder, self.found, self.function),
-            orders=orders_of(self.input_specs, self.aliases),
-            layouts=recorder.layouts.found(self.outputs, writes),
+            orders=orders_of(self.input_specs, self.aliases) | self._state_orders(layouts),
+            layouts=layouts,
         )  # fmt: skip
+
+    def _state_orders(self, layouts: Container[str]) -> dict[str, str]:
+        """Tell how State lies whose layout the run relied on.
+
+        Raises:
+            TraceError: it lies otherwise after the run.
+        """
+        states = self.recorder.states.items()
+        orders = {e.name: order_of(bare(s.array)) for s, e in states if e.name in layouts}
+        for path, t, now in self.rebound(self.found) if orders else ():
+            name = self.recorder.entry_of(t).name
+            if orders.get(name, order_of(bare(now._data))) != order_of(bare(now._data)):
+                raise TraceError(
+                    f"{path} lies in memory in another order after the traced call, which the next "
+                    "call would depend on: call the function once before you trace it, or let "
+                    f"{path} lie as before (contiguous())"
+                )
+        return orders
 
     def _places(self) -> tuple[dict[str, Place], dict[str, list[tuple[Place, Tensor]]]]:
         """Tell where State is held, so that replays follow what is rebound between them."""
@@ -380,21 +357,3 @@ class Attempt:
         restore(self.moved())
         for t, g in grads.items():
             t._grad = g
-
-
-def _first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:
-    """Return the place of the first row that differs, or None."""
-    for a, b in zip(mine, theirs, strict=False):
-        if a[:2] != b[:2] or a.types != b.types or not same_attrs(a.attrs, b.attrs):
-            return a.loc or b.loc or a.op
-    if len(mine) != len(theirs):
-        row = max(mine, theirs, key=len)[min(len(mine), len(theirs))]
-        return row.loc or row.op
-    return None
-
-
-def _layout(t: Tensor) -> Any:
-    """Where the elements of a tensor lie."""
-    x = bare(t._data)
-    first = x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
-    return type_of(t), [s for s, n in zip(x.strides, x.shape, strict=True) if n > 1], first

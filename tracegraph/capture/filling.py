@@ -15,6 +15,7 @@ from tracegraph.dims.facts import by_form
 from tracegraph.errors import TraceError
 from tracegraph.ir.graph import Graph
 from tracegraph.replay.entry import EntryPoint
+from tracegraph.replay.held_state import HeldState
 
 
 def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
@@ -50,14 +51,22 @@ def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
     entry.variants = variants
     entry.hypers = list(hypers.values())
     entry.classes = _merged([e.classes for e in examples])
-    entry.places = _merged([e.places for e in examples])
-    entry.shared = _merged([e.shared for e in examples])
-    entry.rebound = {
+    layouts = layouts_of(examples)
+    given = {spec.name for spec in signature.specs}
+    entry.layouts = {n: layout for n, layout in layouts.items() if n in given}
+    rebound = {
         n: places for n, places in _merged([e.rebound for e in examples]).items()
         if all(n in e.rebound for e in examples if n in e.path.writes)
     }  # fmt: skip
-    entry.layouts = layouts_of(examples)
-    entry.hold(_merged([e.state for e in reversed(examples)]))
+    entry.hold(
+        HeldState(
+            _merged([e.state for e in reversed(examples)]),
+            _merged([e.places for e in examples]),
+            _merged([e.shared for e in examples]),
+            rebound,
+            {n: layout for n, layout in layouts.items() if n not in given},
+        )
+    )
 
 
 def _merged(parts: Sequence[dict[Any, Any]]) -> dict[Any, Any]:

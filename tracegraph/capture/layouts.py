@@ -1,4 +1,4 @@
-"""Where a run relied on whether two tensors share memory, as far as layouts of inputs decide it.
+"""Where a run relied on whether tensors share memory, as far as layouts of what it got decide it.
 
 `reshape` is a view or a copy, depending on the order in which the elements of its operand lie. A
 graph is one of both. So each write is noted that would have reached something else otherwise, and
@@ -17,7 +17,7 @@ from tracegraph.capture.rows import LOCAL, Entry, Row, RowValue, entry_in
 from tracegraph.dims.shapes import hints
 from tracegraph.eager.storage import AbstractArray, Chain, Storage, ViewStep
 from tracegraph.eager.tensors import Tensor, storage_of
-from tracegraph.ir.graph import INPUT, Loc
+from tracegraph.ir.graph import INPUT, STATE, Loc
 from tracegraph.ops.core import ELEMENTWISE, LAID_ALIKE, VIEW
 from tracegraph.ops.table import OPS
 from tracegraph.replay.layouts import Layout
@@ -37,9 +37,10 @@ class Sharing:
     have the reshapes that made merged views, by the step of their chains: `writes` counts those to
     the memory, a call those before it and those through it. `group` are memories that are copies of
     each other here and would be one in another layout, `seen` if the caller sees a write to this.
+    `asked` is whether memory that callers know was given for a copy in rows.
     """
 
-    __slots__ = ("calls", "group", "merged", "rows", "seen", "writes")
+    __slots__ = ("asked", "calls", "group", "merged", "rows", "seen", "writes")
 
     def __init__(self) -> None:
         self.merged: set[Chain] = set()
@@ -48,6 +49,7 @@ class Sharing:
         self.rows: set[Chain] = set()
         self.group: list[ref[Storage]] = []
         self.seen = False
+        self.asked = False
 
 
 class _Note(NamedTuple):
@@ -80,28 +82,29 @@ class Layouts:
         self._rows: set[RowValue] = set()  # Values whose memory is in rows in any case
         self.like: dict[RowValue, RowValue] = {}  # what lies as another Value does, unread
 
-    def reshaped(self, source: Tensor, out: Tensor) -> None:
-        """Note a reshape: a view that could be a copy, or the other way round."""
+    def reshaped(self, source: Tensor, out: Tensor, needs_rows: bool = False) -> None:
+        """Note a reshape: a view that could be a copy, or the other way round.
+
+        If it `needs_rows`, it is a copy of what lies in any other order.
+        """
         if source._data.__class__ is AbstractArray:
             return
-        puts_together = merges(hints(source._data.shape), hints(out._data.shape))
+        puts_together = needs_rows or merges(hints(source._data.shape), hints(out._data.shape))
         if out._chain:
             joined = len(out._chain) == len(source._chain)
             if not puts_together and not joined:
                 return
-            entry = self._entry(source)
-            if entry is not None:
-                known = _sharing(entry)
-                sure = source._chain in known.rows
-                again = joined and source._chain in known.merged
-                if (puts_together and not sure) or again:
-                    known.merged.add(out._chain)
-                    step, counts = out._chain[-1], [known.writes, 0]
-                    if again and not puts_together:  # the same memory in any layout
-                        counts = known.calls[id(source._chain[-1])][1]
-                    known.calls[id(step)] = step, counts
-                elif sure:
-                    known.rows.add(out._chain)
+            known = _sharing(self._recorder.entry_of(source))
+            sure = source._chain in known.rows
+            again = joined and source._chain in known.merged
+            if (puts_together and not sure) or again:
+                known.merged.add(out._chain)
+                step, counts = out._chain[-1], [known.writes, 0]
+                if again and not puts_together:  # the same memory in any layout
+                    counts = known.calls[id(source._chain[-1])][1]
+                known.calls[id(step)] = step, counts
+            elif sure:
+                known.rows.add(out._chain)
         elif puts_together and 0 not in getattr(source._data, "strides", ()):
             self.copied(source, out, True)
 
@@ -110,28 +113,24 @@ class Layouts:
         recorder = self._recorder
         if source._data.__class__ is AbstractArray:
             return
-        if out is not source:
-            self.copied(source, out, False)
         entry = recorder.entry_of(out)
+        if out is source:
+            _sharing(entry).asked = entry.kind != LOCAL
+        else:
+            self.copied(source, out, False)
         _sharing(entry).rows.add(out._chain)
         self._rows.add(recorder.value_of(out))
         if not out._chain:
             self._rows.add(entry.made)
 
-    def _entry(self, t: Tensor) -> Entry | None:
-        """The Entry of memory that was made in the trace, or is an input."""
-        entry = self._recorder.entry_of(t)
-        return entry if entry.kind in (LOCAL, INPUT) else None
-
     def copied(self, source: Tensor, out: Tensor, seen: bool) -> None:
         """Note a copy that is none in another layout; `seen` if callers may see a write to it."""
-        entry, made = self._entry(source), self._recorder.entry_of(out)
-        if entry is not None:
-            known = _sharing(entry)
-            group = known.group or [ref(storage_of(source))]
-            group.append(ref(storage_of(out)))
-            known.group = _sharing(made).group = group
-            known.seen |= seen and entry.kind == INPUT
+        entry, made = self._recorder.entry_of(source), self._recorder.entry_of(out)
+        known = _sharing(entry)
+        group = known.group or [ref(storage_of(source))]
+        group.append(ref(storage_of(out)))
+        known.group = _sharing(made).group = group
+        known.seen |= seen and entry.kind != LOCAL
 
     def relied(self, t: Tensor) -> None:
         """Note that what was called relies on the layout of a tensor."""
@@ -164,10 +163,15 @@ class Layouts:
         if merged:
             whole = [entry.views[chain[:n]] for n in merged[:-1] if chain[:n] in entry.views]
             self._notes.append(_Note(entry, frozenset((entry.value, *whole)), -1, loc))
+        if known.asked:
+            values = frozenset((entry.value, *entry.views.values()))
+            self._notes.append(_Note(entry, values, len(recorder.rows), loc))
         known.group[:] = [held for held in known.group if held() is not None]
         for held in known.group:
             storage = held()
-            other = None if storage is None else entry_in(storage)
+            if storage is None:
+                continue
+            other = recorder.states.get(storage) or entry_in(storage)
             if other is None or other is entry or other.token is not recorder.token:
                 continue
             values = frozenset((other.value, *other.views.values()))
@@ -179,7 +183,7 @@ class Layouts:
     def found(
         self, outputs: Iterable[RowValue], writes: Mapping[str, RowValue]
     ) -> dict[str, tuple[bool, str]]:
-        """Return the inputs whose layout the run relied on, whether exactly, and where."""
+        """Return inputs and State whose layout the run relied on, whether exactly, and where."""
         if not self._notes:
             return {}
         rows = self._recorder.rows
@@ -201,11 +205,11 @@ class Layouts:
     def _follow(
         self, note: _Note, known: set[tuple[int, bool]], found: dict[str, tuple[bool, str]]
     ) -> None:
-        """Find the inputs that memory lies as."""
+        """Find the inputs and State that memory lies as."""
         rows, root = self._recorder.rows, note.entry.made
         op = OPS.get(rows[root[0]].op)
         is_made = op is not None and (not op.view or op.name == "reshape")
-        stack = [(root, is_made or note.entry.kind == INPUT)]  # a copy has no gaps
+        stack = [(root, is_made or note.entry.kind != LOCAL)]  # a copy has no gaps
         while stack:
             value, exact = stack.pop()
             stops = value in self._rows and (value != root or note.since < 0)
@@ -215,7 +219,7 @@ class Layouts:
                 stack.append((self.like[value], False))
             known.add((value[0], exact))
             row: Row = rows[value[0]]
-            if row.op == INPUT:
+            if row.op in (INPUT, STATE):
                 name = row.attrs["name"]
                 if "default" in row.attrs:
                     continue  # a hyper-parameter
@@ -258,11 +262,11 @@ def _live(rows: Sequence[Row], ends: Iterable[RowValue]) -> set[int]:
 
 
 def layouts_of(examples: Sequence[Example]) -> dict[str, Layout]:
-    """Return what some examples relied on: each input may lie as it did in one of them."""
+    """Return what some examples relied on: each tensor may lie as it did in one of them."""
     found: dict[str, Layout] = {}
     for example in examples:
         for name, (exact, place) in example.layouts.items():
-            orders = tuple(dict.fromkeys(e.orders[name] for e in examples))
+            orders = tuple(dict.fromkeys(e.orders[name] for e in examples if name in e.orders))
             exact = exact or (name in found and found[name].exact)
             found[name] = Layout(orders, exact, found[name].place if name in found else place)
     return found

@@ -305,7 +305,7 @@ class Recorder(GradientMarks, Provenance, Operands):
                 steps = tuple(s for s in alias if MARK not in s[0].traits)
         self.note_write(entry, self.grades() and not split and not self.unseen, not steps)
         self.unseen = False
-        if entry.sharing is not None and not split:
+        if entry.sharing is not None and not split and entry.kind != STATE:
             entry.value = self._kept_apart(entry, t._chain, value, known)
         else:
             entry.value = self._written_back(entry.value, steps, value) if steps else value

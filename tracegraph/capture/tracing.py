@@ -109,7 +109,7 @@ class Traced(EntryPoint):
         with self.lock:
             fill(self, self._name, examples)
             # One account of State for all of them: what is rebound later is let go.
-            self._examples = [example._replace(state=self._held) for example in examples]
+            self._examples = [example._replace(state=self.held.tensors) for example in examples]
             self._calls = calls
             self.examples = [(*call.args, *call.kwargs.values()) for call in calls]
             self._findings = examples[0].findings

@@ -196,3 +196,14 @@ def condense(root: Block) -> None:
             block.branch, block.results = way.branch, way.results
         if block.branch is not None:
             stack += block.branch.ways.values()
+
+
+def first_difference(mine: Sequence[Row], theirs: Sequence[Row]) -> Any:
+    """Return the place of the first row that differs, or None."""
+    for a, b in zip(mine, theirs, strict=False):
+        if a[:2] != b[:2] or a.types != b.types or not same_attrs(a.attrs, b.attrs):
+            return a.loc or b.loc or a.op
+    if len(mine) != len(theirs):
+        row = max(mine, theirs, key=len)[min(len(mine), len(theirs))]
+        return row.loc or row.op
+    return None

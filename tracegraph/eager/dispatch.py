@@ -37,6 +37,7 @@ from tracegraph.ops.strided import overlaps
 from tracegraph.ops.table import OPS
 
 _OVERWRITE: Final = OPS["overwrite"]
+_OVERWRITE_VIEW: Final = OPS["overwrite_view"]
 _RESHAPE: Final = OPS["reshape"]
 # Views of what lies in row-major order; of other memory they are copies.
 _ROW_MAJOR: Final = (_RESHAPE, OPS["strided"])
@@ -281,7 +282,7 @@ def passed_on(t: Tensor, target: Tensor) -> Tensor:
     lineage = target._lineage
     whole = lineage is None or bare(lineage.base).size == bare(target._data).size
     if whole and target._node is not None:
-        record_node(_OVERWRITE, (shell(target), t), {}, (other,))
+        record_node(_overwriting(target), (shell(target), t), {}, (other,))
     else:
         record_node(_COPY, (t,), {}, (other,))
     return other
@@ -344,11 +345,18 @@ def wrote(t: Tensor, new: Tensor) -> Tensor:
     return t
 
 
+def _overwriting(t: Tensor) -> Op:
+    """Return what the tape has for a write of all of a tensor."""
+    lineage = t._lineage
+    is_view = lineage is not None and len(t._chain) > lineage.depth
+    return _OVERWRITE_VIEW if is_view else _OVERWRITE
+
+
 def rebase(t: Tensor, new: Tensor) -> None:
     """Give `t`, and all that views the same base, the history of `new`."""
     if new._node is None:
         whole = wrap(new._data)
-        record_node(_OVERWRITE, (shell(t), new), {}, (whole,))
+        record_node(_overwriting(t), (shell(t), new), {}, (whole,))
         assert whole._node is not None
         whole._node.rest = [None, new]
         new = whole

@@ -12,6 +12,7 @@ import numpy as np
 
 from tracegraph.dims.shapes import alike, was_broadcast
 from tracegraph.dims.symint import larger, smaller
+from tracegraph.dtypes import bool_
 from tracegraph.errors import OpError
 from tracegraph.ops.core import LAID_ALIKE, VIEW, Joint, case, define, laid_alike, row_major
 from tracegraph.ops.memory_order import copied
@@ -174,6 +175,20 @@ overwrite = define(
     vjp=(lambda m, x_type: m.full(shape=x_type.shape, value=0, dtype=x_type.dtype), lambda g: g),
     traits=(LAID_ALIKE,), sample=(case((2, 3), (2, 3)), case((), ())),
     doc="y: what x is after all of it was written with y.",
+)  # fmt: skip
+
+
+def _forgotten(m: Any, g: Any, x_type: TensorType) -> Any:
+    """Zeros that come from g: in PyTorch, views get what they do not depend on as a part of it."""
+    never = m.full(shape=x_type.shape, value=False, dtype=bool_)
+    return m.where(never, g, m.full(shape=x_type.shape, value=0, dtype=x_type.dtype))
+
+
+overwrite_view = define(
+    "overwrite_view(x, y) -> z", type=lambda x, y: y, kernel=lambda xp, x, y: copied(y),
+    vjp=(_forgotten, lambda g: g),
+    traits=(LAID_ALIKE,), sample=(case((2, 3), (2, 3)), case((), ())),
+    doc="As overwrite, of memory that was written through a view.",
 )  # fmt: skip
 
 

@@ -17,14 +17,10 @@ from tracegraph import pytree
 from tracegraph.audit.report import Report, report_on
 from tracegraph.capture.variants import Variant, check_value, choose
 from tracegraph.devices import device_of, parse_device
-from tracegraph.eager.conversion import to
-from tracegraph.eager.dispatch import assign, put
-from tracegraph.eager.engine import clone
-from tracegraph.eager.tensors import Tensor, storage_of, wrap
-from tracegraph.errors import GuardError
+from tracegraph.eager.tensors import Tensor, wrap
 from tracegraph.ir.graph import Graph
 from tracegraph.replay.choosing import graded_sources, wants_tensors
-from tracegraph.replay.held_state import Trainable, check_apart, check_type, load_state, moved
+from tracegraph.replay.held_state import HeldState, Trainable, check_apart, check_type, load_state
 from tracegraph.replay.layouts import Layout, check_layouts
 from tracegraph.replay.program import Program
 from tracegraph.replay.signature import (
@@ -50,12 +46,6 @@ def _result(described: dict[str, Any], given: list[Tensor]) -> Any:
     return t.item() if "number" in described else t
 
 
-def _present(place: Place) -> Any:
-    """What a place holds now; None if nothing."""
-    container = place.container
-    return container.get(place.key) if container.__class__ is dict else place.read()
-
-
 class EntryPoint:
     """A callable graph. See `Traced` and `tracegraph.load`."""
 
@@ -65,14 +55,10 @@ class EntryPoint:
     ) -> None:  # fmt: skip
         self.graph = graph
         self.signature = signature
-        # Of live traces: where State is held; a name that several places share must not move.
-        self.places: dict[str, Place] = {}
-        self.shared: dict[str, list[tuple[Place, Tensor]]] = {}
-        self.rebound: dict[str, list[Place]] = {}
-        self._held = dict(state)
+        self.held = HeldState(state)
         self.hypers = list(hypers)
         self.classes: dict[str, type] = {}
-        self.layouts: dict[str, Layout] = {}  # how inputs lie
+        self.layouts: dict[str, Layout] = {}  # how inputs lie where the trace relied on it
         self.variants = [Variant({}, {})]
         self.mode: bool | None = None  # of a loaded file: train or eval
         self.watch: Watch | None = None  # of live traces: the Python values that are frozen
@@ -124,9 +110,9 @@ class EntryPoint:
             self._graded = (graph, names, states)
         return names, states
 
-    def hold(self, state: Mapping[str, Tensor]) -> None:
-        """Replay from these tensors from now on; programs are made again."""
-        self._held = dict(state)
+    def hold(self, held: HeldState) -> None:
+        """Replay from this State from now on; programs are made again."""
+        self.held = held
         self._programs.clear()
 
     @property
@@ -136,18 +122,7 @@ class EntryPoint:
         Raises:
             GuardError: a place holds nothing of the type that it held when it was traced.
         """
-        held = self._held
-        for name, place in self.places.items():
-            now = _present(place)
-            if now is not held[name]:
-                held[name] = moved(name, place, held[name], now)
-        for name, places in self.shared.items():
-            if any(place.read() is not t for place, t in places):
-                raise GuardError(
-                    f"{name} was memory that several places share when it was traced, and one of "
-                    "them holds another tensor now; trace again, or write in place (copy_)"
-                )
-        return held
+        return self.held.present()
 
     def checked_state(self) -> dict[str, Tensor]:
         """Return State by name, which has the types that it had when it was traced.
@@ -193,7 +168,7 @@ class EntryPoint:
         return program(*args, **kwargs)
 
     def _home(self, args: Sequence[Any]) -> Any:
-        for t in self._held.values():
+        for t in self.held.tensors.values():
             return device_of(t._data)
         for a in args:
             if isinstance(a, Tensor):
@@ -208,7 +183,7 @@ class EntryPoint:
             return self.results(map(wrap, outputs))
         with self.lock:
             outputs, writes = program.run([*arrays, *hypers], self.state)
-            self.commit(writes, given)
+            self.held.commit(writes, given)
         return self.results(map(wrap, outputs))
 
     def _arguments(
@@ -239,7 +214,7 @@ class EntryPoint:
         found = self._matched(args, kwargs)
         check_layouts(self.layouts, found[0])
         if self.graph.writes:
-            check_apart(self.graph.writes, self._held, found[0])
+            check_apart(self.graph.writes, self.held.tensors, found[0])
         return found
 
     def _matched(
@@ -266,56 +241,6 @@ class EntryPoint:
             else:
                 check_value(spec.name, spec.value, leaf)
         return given, values, choose(self.variants, scalars, self.mode)
-
-    def commit(self, writes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        """Write arrays into State, and into inputs that were given."""
-        for name, array in writes.items():
-            target = self._held.get(name)
-            if target is None:
-                target = given[name]
-                if not isinstance(target, Tensor):
-                    target[...] = array
-                    continue
-            data = target._data
-            plain = array.__class__ is data.__class__ is np.ndarray
-            if not plain and device_of(array) != device_of(data):
-                array = device_of(data).place(array)
-            places = self.rebound.get(name)
-            if places is None:
-                if array is not data:
-                    put(data, array)
-                storage_of(target).version += 1
-                self._fill_place(name, target)
-            else:
-                self._rebind(name, wrap(array))
-
-    def commit_tensors(self, writes: Mapping[str, Tensor]) -> None:
-        """Write Tensors into State, so that a running trace sees it."""
-        for name, t in writes.items():
-            target = self._held[name]
-            if name in self.rebound:
-                self._rebind(name, t)
-            else:
-                assign(target, to(t, device_of(target._data)))
-                self._fill_place(name, target)
-
-    def _fill_place(self, name: str, target: Tensor) -> None:
-        """Hold State where nothing is held: a gradient that was None."""
-        place = self.places.get(name)
-        if place is not None and _present(place) is None:
-            place.write(target)
-
-    def _rebind(self, name: str, made: Tensor) -> None:
-        """Hold another tensor in the places of a State, that can be written as any."""
-        data = made._data
-        if data.__class__ is np.ndarray and (not data.flags.writeable or 0 in data.strides):
-            made = clone(made)  # expanded memory
-        self._held[name] = made
-        places = self.rebound[name]
-        for place in places:
-            place.write(made)
-        if name in self.shared:
-            self.shared[name] = [(place, made) for place in places]
 
     def results(self, outputs: Iterable[Tensor]) -> Any:
         """Return the outputs as the function nested them."""
@@ -367,11 +292,11 @@ class EntryPoint:
 
     def __tracegraph_rebound__(self) -> dict[str, list[Place]]:
         """Where a call puts other tensors, by the name of State."""
-        return self.rebound
+        return self.held.rebound
 
     def __tracegraph_containers__(self) -> Iterator[Any]:
         """What a call may rebind."""
-        return iter((self._held, self.shared))
+        return iter((self.held.tensors, self.held.shared))
 
     def save(self, f: Any) -> None:
         """Write this entry point to a file; the same as `tracegraph.save(self, f)`."""

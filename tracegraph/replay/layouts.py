@@ -1,4 +1,4 @@
-"""How inputs lie in memory, where a trace relied on it.
+"""How inputs and State lie in memory, where a trace relied on it.
 
 Whether `reshape` shares memory with its operand depends on the order of the operand's elements, and
 a write tells the two apart. An order is written as the dims from the outermost to the innermost one
@@ -21,7 +21,7 @@ class LayoutError(GuardError):
 
 
 class Layout(NamedTuple):
-    """What a trace relied on for one input.
+    """What a trace relied on for one input or State.
 
     The `orders` that examples had, whether skipped elements matter (`exact`), and the `place` where
     memory was written.
@@ -30,6 +30,24 @@ class Layout(NamedTuple):
     orders: tuple[str, ...]
     exact: bool
     place: str
+
+    def refusal(self, array: Any) -> str | None:
+        """Say how an array lies otherwise than the trace relied on; None if it does not."""
+        array = bare(array)
+        if array.__class__ is AbstractArray or array.size < 2:
+            return None
+        shape, order = array.shape, order_of(array)
+        if not self.exact:
+            shape = [n if s else 1 for n, s in zip(shape, array.strides, strict=True)]
+        wanted = [_inside(known, shape, self.exact) for known in self.orders]
+        if _inside(order, shape, self.exact) in wanted:
+            return None
+        return (
+            "in memory in another order than when it was traced: its dims lie as "
+            f"{order}, in the trace as {' or '.join(self.orders)} (from the outermost), and what "
+            f"is written at {self.place} depends on it, since reshape, flatten and contiguous() "
+            "give views or copies by it"
+        )
 
 
 def order_of(array: Any) -> str:
@@ -70,22 +88,13 @@ def check_layouts(layouts: Mapping[str, Layout], given: Mapping[str, Any]) -> No
     Raises:
         LayoutError: naming the input, the line that relied on it, and the remedy.
     """
-    for name, (orders, exact, place) in layouts.items():
+    for name, layout in layouts.items():
         leaf = given[name]
-        array = bare(leaf._data) if isinstance(leaf, Tensor) else leaf
-        if array.__class__ is AbstractArray or array.size < 2:
-            continue
-        shape, order = array.shape, order_of(array)
-        if not exact:
-            shape = [n if s else 1 for n, s in zip(shape, array.strides, strict=True)]
-        wanted = [_inside(known, shape, exact) for known in orders]
-        if _inside(order, shape, exact) in wanted:
-            continue
-        rows = ",".join(map(str, range(array.ndim))) in orders
-        remedy = f"give {name}.contiguous()" if rows else "give one in that order"
-        raise LayoutError(
-            f"input {name!r} lies in memory in another order than when it was traced: its dims lie "
-            f"as {order}, in the trace as {' or '.join(orders)} (from the outermost), and what is "
-            f"written at {place} depends on it, since reshape, flatten and contiguous() give views "
-            f"or copies by it; {remedy}, or trace with an example that lies so"
-        )
+        array = leaf._data if isinstance(leaf, Tensor) else leaf
+        why = layout.refusal(array)
+        if why is not None:
+            rows = ",".join(map(str, range(array.ndim))) in layout.orders
+            remedy = f"give {name}.contiguous()" if rows else "give one in that order"
+            raise LayoutError(
+                f"input {name!r} lies {why}; {remedy}, or trace with an example that lies so"
+            )

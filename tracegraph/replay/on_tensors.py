@@ -160,6 +160,8 @@ def replay_on_tensors(entry: EntryPoint, device: Any, args: Any, kwargs: dict[st
         for name in entry.layouts:
             if isinstance(given[name], Tensor):
                 recorder.layouts.relied(given[name])
+        for name in entry.held.layouts:
+            recorder.layouts.relied(entry.held.tensors[name])
     values: dict[str, Any] = {n: _as_tensor(leaf, device) for n, leaf in given.items()}
     values |= {n: _hyper(recorder, entry, n, v, device) for n, v in hypers.items()}
     values[VARIANT] = _as_tensor(np.asarray(variant, np.int64), device)
@@ -239,9 +241,9 @@ def _commit(entry: EntryPoint, writes: Mapping[str, Tensor], given: Mapping[str,
             given[name][...] = t._data
     with GradMode(False):
         if tracing():
-            entry.commit_tensors(states)
+            entry.held.commit_tensors(states)
         else:
-            entry.commit({n: t._data for n, t in states.items()}, given)
+            entry.held.commit({n: t._data for n, t in states.items()}, given)
 
 
 def _keeps_history(graph: Graph, name: str) -> bool:

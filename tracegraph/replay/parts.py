@@ -36,12 +36,10 @@ def part_of(entry: EntryPoint, from_: Any, to: Any) -> EntryPoint:
                  if n.attrs["name"] not in extra]  # fmt: skip
         tree = {"tuple": [{"leaf": i} for i in range(len(specs))]}
         signature = Signature(tuple(s.name for s in specs), len(specs), tree, tuple(specs), {}, ())
-    state = {name: t for name, t in entry.state.items() if name in graph.states}
+    held = entry.held.part(graph.states)
     part = EntryPoint(graph, _with_results(signature, graph, isinstance(to, (list, tuple))),
-                      state, hypers)  # fmt: skip
-    part.places = {name: held for name, held in entry.places.items() if name in state}
-    part.shared = {name: held for name, held in entry.shared.items() if name in state}
-    part.rebound = {name: held for name, held in entry.rebound.items() if name in state}
+                      held.present(), hypers)  # fmt: skip
+    part.hold(held)
     part.classes, part.trainable, part.lock = entry.classes, entry.trainable, entry.lock
     part.mode = entry.mode
     if from_ is None:

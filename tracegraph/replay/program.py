@@ -30,7 +30,7 @@ class Program:
 
     def _make(self) -> None:
         graph = self.entry.graph
-        in_place = [name for name in graph.states if name not in self.entry.rebound]
+        in_place = [name for name in graph.states if name not in self.entry.held.rebound]
         self._program = make_program(graph, self.device, *self._how, in_place)
         self._short_way = ShortWay(self.entry, graph, self._program)
         self._graph = graph  # last: whose graph it is has a program

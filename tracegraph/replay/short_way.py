@@ -57,8 +57,8 @@ class ShortWay:
     def __init__(self, entry: EntryPoint, graph: Graph, program: CompiledGraph) -> None:
         self._entry, self._graph, self._program = entry, graph, program
         one = len(entry.variants) == 1 and not entry.variants[0].scalars
-        held = not entry.rebound and graph.writes.keys() <= graph.states.keys()
-        free = not entry.layouts and one and held
+        held = not entry.held.rebound and graph.writes.keys() <= graph.states.keys()
+        free = not (entry.layouts or entry.held.layouts) and one and held
         self._exists = free and program.is_native and entry.signature.flat
         self._types = [spec.type.dtype.np for spec in entry.signature.specs if spec.type]
         way = entry.signature.ways[0]
@@ -197,12 +197,12 @@ class _Found:
         self, entry: EntryPoint, graph: Graph, read: Sequence[str], counted: set[str]
     ) -> None:
         state = entry.state
-        self._entry, self._graph, self._state, self._mode = entry, graph, state, entry.mode
+        self._entry, self._graph, self._held, self._mode = entry, graph, entry.held, entry.mode
         self._modules = [(m, flag) for m, flag in entry.variants[0].modes.values() if m is not None]
-        items = {name: _item(place) for name, place in entry.places.items()}
+        items = {name: _item(place) for name, place in entry.held.places.items()}
         used = {*read, *graph.writes}
         held = [(items.get(n, (state, n)), t, n in used) for n, t in state.items()]
-        held += [(_item(p), t, False) for places in entry.shared.values() for p, t in places]
+        held += [(_item(p), t, True) for places in entry.held.shared.values() for p, t in places]
         self._places = [(*item, t, t._data if is_used else None) for item, t, is_used in held]
         stored = [(t, storage_of(t)) for name, t in state.items() if name in counted]
         self._stamps = [(t, t._chain, weakref.ref(s), s.version, stamp(s)) for t, s in stored]
@@ -217,7 +217,7 @@ class _Found:
     def is_same(self) -> bool:
         """Whether the graph, its State and modes are what they were."""
         entry = self._entry
-        if entry.graph is not self._graph or entry._held is not self._state:
+        if entry.graph is not self._graph or entry.held is not self._held:
             return False
         if entry.mode is not self._mode:
             return False

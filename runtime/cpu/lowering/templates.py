@@ -67,6 +67,7 @@ TEMPLATES: Final[dict[str, Template]] = {
     "full": _full,
     "copy": _copy,
     "overwrite": _copy,
+    "overwrite_view": _copy,
     SCAN: _scan,
     "index": late("indexed.lower_index"),
     "index_put": late("indexed.lower_index_put"),
