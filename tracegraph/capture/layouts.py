@@ -55,14 +55,16 @@ class Sharing:
 class _Note(NamedTuple):
     """A place that relied on how the memory of an Entry lies.
 
-    It matters if one of `values` is read from row `since` on, in any case with `always`.
+    It matters if one of `values` is read from row `since` on, in any case with `always`. What lies
+    between elements matters if `exact`.
     """
 
     entry: Entry
     values: frozenset[RowValue]
     since: int
-    loc: Loc | None
+    loc: Loc | str | None
     always: bool = False
+    exact: bool = True
 
 
 def merges(before: Sequence[int], after: Sequence[int]) -> bool:
@@ -99,10 +101,10 @@ class Layouts:
             again = joined and source._chain in known.merged
             if (puts_together and not sure) or again:
                 known.merged.add(out._chain)
-                step, counts = out._chain[-1], [known.writes, 0]
+                step, before = out._chain[-1], None
                 if again and not puts_together:  # the same memory in any layout
-                    counts = known.calls[id(source._chain[-1])][1]
-                known.calls[id(step)] = step, counts
+                    before = known.calls.get(id(source._chain[-1]))
+                known.calls[id(step)] = step, before[1] if before else [known.writes, 0]
             elif sure:
                 known.rows.add(out._chain)
         elif puts_together and 0 not in getattr(source._data, "strides", ()):
@@ -132,10 +134,11 @@ class Layouts:
         known.group = _sharing(made).group = group
         known.seen |= seen and entry.kind != LOCAL
 
-    def relied(self, t: Tensor) -> None:
-        """Note that what was called relies on the layout of a tensor."""
+    def relied(self, t: Tensor, exact: bool = True, place: str = "") -> None:
+        """Note that what was called relies on the layout of a tensor (at `place`)."""
         entry = self._recorder.entry_of(t)
-        self._notes.append(_Note(entry, frozenset(), -1, self._recorder.here(), True))
+        loc = place or self._recorder.here()
+        self._notes.append(_Note(entry, frozenset(), -1, loc, True, exact))
 
     def lies_as(self, made: Tensor, like: Tensor) -> None:
         """Note that a fresh tensor lies in memory as another one does."""
@@ -209,7 +212,8 @@ class Layouts:
         rows, root = self._recorder.rows, note.entry.made
         op = OPS.get(rows[root[0]].op)
         is_made = op is not None and (not op.view or op.name == "reshape")
-        stack = [(root, is_made or note.entry.kind != LOCAL)]  # a copy has no gaps
+        exact = note.exact and (is_made or note.entry.kind != LOCAL)  # a copy has no gaps
+        stack = [(root, exact)]
         while stack:
             value, exact = stack.pop()
             stops = value in self._rows and (value != root or note.since < 0)

@@ -3,10 +3,14 @@
 Eager code runs them as plain Python. In a trace each becomes one node with its functions as
 regions, so that the graph covers every outcome and length from one example. Its gradient is a
 control flow op again, over functions that run the original once more and pull gradients back.
+
+Functions get operands whose elements lie in rows, and what an op gives is memory of its own, in
+rows too: a region is recorded once, for all that may come.
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +19,11 @@ from tracegraph.api.creation import tensor
 from tracegraph.api.shape import movedim
 from tracegraph.control.branching import branch
 from tracegraph.control.looping import repeat
+from tracegraph.control.regions import is_tensor
 from tracegraph.control.sweeping import sweep
 from tracegraph.eager import modes
+from tracegraph.eager.engine import clone, in_rows
+from tracegraph.eager.storage import ROWS
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.tensor_type import TensorType
@@ -45,10 +52,14 @@ def _leaf(value: Any) -> bool:
 
 
 def _flat(value: Nest, what: str) -> tuple[list[Tensor], pytree.Tree, dict[str, type]]:
-    """Return the tensors of a nest (Python numbers as 0-d tensors)."""
+    """Return the tensors of a nest (Python numbers as 0-d tensors), in rows."""
     leaves, tree = pytree.flatten(value, _leaf, what)
-    tensors = [x if isinstance(x, Tensor) else tensor(x) for x in leaves]
+    tensors = [in_rows(x) if isinstance(x, Tensor) else tensor(x) for x in leaves]
     return tensors, tree, pytree.classes_in(value)
+
+
+def _own(t: Tensor) -> Tensor:
+    return clone(t, ROWS)
 
 
 def _check_kept(now: Sequence[Tensor], tree: pytree.Tree, kept: Carried, what: str) -> None:
@@ -81,13 +92,17 @@ def cond(
     Raises:
         OpError: the functions return different things.
     """
-    if not isinstance(pred, Tensor) or not _tracing():
+    if not isinstance(pred, Tensor):
         return (true_fn if pred else false_fn)(*operands)
     leaves, tree, classes = _flat(tuple(operands), "operands")
 
     def over(function: Callable[..., Nest]) -> Callable[..., Nest]:
         return lambda *flat: function(*pytree.unflatten(tree, list(flat), classes))
 
+    if not _tracing():
+        result = over(true_fn if pred else false_fn)(*leaves)
+        found, nest = pytree.flatten(result, is_tensor, "result")
+        return pytree.unflatten(nest, [*builtins.map(_own, found)], pytree.classes_in(result))
     return branch(pred, (over(true_fn), over(false_fn)), leaves)
 
 
@@ -127,7 +142,7 @@ def while_loop(
             raise OpError(f"while_loop did not end within its bound of {bound} steps")
         leaves = body(*leaves)
         steps += 1
-    return kept.nest(leaves)
+    return kept.nest([*builtins.map(_own, leaves)])
 
 
 def scan(
@@ -156,7 +171,7 @@ def scan(
     leaves, tree, classes = _flat(init, "init")
     kept = Carried(tree, [type_of(t) for t in leaves], classes)
     slices, x_tree, x_classes = _flat(xs, "xs")
-    slices = [x if dim == 0 else movedim(x, dim, 0) for x in slices]
+    slices = [x if dim == 0 else in_rows(movedim(x, dim, 0)) for x in slices]
     sizes = {x.shape[0] for x in slices} | ({length} if length is not None else set())
     if len(sizes) != 1 or min(sizes) < 0:
         raise OpError(f"scan needs one length, of xs along dim {dim} or as `length`, not {sizes}")
@@ -174,6 +189,8 @@ def scan(
         return now, ys
 
     last, ys = sweep(step, leaves, slices, sizes.pop(), reverse, checkpoint)
+    if not _tracing():
+        last = [*builtins.map(_own, last)]
     if dim:
         ys = [movedim(y, 0, dim) for y in ys]
     y_tree, y_classes = outputs[0]

@@ -28,6 +28,7 @@ from tracegraph.eager.tensors import Tensor, type_of, wrap, xp_of
 from tracegraph.errors import OpError, TraceError
 from tracegraph.ir.control import infer
 from tracegraph.ir.graph import Graph
+from tracegraph.ops.memory_order import in_rows
 from tracegraph.runtime.interpreter import InterpreterProgram
 
 Flat = Callable[..., list[Tensor]]
@@ -69,7 +70,7 @@ def run_node(
     graph.outputs = list(node.outs)
     xp = xp_of(operands[0]._data) if operands else np
     arrays, _ = InterpreterProgram(graph, xp).run([bare(t._data) for t in operands], {})
-    outs = [wrap(sized(known, a)) for known, a in zip(results, arrays, strict=True)]
+    outs = [wrap(sized(known, in_rows(a))) for known, a in zip(results, arrays, strict=True)]
     recorder.control(op, operands, attrs, regions, outs)
     return outs
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tracegraph import pytree
 from tracegraph.capture.recording import Recorder
-from tracegraph.capture.rows import Entry, RowValue, graph_of
+from tracegraph.capture.rows import Entry, RowValue, entry_in, graph_of
 from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.eager import modes
 from tracegraph.eager.storage import Storage
@@ -127,12 +127,24 @@ def capture(
     for t in graded:
         around.value_of(t)  # it comes from outside of a region around this one, too
     outer = recorder.states
+    _note_layouts(recorder, outputs)
     return Region(
         recorder, [e.name for e in recorder.inputs], outputs, tree, pytree.classes_in(result),
         tuple(map(type_of, leaves)), list(outer),
         [s for s, e in outer.items() if e.value != recorder.taken[s]],
         graded,
     )  # fmt: skip
+
+
+def _note_layouts(recorder: RegionRecorder, outputs: Sequence[RowValue]) -> None:
+    """Tell the trace around where a region relied on how memory from outside lies."""
+    writes = {e.name: e.value for e in recorder.states.values() if e.written}
+    found = recorder.layouts.found(outputs, writes)
+    for storage, entry in recorder.states.items() if found else ():
+        made = entry_in(storage)
+        is_known = made is None or made.token not in recorder.closed
+        if entry.name in found and is_known:
+            recorder.around.layouts.relied(whole_of(storage), *found[entry.name])
 
 
 def build(
