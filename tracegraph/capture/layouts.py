@@ -7,7 +7,7 @@ at the end those notes are kept whose difference reaches a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,7 +18,7 @@ from tracegraph.dims.shapes import hints
 from tracegraph.eager.storage import AbstractArray, Chain, Storage, ViewStep
 from tracegraph.eager.tensors import Tensor, storage_of
 from tracegraph.ir.graph import INPUT, STATE, Loc
-from tracegraph.ops.core import ELEMENTWISE, LAID_ALIKE, VIEW
+from tracegraph.ops.core import ELEMENTWISE, LAID_ALIKE, MARK, VIEW
 from tracegraph.ops.table import OPS
 from tracegraph.replay.layouts import Layout
 
@@ -190,14 +190,7 @@ class Layouts:
         if not self._notes:
             return {}
         rows = self._recorder.rows
-        ends = {*outputs, *writes.values()}
-        live = _live(rows, ends)
-        reads = sorted(live)
-        last = dict.fromkeys(ends, len(rows))
-        for row in reads:
-            for value in rows[row].inputs:
-                if last.get(value, -1) < row:
-                    last[value] = row
+        last = _last_reads(rows, {*outputs, *writes.values()})
         found: dict[str, tuple[bool, str]] = {}
         known: set[tuple[int, bool]] = set()
         for note in self._notes:
@@ -250,6 +243,18 @@ def levels(known: Sharing, chain: Chain) -> list[int]:
     if not known.merged:
         return []
     return [n for n in range(1, len(chain) + 1) if chain[:n] in known.merged]
+
+
+def _last_reads(rows: Sequence[Row], ends: Set[RowValue]) -> dict[RowValue, int]:
+    """Return which row is the last to read a Value that matters, also by another gradient."""
+    last = dict.fromkeys(ends, len(rows))
+    for row in sorted(_live(rows, ends), reverse=True):
+        op = OPS.get(rows[row].op)
+        same = op is not None and MARK in op.traits
+        for value in rows[row].inputs:
+            read = last.get((row, 0), row) if same else row
+            last[value] = max(last.get(value, -1), read)
+    return last
 
 
 def _live(rows: Sequence[Row], ends: Iterable[RowValue]) -> set[int]:
