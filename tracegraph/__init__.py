@@ -80,6 +80,8 @@ _LAZY = {
     "GradScaler": "tracegraph.amp",
     "autocast": "tracegraph.amp",
     "OutOfMemoryError": "tracegraph.cuda",
+    **dict.fromkeys(("spmm", "dsmm"), "tracegraph.sparse.algebra"),
+    "sparse_coo_tensor": "tracegraph.sparse",
     "compile": "tracegraph.capture.compiling",
     "get_autocast_cpu_dtype": "tracegraph.amp",
     "is_autocast_cache_enabled": "tracegraph.amp",
@@ -126,7 +128,7 @@ _SUBMODULES = frozenset((
     "backends", "version", "testing", "onnx", "passes", "runtime", "ir", "return_types",
     "signal", "accelerator", "compiler", "distributed", "func", "multiprocessing", "profiler",
     "serialization", "types", "_dynamo", "_inductor", "_jit_internal", "_utils", "cpu",
-    "functional", "mps", "overrides", "torch_version",
+    "functional", "mps", "overrides", "sparse", "torch_version",
 ))  # fmt: skip
 
 __all__ = [

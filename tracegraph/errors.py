@@ -4,6 +4,10 @@ Low layers raise the fact; the boundary (dispatch, verifier, loader) adds the op
 types, the user's line and the remedy.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class TraceGraphError(Exception):
     """Base of every error that tracegraph raises on purpose."""
@@ -15,6 +19,14 @@ class OpError(TraceGraphError, RuntimeError):
 
 class OpIndexError(OpError, IndexError):
     """An index array names an element that does not exist."""
+
+
+class SparseError(OpError):
+    """A sparse tensor was given to what has no form for it; the message names it and the remedy."""
+
+    def elsewhere(self, name: str, args: Any, kwargs: Any) -> Any:
+        """Run the form for sparse tensors of a function that raised this, if there is one."""
+        raise self
 
 
 class DTypeError(OpError):

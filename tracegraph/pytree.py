@@ -2,6 +2,7 @@
 
 A tree is `{"leaf": i}`, `{"tuple": [...]}`, `{"list": [...]}`, `{"dict": [[key, tree], ...]}`,
 `{"namedtuple": name, "fields": [...], "items": [...]}`, `{"dataclass": ...}` or `{"none": true}`.
+A sparse tensor is `{"sparse": "coo", "fields": [...], "items": [...]}`, of what it is made of.
 Python scalars and strings among inputs are leaves too; see `tracing.Signature`.
 """
 
@@ -31,10 +32,14 @@ def flatten(value: Any, is_leaf: Callable[[Any], bool], path: str = "") -> tuple
 def _flatten(value: Any, is_leaf: Callable[[Any], bool], path: str, leaves: list[Any]) -> Tree:
     if value is None:
         return {"none": True}
+    kind = type(value)
+    if hasattr(kind, "__tracegraph_parts__"):
+        parts = value.__tracegraph_parts__()
+        items = [_flatten(v, is_leaf, f"{path}.{f}", leaves) for f, v in parts.items()]
+        return {"sparse": "coo", "fields": list(parts), "items": items}
     if is_leaf(value):
         leaves.append(value)
         return {"leaf": len(leaves) - 1}
-    kind = type(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         items = [_flatten(v, is_leaf, f"{path}.{f}", leaves)
                  for f, v in zip(value._fields, value, strict=True)]  # fmt: skip
@@ -73,6 +78,10 @@ def unflatten(tree: Tree, leaves: list[Any], classes: dict[str, type] | None = N
     if "dict" in tree:
         return {k: unflatten(t, leaves, classes) for k, t in tree["dict"]}
     items = [unflatten(t, leaves, classes) for t in tree["items"]]
+    if "sparse" in tree:
+        from tracegraph.sparse import assemble
+
+        return assemble(dict(zip(tree["fields"], items, strict=True)))
     name = tree.get("namedtuple") or tree["dataclass"]
     made: Any = (classes or {}).get(name)
     if made is None:
@@ -108,7 +117,7 @@ def _checked_leaves(tree: Any) -> Iterator[int]:
         if not all(isinstance(k, _KEYS) for k in keys) or len({*keys}) != len(keys):
             raise GraphError(f"a nesting has bad keys {keys!r:.60}")
         items = [value for _, value in body]
-    elif kind in ("namedtuple", "dataclass"):
+    elif kind in ("namedtuple", "dataclass", "sparse"):
         items, fields = tree["items"], tree["fields"]
         collections.namedtuple(str(body), fields, rename=True)  # tells what is wrong with them
         named = isinstance(fields, list) and all(isinstance(f, str) for f in fields)

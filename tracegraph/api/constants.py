@@ -26,7 +26,7 @@ class memory_format:
 
 
 class layout(memory_format):
-    """How elements are kept: always strided."""
+    """How elements are kept: strided, or as the sparse ones with their places."""
 
 
 contiguous_format: Final = memory_format("contiguous_format")
@@ -34,9 +34,13 @@ preserve_format: Final = memory_format("preserve_format")
 channels_last: Final = memory_format("channels_last")
 channels_last_3d: Final = memory_format("channels_last_3d")
 strided: Final = layout("strided")
+sparse_coo: Final = layout("sparse_coo")
+sparse_csr: Final = layout("sparse_csr")
+sparse_csc: Final = layout("sparse_csc")
 
 CONSTANTS: Final = {
     "pi": pi, "e": e, "inf": inf, "nan": nan, "newaxis": newaxis, "memory_format": memory_format,
     "layout": layout, "contiguous_format": contiguous_format, "preserve_format": preserve_format,
     "channels_last": channels_last, "channels_last_3d": channels_last_3d, "strided": strided,
+    "sparse_coo": sparse_coo, "sparse_csr": sparse_csr, "sparse_csc": sparse_csc,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.api.promotion import laid_as, sizes_tensor
+from tracegraph.api.promotion import check_strided, laid_as, sizes_tensor
 from tracegraph.devices import device_for_new, device_of, module_of, parse_device
 from tracegraph.dims.shapes import mentions
 from tracegraph.dims.symint import SymInt, as_size, fix, larger
@@ -187,14 +187,14 @@ def full(
     requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return a tensor of one value; the dtype defaults to that of `fill_value`."""
+    check_strided(layout)
     shape = shape_of((size,))
     if fill_value.__class__ is SymInt:
         fill_value = size_tensor(fill_value, int64)
     if isinstance(fill_value, Tensor):
         wanted = dtype_of(dtype) if dtype is not None else type_of(fill_value).dtype
         value = fill_value.to(wanted).reshape(())
-        made: Tensor = front.expand(value, shape=shape).clone()
-        return finish(made, requires_grad)
+        return finish(front.expand(value, shape=shape).clone(), requires_grad)
     if dtype is None:
         dtype = type_of(tensor(np.asarray(fill_value).item())).dtype
     dtype = dtype_of(dtype)

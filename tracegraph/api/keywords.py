@@ -11,7 +11,7 @@ from tracegraph.api.promotion import cast
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import assign
 from tracegraph.eager.tensors import Tensor, type_of
-from tracegraph.errors import AutogradError, DTypeError, OpError
+from tracegraph.errors import AutogradError, DTypeError, OpError, SparseError
 from tracegraph.ops.parameters import parameter_names
 
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
@@ -35,12 +35,18 @@ def accept_keywords(name: str, function: Callable[..., Any], with_out: bool) -> 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if not kwargs:
-            return function(*args)
+            try:
+                return function(*args)
+            except SparseError as error:
+                return error.elsewhere(name, args, kwargs)
         for given, meant in renamed.items():
             if given in kwargs:
                 kwargs[meant] = kwargs.pop(given)
         out = kwargs.pop("out", None) if with_out else None
-        result = function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except SparseError as error:
+            result = error.elsewhere(name, args, kwargs)
         return result if out is None else _store(out, result)
 
     return call

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tracegraph.api.creation import empty, tensor
 from tracegraph.dtypes import DType, dtype_of
-from tracegraph.eager.tensors import Tensor, type_of
+from tracegraph.eager.tensors import Tensor
 
 
 class _TypedTensor(type):
@@ -21,7 +21,7 @@ class _TypedTensor(type):
         return tensor(args[0], dtype=cls.dtype, **kwargs)
 
     def __instancecheck__(cls, value: object) -> bool:
-        return isinstance(value, Tensor) and type_of(value).dtype is cls.dtype
+        return isinstance(value, Tensor) and value.dtype is cls.dtype and not value.is_sparse
 
 
 def _typed(name: str, dtype: str) -> Any:

@@ -20,7 +20,7 @@ from tracegraph.eager.dispatch import check_writable, front
 from tracegraph.eager.engine import clone
 from tracegraph.eager.storage import ROWS
 from tracegraph.eager.tensors import Tensor, shell, type_of
-from tracegraph.errors import OpError
+from tracegraph.errors import OpError, SparseError
 
 # New tensors of the dtype and device of this one.
 
@@ -165,7 +165,10 @@ def _rmatmul(self: Tensor, other: Any) -> Any:
 
 
 def _matmul(self: Tensor, other: Any) -> Any:
-    return matmul(self, other) if isinstance(other, Tensor) else NotImplemented
+    try:
+        return matmul(self, other) if isinstance(other, Tensor) else NotImplemented
+    except SparseError:
+        return NotImplemented  # the operator of the sparse operand is asked next
 
 
 PROPERTIES: dict[str, Any] = {

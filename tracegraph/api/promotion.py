@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.api.constants import preserve_format
+from tracegraph.api.constants import preserve_format, strided
 from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import (
     BOOL_KIND,
@@ -27,7 +27,7 @@ from tracegraph.eager.engine import clone
 from tracegraph.eager.storage import AbstractArray
 from tracegraph.eager.tape import lasting
 from tracegraph.eager.tensors import Tensor, dtype_of_data, type_of, wrap, xp_of
-from tracegraph.errors import DTypeError
+from tracegraph.errors import DTypeError, SparseError
 from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
 
@@ -197,6 +197,12 @@ def as_operand(x: Any, like: Tensor) -> Tensor:
     if isinstance(x, (np.ndarray, np.generic)):
         return wrap(np.asarray(x))
     return scalar_tensor(x, result_type(like, x))
+
+
+def check_strided(layout: Any) -> None:
+    """Refuse to make a dense tensor where another layout is asked for."""
+    if layout not in (None, strided):
+        raise SparseError(f"{layout} tensors are made by sparse_coo_tensor(size) or to_sparse()")
 
 
 def laid_as(made: Tensor, input: Tensor, memory_format: Any = None) -> Tensor:

@@ -13,7 +13,7 @@ from tracegraph.eager import modes
 from tracegraph.eager.dispatch import rebase, refresh
 from tracegraph.eager.tape import SPENT, Edge, Node, next_order, overwritten, zeros
 from tracegraph.eager.tensors import Tensor, shell, storage_of, type_of
-from tracegraph.errors import AutogradError
+from tracegraph.errors import AutogradError, SparseError
 
 
 class _Saved(NamedTuple):
@@ -151,6 +151,10 @@ class Function:
         needs = []
         for a in args:
             if isinstance(a, Tensor):
+                if a.is_sparse:
+                    _check_sparse(cls, a)
+                    needs.append(False)
+                    continue
                 refresh(a)
                 if recorder is not None:
                     recorder.value_of(a)  # as it is read here, where gradients are recorded
@@ -177,6 +181,14 @@ class Function:
                 if isinstance(t, Tensor) and id(t) not in ctx._non_differentiable:
                     recorder.refuse_gradient(t, reason)
         return result
+
+
+def _check_sparse(cls: type[Function], a: Tensor) -> None:
+    if a.requires_grad and modes.GRAD.get():
+        raise SparseError(
+            f"{cls.__qualname__}.apply() with a sparse tensor that requires a gradient is not "
+            "available: give it indices and values, and make the sparse tensor inside"
+        )
 
 
 def attach(

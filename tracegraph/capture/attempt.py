@@ -11,12 +11,13 @@ from tracegraph import pytree
 from tracegraph.audit.frozen import find
 from tracegraph.capture.arguments import SCALARS, is_leaf
 from tracegraph.capture.examples import Example
+from tracegraph.capture.places import Place, check_rebinding
 from tracegraph.capture.provenance import Permit
 from tracegraph.capture.rebinding import Left, check_left_behind, check_sharing, check_views
 from tracegraph.capture.recording import Recorder
 from tracegraph.capture.rows import RowValue, entry_in
 from tracegraph.capture.sizes import Declared
-from tracegraph.capture.state import Place, Walk, changes, new_tensors, restore, tensors_after
+from tracegraph.capture.state import Walk, changes, new_tensors, restore, tensors_after
 from tracegraph.capture.trie import Path, first_difference
 from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import int64
@@ -240,6 +241,7 @@ class Attempt:
         values = []
         for path, t, now in moved:
             place, name = self.found.places[path], recorder.entry_of(t).name
+            check_rebinding(path, place)
             if place is None or t._chain or type(now) is not Tensor or now.requires_grad:
                 self.fixed.add(name)  # it is written in place
             else:
@@ -277,8 +279,7 @@ class Attempt:
             Path(recorder.rows, self.outputs, writes),
             names=tuple(self.names), positional=self.positional, inputs=self.tree,
             specs=tuple(self.input_specs), outputs=self.output_tree,
-            results=tuple(self.output_leaves), classes=self.classes,
-            state=state,
+            results=tuple(self.output_leaves), classes=self.classes, state=state,
             hypers=tuple(Hyper(n, t._data.item(), read)
                          for n, (read, t) in recorder.hypers.items()),
             places=places, shared=shared, rebound=self.rebinding, left=tuple(self.left),

@@ -336,6 +336,8 @@ def _orders(args: Any, kwargs: Any) -> tuple[str, ...]:
 def _part(x: Any, sizes: list[Any]) -> Any:
     """Return what stands for an argument; its sizes go to the list."""
     if isinstance(x, Tensor):
+        if x.is_sparse:
+            raise _UnknownArgumentError("a sparse tensor among the arguments")
         data = x._data
         sizes.append(data.shape)
         return (Tensor, data.dtype, len(data.shape), x._node is not None, data.__class__)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from tracegraph import pytree
 from tracegraph.audit.frozen import Findings
-from tracegraph.capture.state import Place
+from tracegraph.capture.places import Place
 from tracegraph.capture.trie import Path
 from tracegraph.eager.tensors import Tensor
 from tracegraph.replay.signature import Hyper, LeafSpec, Signature

@@ -105,7 +105,7 @@ def _site(frame: types.FrameType, loc: Loc) -> Site:
         kind = value.__class__
         if kind is Tensor or isinstance(value, Tensor):
             names[name] = shape = Shape()
-            shape.sizes = value._data.shape
+            shape.sizes = value._data.shape if kind is Tensor else value.shape
         elif kind in _QUICK or is_value(value):
             names[name] = value
         elif not isinstance(value, _LARGE):

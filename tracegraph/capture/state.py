@@ -13,51 +13,19 @@ import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from tracegraph.capture.places import Child, Place, cell_contents, parts_of
 from tracegraph.eager.storage import Storage
 from tracegraph.eager.tensors import Tensor, storage_of
 from tracegraph.random import known_generators
 
 _ATOMS = (int, float, str, bytes, bool, type(None), complex, type, types.ModuleType)
 _MAX_ITEMS = 100_000
-_CELL = "a closure variable"
 _OURS = ("capture.recording", "capture.tracing", "devices", "dtypes", "ir", "ops", "random",
          "replay.entry", "replay.loaded", "runtime")  # fmt: skip
 _OPAQUE = ("builtins", "numpy", "cupy", "networkx", "threading",
            *(f"tracegraph.{name}" for name in _OURS))  # fmt: skip
-
-
-class Place(NamedTuple):
-    """Where a tensor is held: a key of a dict or list, a closure cell, the gradient of a tensor."""
-
-    container: Any
-    key: Any
-
-    def read(self) -> Any:
-        """What is held there now; None if nothing."""
-        container = self.container
-        if isinstance(container, Tensor):
-            return container._grad
-        if isinstance(container, types.CellType):
-            return _cell(container).get(_CELL)
-        try:
-            return container[self.key]
-        except LookupError:
-            return None
-
-    def write(self, t: Tensor) -> None:
-        """Hold another tensor there."""
-        if isinstance(self.container, Tensor):
-            self.container._grad = t
-        elif isinstance(self.container, types.CellType):
-            self.container.cell_contents = t
-        else:
-            self.container[self.key] = t
-
-
-# A child of what a walk visits: its name, itself, and where it is held, if that can be rebound.
-Child = tuple[str, Any, Place | None]
 
 
 @dataclasses.dataclass
@@ -151,7 +119,7 @@ def roots_of(function: Callable[..., Any]) -> Iterator[Child]:
     if code is None:
         return
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-        for value in _cell(cell).values():
+        for value in cell_contents(cell).values():
             yield name, value, Place(cell, None)
     for i, value in enumerate(function.__defaults__ or ()):
         yield f"default{i}", value, None
@@ -195,7 +163,11 @@ def _visit(
     while stack and len(found.seen) < _MAX_ITEMS:
         path, value, place = stack.pop()
         if isinstance(value, Tensor):
-            found.name(path or "tensor", value, place)
+            if value.is_sparse:
+                parts = parts_of(value, place)
+                stack.extend((_join(path, name), t, at) for name, t, at in reversed(parts))
+            else:
+                found.name(path or "tensor", value, place)
             continue
         if isinstance(value, _ATOMS) or id(value) in found.seen:
             continue
@@ -274,16 +246,8 @@ def _contents(container: Any) -> dict[Any, Any]:
     if isinstance(container, list):
         return dict(enumerate(container))
     if isinstance(container, types.CellType):
-        return _cell(container)
+        return cell_contents(container)
     return container.contents() if isinstance(container, Globals) else dict(container)
-
-
-def _cell(cell: types.CellType) -> dict[str, Any]:
-    """What a closure cell holds; nothing before the variable is bound."""
-    try:
-        return {_CELL: cell.cell_contents}
-    except ValueError:
-        return {}
 
 
 def is_plain(value: Any) -> bool:
@@ -340,7 +304,8 @@ def changes(moved: Iterable[tuple[Any, Any]]) -> list[str]:
         now = _contents(container)
         for key in {**before, **now}:
             old, new = before.get(key), now.get(key)
-            if old is new or (isinstance(old, Tensor) and isinstance(new, Tensor)):
+            tensors = isinstance(old, Tensor) and isinstance(new, Tensor)
+            if old is new or (tensors and _are_dense(old, new)):
                 continue
             if type(old) is type(new) and isinstance(old, _ATOMS) and old == new:
                 continue
@@ -348,19 +313,23 @@ def changes(moved: Iterable[tuple[Any, Any]]) -> list[str]:
     return told
 
 
+def _are_dense(*values: Any) -> bool:
+    return not any(isinstance(t, Tensor) and t.is_sparse for t in values)
+
+
 def new_tensors(found: Walk) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors that Python places hold now where they held none, with what names them."""
     for container, before in found.containers:
         for key, now in _contents(container).items():
             old = before.get(key)
-            if now is not old and not isinstance(old, Tensor):
+            if now is not old and not (isinstance(old, Tensor) and _are_dense(old, now)):
                 yield from ((str(key), t) for t in _tensors_in(now, before.values()))
 
 
 def _tensors_in(value: Any, known: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         if not any(value is other for other in known):
-            yield value
+            yield from (t for _, t, _ in parts_of(value, None)) if value.is_sparse else (value,)
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors_in(item, known)

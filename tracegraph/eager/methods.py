@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph.api import indexing, method_forms, shape
+from tracegraph.api.constants import strided
 from tracegraph.api.functions import IN_PLACE, TENSOR_METHODS
 from tracegraph.api.promotion import cast
 from tracegraph.devices import device_of
@@ -38,12 +39,26 @@ PROPERTIES: dict[str, Any] = {
     ),
     "itemsize": property(lambda self: self._data.dtype.itemsize),
     "nbytes": property(lambda self: self._data.nbytes),
-    "layout": property(lambda self: "strided"),
+    "layout": property(lambda self: strided),
     "T": property(lambda self: shape.permute(self, tuple(reversed(range(self.ndim))))),
     "mT": property(lambda self: shape.transpose(self, -2, -1)),
     "_version": property(leaves.version),
     "output_nr": property(lambda self: self._index),
 }
+
+
+def _to_sparse(self: Tensor, sparse_dim: int | None = None, *, layout: Any = None) -> Tensor:
+    """Return the nonzero elements with their places; `sparse_dim` of 1 keeps whole rows."""
+    from tracegraph.sparse import to_sparse
+
+    return to_sparse(self, sparse_dim, layout=layout)
+
+
+def _sparse_mask(self: Tensor, mask: Tensor) -> Tensor:
+    """Return the elements at the places of a sparse tensor, as another sparse tensor."""
+    from tracegraph.sparse import sparse_mask
+
+    return sparse_mask(self, mask)
 
 
 METHODS: dict[str, Any] = {
@@ -102,6 +117,9 @@ METHODS: dict[str, Any] = {
     "is_complex": lambda self: False,
     "is_signed": lambda self: type_of(self).dtype.is_signed,
     "type_as": lambda self, other: cast(self, type_of(other).dtype),
+    "to_sparse": _to_sparse,
+    "to_sparse_coo": _to_sparse,
+    "sparse_mask": _sparse_mask,
     "get_device": lambda self: -1 if self.device.type == "cpu" else self.device.index or 0,
 }
 

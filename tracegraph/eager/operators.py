@@ -20,6 +20,7 @@ from tracegraph.eager.dispatch import refresh
 from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tape import attach, record_node
 from tracegraph.eager.tensors import Tensor
+from tracegraph.errors import SparseError
 from tracegraph.ops.array_math import math_over
 from tracegraph.ops.core import Op
 from tracegraph.ops.heavy import Native
@@ -136,7 +137,10 @@ def _arithmetic(  # noqa: C901, PLR0915 (holds the hot path below)
         if not _operand(other):
             return NotImplemented
         x, y = (other, self) if reflected else (self, other)
-        return elementwise(op, x, y, floating=op.name == "div")
+        try:
+            return elementwise(op, x, y, floating=op.name == "div")
+        except SparseError:
+            return NotImplemented  # the operator of the sparse operand is asked next
 
     return method
 

@@ -1,7 +1,7 @@
 """Nested plain values to JSON data and back: state dicts and checkpoints.
 
 Containers: dict (keys of str, int, float, bool or None; the `_metadata` of state dicts goes
-along), list, tuple, set. Leaves: tensors, NumPy
+along), list, tuple, set, sparse tensors (their parts). Leaves: tensors, NumPy
 arrays, numbers, strings, None, dtypes, bytes.
 """
 
@@ -31,10 +31,7 @@ def nest_to_data(value: Any, store: Callable[[Tensor], int], path: str = "") -> 
     if path.count("[") > _MAX_DEPTH:
         raise TypeError(f"nested too deeply (over {_MAX_DEPTH} levels) at {path[:80]}")
     if isinstance(value, Tensor):
-        data: dict[str, Any] = {"tensor": store(value)}
-        if value.requires_grad:
-            data["requires_grad"] = True
-        return data
+        return _tensor_to_data(value, store, path)
     if isinstance(value, np.ndarray):
         if value.dtype.newbyteorder("=") not in BY_NUMPY:
             raise TypeError(f"cannot save an array of {value.dtype} at {path or 'the top'}")
@@ -58,6 +55,16 @@ def nest_to_data(value: Any, store: Callable[[Tensor], int], path: str = "") -> 
         "numbers, strings and containers of these, no code. Save module.state_dict(), or "
         "tracegraph.trace(module, inputs)"
     )
+
+
+def _tensor_to_data(t: Tensor, store: Callable[[Tensor], int], path: str) -> dict[str, Any]:
+    if t.is_sparse:
+        parts = t.__tracegraph_parts__()
+        return {"sparse": [[k, nest_to_data(v, store, f"{path}.{k}")] for k, v in parts.items()]}
+    data: dict[str, Any] = {"tensor": store(t)}
+    if t.requires_grad:
+        data["requires_grad"] = True
+    return data
 
 
 def _pair(key: Any, value: Any, store: Callable[[Tensor], int], path: str) -> list[Any]:
@@ -87,6 +94,10 @@ def nest_from_data(data: Any, fetch: Callable[[int], Tensor]) -> Any:
         return BY_CODE[body]
     if kind == "float":
         return decode_value(data)
+    if kind == "sparse":
+        from tracegraph.sparse import assemble
+
+        return assemble({k: nest_from_data(v, fetch) for k, v in body})
     if kind == "dict":
         made = OrderedDict((decode_value(k), nest_from_data(v, fetch)) for k, v in body)
         if "metadata" not in data:
@@ -101,7 +112,9 @@ def nest_from_data(data: Any, fetch: Callable[[int], Tensor]) -> Any:
 
 def tensors_in(nest: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors and arrays in nested plain values, with their paths."""
-    if isinstance(nest, Tensor):
+    if isinstance(nest, Tensor) and nest.is_sparse:
+        yield from tensors_in(nest.__tracegraph_parts__(), path)
+    elif isinstance(nest, Tensor):
         yield path or "tensor", nest
     elif isinstance(nest, np.ndarray):
         yield path or "array", wrap(nest)

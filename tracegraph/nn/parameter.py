@@ -15,7 +15,7 @@ from tracegraph.eager.dispatch import alias
 from tracegraph.eager.engine import clone
 from tracegraph.eager.tape import make_leaf
 from tracegraph.eager.tensors import Size, Tensor, _allocate, _clear, wrap
-from tracegraph.errors import OpError
+from tracegraph.errors import OpError, SparseError
 
 
 def _over(cls: type[Tensor], data: Any) -> Any:
@@ -24,6 +24,8 @@ def _over(cls: type[Tensor], data: Any) -> Any:
         data = creation.empty(0)
     if not isinstance(data, Tensor):
         raise TypeError(f"{cls.__name__} data must be a Tensor, not {type(data).__name__}")
+    if data.is_sparse:
+        raise SparseError(f"{cls.__name__} data must be dense: make a {cls.__name__} of values()")
     made = _allocate(cls)
     _clear(made)
     made._data = data._data

@@ -75,7 +75,7 @@ def _has_gradient(value: Any) -> bool:
     if value.__class__ is Tensor and value._lineage is None:
         return value._node is not None
     if isinstance(value, Tensor):
-        return requires_grad(value)
+        return bool(value.requires_grad) if value.is_sparse else requires_grad(value)
     if isinstance(value, dict):
         return any(map(_has_gradient, value.values()))
     if isinstance(value, (tuple, list)):

@@ -35,7 +35,7 @@ from tracegraph.replay.signature import (
 
 if TYPE_CHECKING:
     from tracegraph.audit.watching import Watch
-    from tracegraph.capture.state import Place
+    from tracegraph.capture.places import Place
 
 
 def _result(described: dict[str, Any], given: list[Tensor]) -> Any:
@@ -172,7 +172,7 @@ class EntryPoint:
             return device_of(t._data)
         for a in args:
             if isinstance(a, Tensor):
-                return device_of(a._data)
+                return a.device if a.is_sparse else device_of(a._data)
         return parse_device("cpu")
 
     def replay(self, program: Any, device: Any, args: Any, kwargs: dict[str, Any]) -> Any:

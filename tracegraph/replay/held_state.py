@@ -21,7 +21,7 @@ from tracegraph.replay.layouts import Layout
 from tracegraph.tensor_type import TensorType
 
 if TYPE_CHECKING:
-    from tracegraph.capture.state import Place
+    from tracegraph.capture.places import Place
 
 
 _Known = TypeVar("_Known")

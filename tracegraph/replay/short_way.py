@@ -21,7 +21,7 @@ from tracegraph.eager.tensors import Tensor, storage_of, wrap
 from tracegraph.replay.signature import hyper_arrays
 
 if TYPE_CHECKING:
-    from tracegraph.capture.state import Place
+    from tracegraph.capture.places import Place
     from tracegraph.compiler import Again, CompiledGraph
     from tracegraph.ir.graph import Graph
     from tracegraph.replay.entry import EntryPoint
