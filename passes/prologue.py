@@ -146,7 +146,9 @@ def split_prologue(graph: Graph) -> Graph:
     for value in wanted:
         while f"prologue.{number}" in graph.states:
             number += 1
-        replaced[value] = graph.add_state(f"prologue.{number}", value.type).out
+        state = graph.add_state(f"prologue.{number}", value.type)
+        state.seq = value.node.seq  # so its readers stay in front of what uses their sizes alone
+        replaced[value] = state.out
     graph.substitute(replaced)
     erase_unread(graph, [v.node for v in wanted])
     return prologue

@@ -64,7 +64,8 @@ class FunctionCtx:
         found: list[Any] = []
         for t, version, result in self._saved:
             if t is not None and storage_of(t).version != version:
-                overwritten(storage_of(t).version, version, t._data, self)
+                data = storage_of(t).array if t.is_sparse else t._data
+                overwritten(storage_of(t).version, version, data, self)
             if t is not None and result >= 0:
                 t = shell(t)
                 t._node, t._index = self._node(), result

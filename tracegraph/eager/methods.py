@@ -34,9 +34,8 @@ PROPERTIES: dict[str, Any] = {
     "data": property(leaves.get_data, leaves.set_data),
     "device": property(lambda self: device_of(self._data)),
     "is_cuda": property(lambda self: device_of(self._data).type == "cuda"),
-    **dict.fromkeys(
-        ("is_sparse", "is_xpu", "is_mps", "is_quantized", "is_meta"), property(lambda self: False)
-    ),
+    **dict.fromkeys(("is_xpu", "is_mps", "is_quantized", "is_meta"), property(lambda self: False)),
+    "is_sparse": False,
     "itemsize": property(lambda self: self._data.dtype.itemsize),
     "nbytes": property(lambda self: self._data.nbytes),
     "layout": property(lambda self: strided),

@@ -88,7 +88,7 @@ def _arithmetic(  # noqa: C901, PLR0915 (holds the hot path below)
                 return slow(self, other)
             else:
                 b = other
-        elif kind is Tensor or isinstance(other, Tensor):
+        elif kind is Tensor or (isinstance(other, Tensor) and not other.is_sparse):
             peer = other
             b = other._data
             if b.__class__ is not _ndarray or b.dtype is not dtype or reflected:

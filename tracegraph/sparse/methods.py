@@ -205,7 +205,7 @@ _PROPERTIES: Final[dict[str, Any]] = {
     "ndim": property(lambda self: len(self.extent)),
     "device": property(lambda self: self.entries.device),
     "layout": property(lambda self: sparse_coo),
-    "is_sparse": property(lambda self: True),
+    "is_sparse": True,
     "T": property(lambda self: places.permute(self, *reversed(range(len(self.extent))))),
     "mT": property(lambda self: places.transpose(self, -2, -1)),
     "requires_grad": property(

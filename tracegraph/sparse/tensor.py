@@ -101,7 +101,9 @@ def make(places: Tensor, entries: Tensor, extent: Sequence[int], coalesced: bool
 
 def assemble(parts: dict[str, Any]) -> SparseTensor:
     """Return the sparse tensor that was taken apart."""
-    return make(parts["indices"], parts["values"], parts["size"], parts["is_coalesced"])
+    made = make(parts["indices"], parts["values"], parts["size"], parts["is_coalesced"])
+    made.leaf = made.entries.requires_grad and made.entries.is_leaf
+    return made
 
 
 def like(x: SparseTensor, entries: Tensor) -> SparseTensor:
