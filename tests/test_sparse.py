@@ -14,7 +14,7 @@ import pytest
 import tracegraph as tg
 from tests.both_modules import T  # noqa: F401
 from tracegraph import nn
-from tracegraph.errors import GuardError, SignatureError, SparseError, TraceError
+from tracegraph.errors import FileFormatError, GuardError, SignatureError, SparseError, TraceError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -481,6 +481,42 @@ def test_files_and_copies(tmp_path: Path) -> None:
         assert listed(other(x)) == listed(net(x))
     assert net.double().adjacency.dtype is tg.float64 and net.to("cpu").adjacency.is_sparse
     assert copy.copy(kept["leaf"]).is_leaf
+
+
+def test_another_number_of_entries() -> None:
+    def function(a: Any, x: Any) -> Any:
+        return a @ x, tg.sparse.softmax(a, 1).to_dense()
+
+    a, x = matrix(tg), ramp(tg, 4, 2)
+    b, c = a + a, a + a * 2 + a
+    named = {"a.indices": {1: "n"}, "a.values": {0: "n"}}
+    for traced in (
+        tg.trace(function, (a, x), dynamic=named),
+        tg.trace(function, (a, x), more_examples=[(b, x)]),
+    ):
+        for given in (a, b, c):
+            for mine, theirs in zip(traced(given, x), function(given, x), strict=True):
+                close(mine, theirs)
+
+
+@pytest.mark.parametrize("part, value", [
+    ("indices", tg.tensor([[0, 1], [0, 9]])), ("indices", tg.tensor([[-1, 1], [0, 0]])),
+    ("indices", tg.tensor([0, 1])), ("indices", tg.ones(2, 2)), ("values", tg.ones(3)),
+    ("values", tg.tensor(1.0)), ("values", 3), ("size", (2,)), ("size", None),
+])  # fmt: skip
+def test_a_damaged_file_is_refused(part: str, value: Any, tmp_path: Path) -> None:
+    x = tg.sparse_coo_tensor([[0, 1], [0, 0]], [1.0, 2.0], (2, 2))
+    parts = {**x.__tracegraph_parts__(), part: value}
+
+    class Damaged(tg.Tensor):
+        is_sparse = True
+
+        def __tracegraph_parts__(self) -> Any:
+            return parts
+
+    tg.save([Damaged()], tmp_path / "a.tg")
+    with pytest.raises(FileFormatError, match="sparse"):
+        tg.load(tmp_path / "a.tg")
 
 
 def test_moving_and_casting(T: Any) -> None:

@@ -17,6 +17,7 @@ from tracegraph.errors import GraphError, SignatureError, TraceError
 
 Tree = dict[str, Any]
 _KEYS = (str, int, bool, float)
+SPARSE_FIELDS = ["indices", "values", "size", "is_coalesced"]
 
 
 def flatten(value: Any, is_leaf: Callable[[Any], bool], path: str = "") -> tuple[list[Any], Tree]:
@@ -121,7 +122,7 @@ def _checked_leaves(tree: Any) -> Iterator[int]:
         items, fields = tree["items"], tree["fields"]
         collections.namedtuple(str(body), fields, rename=True)  # tells what is wrong with them
         named = isinstance(fields, list) and all(isinstance(f, str) for f in fields)
-        if not named or len(items) != len(fields):
+        if not named or len(items) != len(fields) or (kind == "sparse" and fields != SPARSE_FIELDS):
             raise GraphError(f"{body} has {len(items)} items for the fields {fields!r:.60}")
     elif kind != "none":
         raise GraphError(f"unknown nesting {tree!r:.60}")
@@ -198,7 +199,7 @@ def _kind(tree: Tree) -> str:
 def _differences(want: Tree, got: Tree, name: str) -> Iterator[str]:
     kind = _kind(want)
     if kind != _kind(got):
-        words = {"leaf": "a tensor or scalar", "none": "None"}
+        words = {"leaf": "a tensor or scalar", "none": "None", "sparse": "a sparse tensor"}
         expected, came = (words.get(k, f"a {k}") for k in (kind, _kind(got)))
         yield f"argument {name}: expected {expected}, got {came}"
         return

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegraph.dtypes import BY_CODE, BY_NUMPY, DType
 from tracegraph.eager.tensors import Size, Tensor, wrap
-from tracegraph.errors import FileFormatError
+from tracegraph.errors import FileFormatError, OpError
 from tracegraph.ir.serial import decode_value, encode_value
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -97,7 +97,10 @@ def nest_from_data(data: Any, fetch: Callable[[int], Tensor]) -> Any:
     if kind == "sparse":
         from tracegraph.sparse import assemble
 
-        return assemble({k: nest_from_data(v, fetch) for k, v in body})
+        try:
+            return assemble({k: nest_from_data(v, fetch) for k, v in body}, check=True)
+        except (TypeError, ValueError, LookupError, AttributeError, OpError) as error:
+            raise FileFormatError(f"a stored sparse tensor is damaged: {error}") from None
     if kind == "dict":
         made = OrderedDict((decode_value(k), nest_from_data(v, fetch)) for k, v in body)
         if "metadata" not in data:

@@ -99,9 +99,16 @@ def make(places: Tensor, entries: Tensor, extent: Sequence[int], coalesced: bool
     return made
 
 
-def assemble(parts: dict[str, Any]) -> SparseTensor:
-    """Return the sparse tensor that was taken apart."""
-    made = make(parts["indices"], parts["values"], parts["size"], parts["is_coalesced"])
+def assemble(parts: dict[str, Any], check: bool = False) -> SparseTensor:
+    """Return the sparse tensor that was taken apart; check that its parts belong together.
+
+    Raises:
+        OpError: they do not.
+    """
+    places, entries, size = parts["indices"], parts["values"], parts["size"]
+    if check:
+        _check(places, entries, size)
+    made = make(places, entries, size, bool(parts["is_coalesced"]))
     made.leaf = made.entries.requires_grad and made.entries.is_leaf
     return made
 
@@ -124,6 +131,13 @@ def _check(places: Tensor, entries: Tensor, size: Sequence[int]) -> None:
     Raises:
         OpError: they do not.
     """
+    if places.ndim != 2 or places.dtype is not int64:
+        raise OpError(f"indices must be sparse_dim x nnz, but got: {list(places.shape)}")
+    if places.shape[1] != entries.shape[0]:
+        raise OpError(
+            "indices and values must have same nnz, but got nnz from indices: "
+            f"{places.shape[1]}, nnz from values: {entries.shape[0]}"
+        )
     sparse_dim = places.shape[0]
     if len(size) != sparse_dim + entries.ndim - 1:
         raise OpError(
@@ -170,24 +184,14 @@ def sparse_coo_tensor(
     entries = as_tensor(values, dtype=dtype, device=device)
     entries = entries if entries.ndim else reshape(entries, (1,))
     places = cast(as_tensor(indices, device=entries.device).detach(), int64)
-    if places.ndim != 2:
-        raise OpError(f"indices must be sparse_dim x nnz, but got: {list(places.shape)}")
-    if places.shape[1] != entries.shape[0]:
-        raise OpError(
-            "indices and values must have same nnz, but got nnz from indices: "
-            f"{places.shape[1]}, nnz from values: {entries.shape[0]}"
-        )
-    if size is None:
+    if size is None and places.ndim == 2:
         most = (places.amax(1) + 1).tolist() if places.shape[1] else [0] * places.shape[0]
         size = (*most, *entries.shape[1:])
-    size = shape_of((size,))
+    size = shape_of((size or (),))
     _check(places, entries, size)
     single = entries.shape[0].__class__ is int and entries.shape[0] < 2
     made = make(places, entries, size, single if is_coalesced is None else bool(is_coalesced))
-    if requires_grad and not entries.requires_grad:
-        made.entries = entries.detach()
-        requires_grad_(made)
-    return made
+    return requires_grad_(made) if requires_grad and not entries.requires_grad else made
 
 
 def to_sparse(self: Tensor, sparse_dim: int | None = None, *, layout: Any = None) -> SparseTensor:
