@@ -297,6 +297,11 @@ REFUSED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "view": ("view", lambda x: x.view(12)),
     "einsum": ("einsum", lambda x: tg.einsum("ij->i", x)),
     "out": ("exp", lambda x: tg.exp(x, out=tg.ones(3, 4))),
+    "a sparse index": ("index_select", lambda x: tg.index_select(tg.ones(3), 0, x[0])),
+    "a sparse divisor": ("div", lambda x: tg.div(tg.ones(3, 4), x)),
+    "cat with dense": ("cat", lambda x: tg.cat([x, tg.ones(3, 4)])),
+    "grad": ("dense", lambda x: tg.autograd.grad(x.requires_grad_().sum(), x)),
+    "an optimizer": ("optimizer", lambda x: tg.optim.SGD([x], lr=0.1)),
     "another layout": ("sparse_csr", lambda x: tg.ones(2).to_sparse(layout=tg.sparse_csr)),
     "a Parameter": ("Parameter", lambda x: nn.Parameter(x)),
     "a layer": ("dense", lambda x: nn.functional.layer_norm(x, (4,))),
@@ -546,6 +551,40 @@ def test_in_a_custom_function(T: Any) -> None:
     (Product.apply(T.tensor(PLACES), entries, b) * ramp(T, 3, 2)).sum().backward()
     close(b.grad, dense(matrix(T)).T @ ramp(T, 3, 2))
     close(entries.grad, (ramp(T, 3, 2) @ ramp(T, 4, 2).T)[tuple(T.tensor(PLACES))])
+
+
+def test_hooks_of_modules_pass_sparse_tensors_on() -> None:
+    seen: list[Any] = []
+
+    class Product(nn.Module):
+        def forward(self, a: Any, x: Any) -> Any:
+            return a, a @ x
+
+    module = Product()
+    module.register_full_backward_hook(lambda module, into, out: seen.append((into, out)))
+    x = ramp(tg, 4, 2).requires_grad_()
+    a, y = module(matrix(tg), x)
+    y.sum().backward()
+    assert a.is_sparse and seen[0][0][1].shape == x.shape
+    close(x.grad, dense(a).sum(0)[:, None].expand(4, 2))
+
+
+def test_copies_share_nothing() -> None:
+    x = matrix(tg)
+    y = x * 2
+    before = listed(y)
+    x.copy_(tg.sparse_coo_tensor([[0, 1, 1, 0, 2, 2], [0, 1, 2, 3, 1, 3]], tg.ones(6), SIZE))
+    assert listed(y) == before and x.to_dense().sum() == 6
+    leaf, entries = matrix(tg, requires_grad=True), tg.tensor(ENTRIES, requires_grad=True)
+    source = tg.sparse_coo_tensor(PLACES, entries, SIZE)
+    with pytest.raises(RuntimeError, match="leaf"):
+        leaf.copy_(source)
+    x.copy_(source)
+    x.sum().backward()
+    assert entries.grad.tolist() == [1] * 6
+    with tg.no_grad():
+        leaf.copy_(source)
+    assert leaf.is_leaf and leaf.requires_grad and listed(leaf) == listed(source)
 
 
 def test_a_write_after_saving_is_seen(T: Any) -> None:

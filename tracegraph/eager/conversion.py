@@ -191,7 +191,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     dtype, device = kwargs.get("dtype"), kwargs.get("device")
     for a in args:
         if isinstance(a, Tensor):
-            dtype, device = type_of(a).dtype, device_of(a._data)
+            dtype, device = a.dtype, a.device
         elif isinstance(a, DType) or a in (float, int, bool):
             dtype = a
         elif a is not None and not isinstance(a, bool):

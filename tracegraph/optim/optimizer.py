@@ -14,6 +14,7 @@ from tracegraph.eager import modes
 from tracegraph.eager.dispatch import assign
 from tracegraph.eager.tape import HookHandle
 from tracegraph.eager.tensors import Tensor, type_of
+from tracegraph.errors import SparseError
 
 Group = dict[str, Any]
 ParamsT = Iterable[Any]
@@ -100,6 +101,8 @@ class Optimizer:
         for p in params:
             if not isinstance(p, Tensor):
                 raise TypeError(f"optimizer can only optimize Tensors, but got {type(p).__name__}")
+            if p.is_sparse:
+                raise SparseError("optimizers take dense tensors: give it the values() instead")
             if not self.defaults.get("differentiable") and not p.is_leaf:
                 raise ValueError("can't optimize a non-leaf Tensor")
             if id(p) in taken:

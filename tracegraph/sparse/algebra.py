@@ -20,13 +20,14 @@ from tracegraph.errors import DTypeError, OpError
 from tracegraph.sparse.places import pairs, permute, unsqueeze
 from tracegraph.sparse.tensor import (
     OPERATIONS,
+    SEVERAL,
     SparseTensor,
     coalesce,
     gathered,
+    is_number,
     keys_of,
     like,
     make,
-    number,
     refused,
 )
 from tracegraph.tensor_type import wrap_dim
@@ -167,8 +168,7 @@ def sub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
 def mul(input: Any, other: Any) -> SparseTensor:
     """Return products: with a number, with a dense tensor at the places, or of common places."""
     x, y = (input, other) if isinstance(input, SparseTensor) else (other, input)
-    factor = number(y, x)
-    if factor is not None:
+    if is_number(y):
         return like(x, x.entries * y)
     _check_sizes("mul", *((x, y) if y.is_sparse else (x, expand(y, x.shape))))
     if not isinstance(y, SparseTensor):
@@ -183,7 +183,7 @@ def mul(input: Any, other: Any) -> SparseTensor:
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> SparseTensor:
     """Return the tensor divided by a number; with a rounding mode it is coalesced first."""
-    if not isinstance(input, SparseTensor) or number(other, input) is None:
+    if not isinstance(input, SparseTensor) or not is_number(other):
         raise refused("div() by anything but a number")
     x = input if rounding_mode is None else coalesce(input)
     return like(x, pointwise.div(x.entries, other, rounding_mode=rounding_mode))
@@ -333,3 +333,6 @@ OPERATIONS.update(
 OPERATIONS.update({
     f.__name__: f for f in (mv, bmm, matmul, addmm, add, floor_divide, pow, sum, norm, any)
 })  # fmt: skip
+SEVERAL.update(
+    ("mm", "matmul", "addmm", "mv", "bmm", "add", "sub", "subtract", "mul", "multiply", "div")
+)

@@ -67,7 +67,7 @@ def _size(self: SparseTensor, dim: int | None = None) -> Any:
 
 def _scaled_in_place(name: str) -> Callable[..., SparseTensor]:
     def method(self: SparseTensor, other: Any) -> SparseTensor:
-        if parts.number(other, self) is None:
+        if not parts.is_number(other):
             raise refused(f"{name}() by anything but a number")
         getattr(self.entries, name)(other)
         return self
@@ -80,7 +80,7 @@ def _other_kind(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let an operator leave operands that are neither tensors nor numbers to their own class."""
 
     def method(self: SparseTensor, other: Any) -> Any:
-        if not isinstance(other, (Tensor, bool, int, float)):
+        if not isinstance(other, (Tensor, *parts.NUMBERS)):
             return NotImplemented
         return function(self, other)
 
@@ -227,7 +227,7 @@ def _compared(name: str) -> Callable[..., Any]:
     """Return `==` or `!=`: refused for what could be compared by elements, else by identity."""
 
     def method(self: SparseTensor, other: Any) -> Any:
-        if isinstance(other, (Tensor, bool, int, float)):
+        if isinstance(other, (Tensor, *parts.NUMBERS)):
             raise refused(f"{name}()")
         return NotImplemented
 

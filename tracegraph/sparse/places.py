@@ -14,6 +14,7 @@ from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.sparse.tensor import (
     OPERATIONS,
+    SEVERAL,
     SparseTensor,
     empty_of,
     make,
@@ -184,3 +185,4 @@ OPERATIONS.update({
     "swapaxes": transpose, "swapdims": transpose, "concat": cat, "concatenate": cat,
     "empty_like": zeros_like,
 })  # fmt: skip
+SEVERAL.update(("cat", "concat", "concatenate", "stack"))

@@ -15,21 +15,27 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from tracegraph.api import pointwise
 from tracegraph.api.constants import sparse_coo
-from tracegraph.api.creation import as_tensor, shape_of, tensor, zeros
+from tracegraph.api.creation import as_tensor, shape_of, zeros
 from tracegraph.api.promotion import cast
 from tracegraph.api.selection import index_add, index_copy, index_put
 from tracegraph.api.shape import cat, expand, reshape, unbind, unsqueeze
 from tracegraph.api.sorting import unique
+from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import DType, bool_, get_default_dtype, int64
 from tracegraph.eager import leaves, modes
 from tracegraph.eager.printing import tensor_text
 from tracegraph.eager.tensors import Size, Tensor, storage_of
-from tracegraph.errors import OpError, SparseError, TraceError
+from tracegraph.errors import AutogradError, OpError, SparseError, TraceError
 
+NUMBERS: Final = (bool, int, float, np.generic, SymInt)
 OPERATIONS: Final[dict[str, Callable[..., Any]]] = {}
 """The functions of the public face that have a form for sparse operands, by name."""
+SEVERAL: Final[set[str]] = set()
+"""Those whose first operand may be dense, or a list."""
 
 
 def refused(name: str) -> SparseError:
@@ -45,26 +51,17 @@ class NotDenseError(SparseError):
 
     def elsewhere(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run the form for sparse operands of the function that was called."""
-        if name not in OPERATIONS:
+        first = next(iter((*args, *kwargs.values())))
+        if name not in OPERATIONS or not (name in SEVERAL or isinstance(first, SparseTensor)):
             raise refused(f"{name}()") from None
         return OPERATIONS[name](*args, **kwargs)
 
 
-class _NoArray:
-    """Stands where other tensors have their array: whatever looks at it raises an error."""
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        raise NotDenseError(
-            "a sparse tensor was given to an operation for dense ones: call to_dense() first, or "
-            "use the function or operator in place of a dense tensor's method"
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        return self.__class__
-
-
-_NO_ARRAY: Final = _NoArray()
+def _of_dense(self: SparseTensor) -> Any:
+    raise NotDenseError(
+        "a sparse tensor was given to an operation for dense ones: call to_dense() first, or use "
+        "the function or operator in place of a dense tensor's method"
+    )
 
 
 class SparseTensor(Tensor):
@@ -78,6 +75,8 @@ class SparseTensor(Tensor):
     coalesced: bool
     leaf: bool
 
+    # What dense tensors have: whatever looks at it raises an error.
+    _data = _node = _lineage = _grad = _index = _chain = _seen = property(_of_dense)
     # The memory whose version counts writes, for what is saved for a backward pass.
     _storage = property(lambda self: storage_of(self.entries))
 
@@ -92,8 +91,6 @@ class SparseTensor(Tensor):
 def make(places: Tensor, entries: Tensor, extent: Sequence[int], coalesced: bool) -> SparseTensor:
     """Return a sparse tensor over its parts, which are not checked."""
     made: SparseTensor = object.__new__(SparseTensor)
-    made._data, made._node, made._lineage, made._grad = _NO_ARRAY, None, None, None
-    made._index, made._chain, made._seen = 0, (), 0
     made.places, made.entries, made.extent = places, entries, Size(extent)
     made.coalesced, made.leaf = coalesced, False
     return made
@@ -165,7 +162,7 @@ def _check(places: Tensor, entries: Tensor, size: Sequence[int]) -> None:
 
 
 def sparse_coo_tensor(
-    indices: Any, values: Any = None, size: Any = None, *, dtype: DType | None = None,
+    indices: Any = None, values: Any = None, size: Any = None, *, dtype: DType | None = None,
     device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
     check_invariants: bool | None = None, is_coalesced: bool | None = None,
 ) -> SparseTensor:  # fmt: skip
@@ -359,30 +356,28 @@ def copy_(self: SparseTensor, src: Any, non_blocking: bool = False) -> SparseTen
     """Take over the entries and places of another sparse tensor.
 
     Raises:
-        TraceError: a trace is running and their number changes.
+        TraceError: a trace is running.
+        AutogradError: it is a leaf that requires a gradient.
     """
     if not isinstance(src, SparseTensor) or src.extent != self.extent:
         raise OpError("copy_() of a sparse tensor needs a sparse tensor of its size")
-    if src.places.shape == self.places.shape and src.coalesced == self.coalesced:
-        self.places.copy_(src.places)
-        self.entries.copy_(src.entries)
-        return self
     if modes.recording and modes.RECORDER.get() is not None:
         raise TraceError(
-            f"copy_() changes the number of entries of a sparse tensor from "
-            f"{self.entries.shape[0]} to {src.entries.shape[0]}, which a trace cannot follow: "
-            "return the new tensor, or keep a dense one"
+            "copy_() gives a sparse tensor other parts, which a trace cannot follow: write to its "
+            "values() in place, or return the new tensor"
         )
-    if self.entries.requires_grad:
-        raise refused("copy_() into a sparse tensor that requires a gradient")
-    self.places = src.places.to(self.places.device, copy=True)
-    self.entries = src.entries.detach().to(self.entries.device, self.entries.dtype, copy=True)
+    entries = src.entries.to(self.device, self.dtype, copy=True)
+    if self.leaf and self.requires_grad:
+        if modes.GRAD.get():
+            raise AutogradError("a leaf that requires grad is being used in an in-place operation")
+        entries = entries.detach().requires_grad_()
+    self.places, self.entries = src.places.to(self.device, copy=True), entries
     self.coalesced = src.coalesced
     return self
 
 
-def number(value: Any, x: SparseTensor) -> Tensor | None:
-    """Return a Python number or 0-d tensor as a tensor of no sparse kind; None for all else."""
+def is_number(value: Any) -> bool:
+    """Whether a value is a Python or NumPy number, or a dense 0-d tensor."""
     if isinstance(value, Tensor):
-        return value if not value.is_sparse and value.ndim == 0 else None
-    return tensor(value) if isinstance(value, (bool, int, float)) else None
+        return not value.is_sparse and value.ndim == 0
+    return isinstance(value, NUMBERS)

@@ -82,7 +82,7 @@ class Boundary:
     def entered(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments, tensors among them through the inner edge of the module."""
         self.arity = len(args)
-        self.places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
+        self.places = [i for i, a in enumerate(args) if _is_dense(a)]
         if not any(args[i].requires_grad for i in self.places):
             self.places = []
             return args
@@ -96,7 +96,7 @@ class Boundary:
         """Return the result, tensors in it (at the top level) through the outer edge."""
         several = isinstance(result, (tuple, list))
         items = list(result) if several else [result]
-        places = [i for i, t in enumerate(items) if isinstance(t, Tensor)]
+        places = [i for i, t in enumerate(items) if _is_dense(t)]
         if not places:
             return result
         for place, t in zip(places, _Exit.apply(self, *(items[i] for i in places)), strict=True):
@@ -136,6 +136,10 @@ class Boundary:
                     )
                 grad_input = changed
         return grad_input
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_sparse
 
 
 def _hooks(kind: str, own: dict[int, Any]) -> dict[int, Any]:
