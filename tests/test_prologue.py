@@ -54,18 +54,6 @@ class Counted:
         return self.program(*args)
 
 
-def test_what_is_counted_comes_before_what_uses_its_count() -> None:
-    """`2 * index` is the prologue's; zeros read nothing, but for the count of what reads that."""
-    index = tg.tensor([5, 3, 5, 1])
-
-    def function(x: Any) -> Any:
-        values, places = tg.unique(index * 2, return_inverse=True)
-        return tg.zeros(values.shape[0]).index_add(0, places, x)
-
-    traced = tg.trace(function, (X.new_ones(4),))
-    assert traced(tg.arange(4.0)).tolist() == [3, 1, 2]
-
-
 @pytest.fixture
 def model() -> Model:
     return Model()
@@ -512,3 +500,15 @@ def test_a_graph_without_such_a_part_has_no_prologue() -> None:
     program = tg.trace(net, (tg.ones(1, 3),)).program(level=1)._program
     assert program._sources == program._made == ()
     assert isinstance(program._main, InterpreterProgram)
+
+
+def test_what_is_counted_comes_before_what_uses_its_count() -> None:
+    """`2 * index` is the prologue's; zeros read nothing, but for the count of what reads that."""
+    index = tg.tensor([5, 3, 5, 1])
+
+    def function(x: Any) -> Any:
+        values, places = tg.unique(index * 2, return_inverse=True)
+        return tg.zeros(values.shape[0]).index_add(0, places, x)
+
+    traced = tg.trace(function, (X.new_ones(4),))
+    assert traced(tg.arange(4.0)).tolist() == [3, 1, 2]

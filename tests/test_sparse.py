@@ -301,6 +301,7 @@ REFUSED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a sparse divisor": ("div", lambda x: tg.div(tg.ones(3, 4), x)),
     "cat with dense": ("cat", lambda x: tg.cat([x, tg.ones(3, 4)])),
     "grad": ("dense", lambda x: tg.autograd.grad(x.requires_grad_().sum(), x)),
+    "a loop": ("control flow", lambda x: tg.scan(lambda c, i: (c, i), x, tg.ones(2))),
     "an optimizer": ("optimizer", lambda x: tg.optim.SGD([x], lr=0.1)),
     "another layout": ("sparse_csr", lambda x: tg.ones(2).to_sparse(layout=tg.sparse_csr)),
     "a Parameter": ("Parameter", lambda x: nn.Parameter(x)),
@@ -567,6 +568,28 @@ def test_hooks_of_modules_pass_sparse_tensors_on() -> None:
     y.sum().backward()
     assert a.is_sparse and seen[0][0][1].shape == x.shape
     close(x.grad, dense(a).sum(0)[:, None].expand(4, 2))
+
+
+def test_who_requires_a_gradient(T: Any) -> None:
+    entries = T.tensor(ENTRIES, requires_grad=True)
+    x = T.sparse_coo_tensor(T.tensor(PLACES), entries, SIZE)
+    assert x.requires_grad_() is x and not x.is_leaf and x.grad_fn is not None
+    with pytest.raises(RuntimeError, match="leaf"):
+        x.requires_grad_(False)
+    assert entries.requires_grad
+    leaf = x.detach().requires_grad_()
+    T.sparse.sum(leaf).backward()
+    assert entries.grad is None and leaf.grad_fn is None
+    close(leaf.grad, dense(matrix(T)) != 0)
+    leaf.requires_grad_(False)
+    assert not leaf.requires_grad and leaf.is_leaf
+
+
+def test_more_places_than_numbers() -> None:
+    x = tg.sparse_coo_tensor([[0, 1]] * 3, [1.0, 2.0], (1 << 21,) * 3)
+    assert x.sum().item() == 3
+    with pytest.raises(RuntimeError, match="int64"):
+        x.coalesce()
 
 
 def test_copies_share_nothing() -> None:

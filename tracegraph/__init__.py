@@ -81,7 +81,7 @@ _LAZY = {
     "autocast": "tracegraph.amp",
     "OutOfMemoryError": "tracegraph.cuda",
     **dict.fromkeys(("spmm", "dsmm"), "tracegraph.sparse.algebra"),
-    "sparse_coo_tensor": "tracegraph.sparse",
+    "sparse_coo_tensor": "tracegraph.sparse.tensor",
     "compile": "tracegraph.capture.compiling",
     "get_autocast_cpu_dtype": "tracegraph.amp",
     "is_autocast_cache_enabled": "tracegraph.amp",

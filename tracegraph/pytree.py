@@ -80,7 +80,7 @@ def unflatten(tree: Tree, leaves: list[Any], classes: dict[str, type] | None = N
         return {k: unflatten(t, leaves, classes) for k, t in tree["dict"]}
     items = [unflatten(t, leaves, classes) for t in tree["items"]]
     if "sparse" in tree:
-        from tracegraph.sparse import assemble
+        from tracegraph.sparse.tensor import assemble
 
         return assemble(dict(zip(tree["fields"], items, strict=True)))
     name = tree.get("namedtuple") or tree["dataclass"]
@@ -135,12 +135,21 @@ def dataclasses_in(tree: Tree) -> dict[str, type]:
     found: dict[str, type] = {}
     if "dataclass" in tree:
         found[tree["dataclass"]] = dataclasses.make_dataclass(tree["dataclass"], tree["fields"])
+    for child in _children(tree):
+        found.update(dataclasses_in(child))
+    return found
+
+
+def _children(tree: Tree) -> list[Tree]:
     children = [child for _, child in tree.get("dict", ())]
     for key in ("tuple", "list", "items"):
         children += tree.get(key, ())
-    for child in children:
-        found.update(dataclasses_in(child))
-    return found
+    return children
+
+
+def holds_sparse(tree: Tree) -> bool:
+    """Whether there is a sparse tensor in a tree."""
+    return "sparse" in tree or any(map(holds_sparse, _children(tree)))
 
 
 def leaves_in(tree: Tree) -> list[int]:

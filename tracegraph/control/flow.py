@@ -25,7 +25,7 @@ from tracegraph.eager import modes
 from tracegraph.eager.engine import clone, in_rows
 from tracegraph.eager.storage import ROWS
 from tracegraph.eager.tensors import Tensor, type_of
-from tracegraph.errors import OpError
+from tracegraph.errors import OpError, SparseError
 from tracegraph.tensor_type import TensorType
 
 Nest = Any
@@ -54,6 +54,11 @@ def _leaf(value: Any) -> bool:
 def _flat(value: Nest, what: str) -> tuple[list[Tensor], pytree.Tree, dict[str, type]]:
     """Return the tensors of a nest (Python numbers as 0-d tensors), in rows."""
     leaves, tree = pytree.flatten(value, _leaf, what)
+    if pytree.holds_sparse(tree):
+        raise SparseError(
+            f"sparse tensors among the {what} of control flow are not available: pass their "
+            "values(), or to_dense()"
+        )
     tensors = [in_rows(x) if isinstance(x, Tensor) else tensor(x) for x in leaves]
     return tensors, tree, pytree.classes_in(value)
 

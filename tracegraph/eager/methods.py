@@ -48,14 +48,14 @@ PROPERTIES: dict[str, Any] = {
 
 def _to_sparse(self: Tensor, sparse_dim: int | None = None, *, layout: Any = None) -> Tensor:
     """Return the nonzero elements with their places; `sparse_dim` of 1 keeps whole rows."""
-    from tracegraph.sparse import to_sparse
+    from tracegraph.sparse.tensor import to_sparse
 
     return to_sparse(self, sparse_dim, layout=layout)
 
 
 def _sparse_mask(self: Tensor, mask: Tensor) -> Tensor:
     """Return the elements at the places of a sparse tensor, as another sparse tensor."""
-    from tracegraph.sparse import sparse_mask
+    from tracegraph.sparse.tensor import sparse_mask
 
     return sparse_mask(self, mask)
 

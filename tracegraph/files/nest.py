@@ -95,7 +95,7 @@ def nest_from_data(data: Any, fetch: Callable[[int], Tensor]) -> Any:
     if kind == "float":
         return decode_value(data)
     if kind == "sparse":
-        from tracegraph.sparse import assemble
+        from tracegraph.sparse.tensor import assemble
 
         try:
             return assemble({k: nest_from_data(v, fetch) for k, v in body}, check=True)

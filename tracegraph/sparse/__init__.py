@@ -12,18 +12,9 @@ from tracegraph.dtypes import DType, dtype_of
 from tracegraph.sparse.algebra import addmm, log_softmax, softmax
 from tracegraph.sparse.algebra import product as mm
 from tracegraph.sparse.algebra import total as sum
-from tracegraph.sparse.tensor import (
-    SparseTensor,
-    assemble,
-    sparse_coo_tensor,
-    sparse_mask,
-    to_sparse,
-)
+from tracegraph.sparse.tensor import SparseTensor, sparse_coo_tensor
 
-__all__ = [
-    "addmm", "assemble", "log_softmax", "mm", "softmax", "sparse_coo_tensor", "sparse_mask", "sum",
-    "to_sparse",
-]  # fmt: skip
+__all__ = ["addmm", "log_softmax", "mm", "softmax", "sum"]
 
 
 class _TypedSparseTensor(type):

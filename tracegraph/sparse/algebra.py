@@ -238,6 +238,8 @@ def sum(
         return input.entries.sum(dtype=dtype)
     count, ndim = input.places.shape[0], len(input.extent)
     dims = sorted(wrap_dim(d, ndim) for d in ((dim,) if isinstance(dim, int) else dim))
+    if len(set(dims)) < len(dims):
+        raise OpError(f"sum(): a dim appears multiple times in {dim}")
     entries = input.entries
     if dtype is None and not entries.dtype.is_floating_point:
         dtype = int64
@@ -259,9 +261,9 @@ def sum(
 
 
 def norm(input: SparseTensor, p: Any = "fro", dim: Any = None) -> Tensor:
-    """Return the p-norm of all elements."""
-    if dim is not None:
-        raise refused("norm() over a dim")
+    """Return the p-norm of all elements, p > 0."""
+    if dim is not None or (p not in (None, "fro") and p <= 0):
+        raise refused("norm() over a dim, or with p of 0 and less,")
     result: Tensor = coalesce(input).entries.norm(p)
     return result
 
@@ -270,16 +272,6 @@ def any(input: SparseTensor) -> Tensor:
     """Whether any element is not zero."""
     found: Tensor = coalesce(input).entries.any()
     return found
-
-
-def _grouped(x: SparseTensor, dim: int) -> tuple[Tensor, int]:
-    """Return which group each entry is of, those that differ in one sparse dim alone, and how many.
-
-    The number is that of entries, which there is room for.
-    """
-    keys = keys_of(x, [d for d in range(x.places.shape[0]) if d != dim])
-    group = unique(keys, return_inverse=True)[1]
-    return group, keys.shape[0]
 
 
 def softmax(input: SparseTensor, dim: int, *, dtype: DType | None = None) -> SparseTensor:
@@ -300,8 +292,9 @@ def _normalised(name: str, input: SparseTensor, dim: int, dtype: DType | None) -
     place, count = wrap_dim(dim, len(x.extent)), x.places.shape[0]
     if place >= count:
         return like(x, getattr(entries, name)(place - count + 1))
-    group, room = _grouped(x, place)
-    wide = entries.new_zeros((room, *entries.shape[1:]))
+    keys = keys_of(x, [d for d in range(count) if d != place])
+    group = unique(keys, return_inverse=True)[1]  # less than the number of entries
+    wide = entries.new_zeros(entries.shape)
     rows = expand(reshape(group, (-1, *(1,) * (entries.ndim - 1))), entries.shape)
     most = scatter_reduce(wide, 0, rows, entries.detach(), "amax", include_self=False)
     shifted = entries - most[group]
@@ -316,9 +309,11 @@ def product(mat1: Tensor, mat2: Tensor) -> Tensor:
     return mm(mat1, mat2)
 
 
-def total(input: Tensor, dim: Any = None, dtype: DType | None = None) -> Tensor:
+def total(input: SparseTensor, dim: Any = None, dtype: DType | None = None) -> Tensor:
     """Sum of all elements, or over dims; the result is sparse as long as a sparse dim is left."""
-    return sum(input, dim, dtype=dtype) if isinstance(input, SparseTensor) else input.sum(dim)
+    if not isinstance(input, SparseTensor):
+        raise OpError("sparse.sum() expects a sparse tensor; use sum() for dense ones")
+    return sum(input, dim, dtype=dtype)
 
 
 def _of(names: Sequence[str], function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:

@@ -51,7 +51,7 @@ class NotDenseError(SparseError):
 
     def elsewhere(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run the form for sparse operands of the function that was called."""
-        first = next(iter((*args, *kwargs.values())))
+        first = next(iter((*args, *kwargs.values())), None)
         if name not in OPERATIONS or not (name in SEVERAL or isinstance(first, SparseTensor)):
             raise refused(f"{name}()") from None
         return OPERATIONS[name](*args, **kwargs)
@@ -146,8 +146,6 @@ def _check(places: Tensor, entries: Tensor, size: Sequence[int]) -> None:
             f"values has incorrect size, expected {list(size[sparse_dim:])}, got "
             f"{list(entries.shape[1:])}"
         )
-    if math.prod(n for n in size[:sparse_dim] if n.__class__ is int) >= 1 << 63:
-        raise OpError(f"the sizes {list(size)} have more places than an int64 can number")
     if (modes.recording and modes.RECORDER.get() is not None) or 0 in places.shape:
         return
     least, most = places.amin(1).tolist(), places.amax(1).tolist()
@@ -231,7 +229,13 @@ def to_dense(
 
 
 def keys_of(x: SparseTensor, dims: Sequence[int]) -> Tensor:
-    """Return one number i64[nnz] for the place of each entry in some of the sparse dims."""
+    """Return one number i64[nnz] for the place of each entry in some of the sparse dims.
+
+    Raises:
+        OpError: there are more places than such numbers.
+    """
+    if math.prod(x.extent[dim] for dim in dims) >= 1 << 63:
+        raise OpError(f"the sizes {list(x.extent)} have more places than an int64 can number")
     keys = x.places.new_zeros(x.places.shape[1])
     for dim in dims:
         keys = keys * x.extent[dim] + x.places[dim]
@@ -316,10 +320,8 @@ def text(self: SparseTensor) -> str:
     if self.dtype not in (get_default_dtype(), int64, bool_):
         notes.append(f"dtype={self.dtype}")
     notes.append(f"layout={sparse_coo}")
-    if self.leaf:
-        notes.append("requires_grad=True")
-    elif self.entries.requires_grad:
-        notes.append("grad_fn=<SparseCooTensorBackward0>")
+    if self.entries.requires_grad:
+        notes.append("requires_grad=True" if self.leaf else "grad_fn=<SparseCooTensorBackward0>")
     return f"tensor({''.join(parts)}{', '.join(notes)})"
 
 
@@ -327,11 +329,18 @@ def text(self: SparseTensor) -> str:
 
 
 def requires_grad_(self: SparseTensor, requires_grad: bool = True) -> SparseTensor:
-    """Let a leaf accumulate a gradient, or stop it."""
-    if requires_grad and not self.entries.requires_grad:
-        self.entries = self.entries.detach()  # so that a gradient comes to this tensor alone
-    self.entries.requires_grad_(requires_grad)
-    self.leaf = self.leaf or requires_grad
+    """Let a leaf accumulate a gradient, or stop it.
+
+    Raises:
+        AutogradError: it is to stop, and is no leaf.
+    """
+    if requires_grad == self.entries.requires_grad:
+        return self
+    if not (requires_grad or self.leaf):
+        raise AutogradError("you can only change requires_grad flags of leaf variables.")
+    entries = self.entries.detach()  # so that a gradient comes to this tensor alone
+    self.entries = entries.requires_grad_(requires_grad)
+    self.leaf = requires_grad
     return self
 
 
