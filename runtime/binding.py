@@ -10,7 +10,7 @@ from tracegraph.dims.shapes import mentions, replaced, symbols_of, with_sizes
 from tracegraph.dims.symint import SymInt
 from tracegraph.errors import GraphError, SizesError
 from tracegraph.ir.control import FACT, SCAN, has_effect
-from tracegraph.ir.graph import Graph, Node, Value
+from tracegraph.ir.graph import SOURCES, Graph, Node, Value
 
 # Sizes for which a node is kept ready.
 _MAX_KEPT: Final = 64
@@ -53,8 +53,8 @@ def sizes_first(order: Sequence[Node]) -> Sequence[Node]:
     wanted = {name for names in reads.values() for name in names}
     if not wanted:
         return order
-    finders: dict[str, Node] = {}
-    for node in order:
+    finders: dict[str, Node] = {}  # a source, or the oldest: others with such a dim may read it
+    for node in sorted(order, key=lambda node: (node.op not in SOURCES, node.seq)):
         for name, _, _ in bare_dims(node.outs):
             if name in wanted:
                 finders.setdefault(name, node)

@@ -116,6 +116,9 @@ _LAZY.update(dict.fromkeys(_FUNCTIONAL.split(), "tracegraph.nn.functional"))
 _NATIVE = """adaptive_max_pool1d batch_norm embedding instance_norm native_batch_norm
     native_group_norm native_layer_norm"""
 _LAZY.update(dict.fromkeys(_NATIVE.split(), "tracegraph.nn.functional.native"))
+_INNER = """_log_softmax _log_softmax_backward_data _softmax _softmax_backward_data _weight_norm
+    frobenius_norm norm_except_dim nuclear_norm"""
+_LAZY.update(dict.fromkeys(_INNER.split(), "tracegraph.api.inner_names"))
 _SWITCHES = """are_deterministic_algorithms_enabled get_deterministic_debug_mode
     get_float32_matmul_precision get_num_interop_threads
     is_deterministic_algorithms_warn_only_enabled is_warn_always_enabled set_default_tensor_type
@@ -128,7 +131,7 @@ _SUBMODULES = frozenset((
     "backends", "version", "testing", "onnx", "passes", "runtime", "ir", "return_types",
     "signal", "accelerator", "compiler", "distributed", "func", "multiprocessing", "profiler",
     "serialization", "types", "_dynamo", "_inductor", "_jit_internal", "_utils", "cpu",
-    "functional", "mps", "overrides", "sparse", "torch_version",
+    "functional", "mps", "overrides", "sparse", "torch_version", "_C", "_VF",
 ))  # fmt: skip
 
 __all__ = [

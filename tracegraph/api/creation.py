@@ -173,15 +173,6 @@ def frombuffer(
     return finish(_borrowed(array), requires_grad)
 
 
-def legacy_tensor(*args: Any, **kwargs: Any) -> Tensor:
-    """`Tensor(2, 3)` (uninitialised) or `Tensor(data)`, always the default float dtype."""
-    if len(args) == 1 and not isinstance(args[0], int):
-        if isinstance(args[0], Tensor):
-            return args[0].to(dtype=get_default_dtype())
-        return tensor(args[0], dtype=get_default_dtype(), **kwargs)
-    return empty(*args, **kwargs) if args else empty(0)
-
-
 def full(
     size: Any, fill_value: Any, *, dtype: DType | None = None, device: Any = None,
     requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,

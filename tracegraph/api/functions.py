@@ -52,7 +52,7 @@ FAMILIES: Final = (
     copies,
 )  # fmt: skip
 _INNER: Final = frozenset((
-    "as_row", "finish", "infer_shape", "legacy_tensor", "matrix_product", "note_constant",
+    "as_row", "finish", "infer_shape", "matrix_product", "note_constant",
     "requested", "reshaped", "shape_of", "single_value", "slice_dim", "strided_places",
 ))  # fmt: skip
 _ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from tracegraph.api import creation, special
 from tracegraph.api.contraction import matmul
+from tracegraph.api.legacy import construct
 from tracegraph.api.pointwise import where
 from tracegraph.api.promotion import cast
 from tracegraph.api.rearrangement import strided_places
@@ -15,7 +16,7 @@ from tracegraph.api.reduction import sum
 from tracegraph.api.selection import narrow
 from tracegraph.api.shape import expand, reshape, squeeze, t, transpose, unsqueeze
 from tracegraph.devices import device_of
-from tracegraph.dtypes import dtype_of
+from tracegraph.dtypes import dtype_of, get_default_dtype
 from tracegraph.eager.dispatch import check_writable, front
 from tracegraph.eager.engine import clone
 from tracegraph.eager.storage import ROWS
@@ -63,11 +64,10 @@ def new_full(self: Tensor, size: Any, fill_value: Any, **options: Any) -> Tensor
     return creation.full(size, fill_value, **_beside(self, options))
 
 
-def new(self: Tensor, *args: Any) -> Tensor:
+def new(self: Tensor, *args: Any, **options: Any) -> Tensor:
     """Return a tensor of a shape (to be overwritten) or with data: the oldest spelling."""
-    if args and not isinstance(args[0], int):
-        return new_tensor(self, args[0])
-    return new_empty(self, *(args or (0,)))
+    device = options.pop("device", None) or device_of(self._data)
+    return construct(type_of(self).dtype, device, args, **options)
 
 
 # Shapes taken from another tensor.
@@ -149,6 +149,8 @@ def type_method(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> 
         wanted = dtype.removeprefix("torch.").removeprefix("cuda.")
         names = {shown: name for name, shown in _TYPE_NAMES.items()}
         return cast(self, dtype_of(names.get(wanted, wanted)))
+    if dtype is Tensor:
+        return cast(self, get_default_dtype())
     return cast(self, dtype_of(getattr(dtype, "dtype", dtype)))
 
 

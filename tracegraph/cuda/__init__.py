@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from tracegraph.api.creation import empty
+from tracegraph.api.legacy import construct
 from tracegraph.cuda import amp, nvtx
 from tracegraph.devices import Device, cuda_count, cupy_or_error, parse_device
 from tracegraph.dtypes import bool_, float16, float32, float64, int32, int64, uint8
@@ -278,11 +278,7 @@ def _typed(name: str, dtype: Any) -> Any:
     """Return the constructor that PyTorch calls `torch.cuda.FloatTensor`."""
 
     def make(*args: Any) -> Tensor:
-        if len(args) == 1 and not isinstance(args[0], int):
-            from tracegraph.api.creation import tensor
-
-            return tensor(args[0], dtype=dtype, device="cuda")
-        return empty(*args, dtype=dtype, device="cuda")
+        return construct(dtype, "cuda", args)
 
     make.__name__ = name
     make.__doc__ = f"Return a {dtype} tensor on the GPU, from data or of a shape."

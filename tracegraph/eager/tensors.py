@@ -99,7 +99,7 @@ class Tensor:
     def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
         """Return a tensor of `data`, or of the given sizes; subclasses fill themselves."""
         if cls is Tensor:
-            from tracegraph.api.creation import legacy_tensor
+            from tracegraph.api.legacy import legacy_tensor
 
             return legacy_tensor(*args, **kwargs)
         made = _allocate(cls)

@@ -80,10 +80,38 @@ def parallel_apply(
     ]
 
 
+class Broadcast:
+    """The Function that copies tensors to devices: to one, they are what they are."""
+
+    @staticmethod
+    def apply(target_gpus: Any, *inputs: Any) -> tuple[Any, ...]:
+        """Return the tensors.
+
+        Raises:
+            OpError: several devices.
+        """
+        _alone(target_gpus)
+        return inputs
+
+
+class ReduceAddCoalesced:
+    """The Function that adds up tensors of several devices: of one, they are the sums."""
+
+    @staticmethod
+    def apply(destination: Any, num_inputs: int, *grads: Any) -> tuple[Any, ...]:
+        """Return the tensors.
+
+        Raises:
+            OpError: several devices.
+        """
+        _alone(grads[::num_inputs])
+        return grads
+
+
 def _alone(devices: Any) -> Any:
     if len(devices) != 1:
         raise OpError(f"a model runs on one device here, but there are {len(devices)}")
     return devices
 
 
-also_named(__name__, "data_parallel distributed parallel_apply replicate scatter_gather")
+also_named(__name__, "_functions data_parallel distributed parallel_apply replicate scatter_gather")

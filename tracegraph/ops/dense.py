@@ -33,7 +33,7 @@ def _linear_type(x: TensorType, weight: TensorType, bias: TensorType | None = No
 
 
 def _linear_kernel(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = multiplied(rows, weight.T)
     if bias is not None:
         y += bias
@@ -64,7 +64,7 @@ linear = define(
     vjp=(_linear_x, lambda m, g, x: m.matmul(m.permute(_rows(m, g), dims=(1, 0)), _rows(m, x)),
          lambda g: g),
     sample=(case((2, 3), (4, 3), (4,)), case((2, 5, 3), (4, 3)), case((3,), (4, 3), (4,)),
-            case((0, 3), (4, 3), (4,))),
+            case((0, 3), (4, 3), (4,)), case((2, 3, 0), (4, 0), (4,))),
     doc="x · weightᵀ + bias over the last dim: x[..., in], weight[out, in], bias[out].",
 )  # fmt: skip
 

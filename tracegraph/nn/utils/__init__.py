@@ -1,5 +1,6 @@
 """Helpers around Modules: gradient clipping, parameter vectors, reparametrisations, sequences."""
 
+from tracegraph.module_names import stands_for
 from tracegraph.nn.utils import parametrizations, parametrize, prune, rnn, stateless
 from tracegraph.nn.utils.clip_grad import (
     clip_grad_norm,
@@ -42,3 +43,6 @@ __all__ = [
     "vector_to_parameters",
     "weight_norm",
 ]
+
+stands_for(f"{__name__}.spectral_norm", spectral_norm)
+stands_for(f"{__name__}.weight_norm", weight_norm)
