@@ -155,3 +155,80 @@ def test_a_size_is_found_by_the_oldest_node_that_has_it() -> None:
         for p, old in zip(rest, before, strict=True):
             p.copy_(old)
     assert replayed == [float(step(x).detach()) for _ in range(2)]
+
+
+def test_sizes_may_be_given_one_by_one() -> None:
+    v = tg.tensor([0.0, 1, 2])
+    assert tg.equal(v.broadcast_to(2, 3), v.broadcast_to((2, 3)))
+    assert v.broadcast_to(size=(2, 3)).shape == tg.broadcast_to(v, (2, 3)).shape == (2, 3)
+    x = tg.zeros(1, 3, 1, 2)
+    assert x.squeeze(0, 2).shape == x.squeeze((0, 2)).shape == (3, 2)
+    assert x.squeeze(0, 1).shape == (3, 1, 2) and x.squeeze(dim=2).shape == (1, 3, 2)
+    assert x.clone().squeeze_(0, 2).shape == (3, 2)
+
+
+def test_reversed_turns_all_dims_round() -> None:
+    x = tg.tensor(X)
+    assert tg.equal(reversed(x), x.flip(0, 1))
+
+
+def test_storages_tell_of_memory() -> None:
+    x = tg.zeros(3, 4)
+    view = x[1]
+    assert view.storage().data_ptr() == x.untyped_storage().data_ptr() == x.data_ptr()
+    assert len(view.storage()) == view.storage().size() == 12
+    assert view.untyped_storage().nbytes() == len(x.storage().untyped()) == 48
+    assert x.storage().dtype is tg.float32 and x.storage().device == x.device
+    assert isinstance(x.storage(), tg.TypedStorage) and not x.storage().is_cuda
+
+
+def test_sizes_as_tensors() -> None:
+    operators: Any = importlib.import_module("tracegraph.onnx.operators")
+    x = tg.tensor(X)
+    sizes = operators.shape_as_tensor(x)
+    assert sizes.tolist() == [2, 3] and sizes.dtype is tg.int64
+    assert operators.reshape_from_tensor_shape(x, tg.tensor([3, 2])).shape == (3, 2)
+
+
+def test_batch_norms_without_statistics() -> None:
+    net = tg.nn.Sequential(tg.nn.BatchNorm1d(3), tg.nn.Linear(3, 2))
+    assert tg.func.replace_all_batch_norm_modules_(net) is net
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    x = tg.tensor(X)
+    assert tg.allclose(net.eval()[0](x).mean(0), tg.zeros(3), atol=1e-6)
+
+
+def test_linearize_gives_the_value_and_its_derivative() -> None:
+    x = tg.tensor([1.0, 2, 3])
+    value, along = tg.func.linearize(lambda x: (x * x).sum(), x)
+    assert value.item() == 14 and along(tg.tensor([1.0, 0, 2])).item() == 14
+
+
+def test_what_asks_for_all_cuda_devices_finds_none() -> None:
+    if tg.cuda.is_available():
+        pytest.skip("there is one")
+    assert tg.cuda.get_rng_state_all() == [] and tg.cuda.memory_stats() == {}
+    tg.cuda.set_rng_state_all([])
+    tg.cuda.seed()
+    tg.cuda.seed_all()
+    assert tg.cuda.memory_cached() == tg.cuda.max_memory_cached() == 0
+
+
+def test_a_custom_function_may_run_a_backward_pass_of_its_own() -> None:
+    class Again(tg.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            assert tg.autograd._is_checkpoint_valid()
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            with tg.enable_grad():
+                tg.autograd.backward(x**3, g)
+            return x.grad
+
+    x = tg.tensor([2.0], requires_grad=True)
+    Again.apply(x).backward()
+    assert x.grad.item() == 12

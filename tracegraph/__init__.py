@@ -116,6 +116,7 @@ _LAZY.update(dict.fromkeys(_FUNCTIONAL.split(), "tracegraph.nn.functional"))
 _NATIVE = """adaptive_max_pool1d batch_norm embedding instance_norm native_batch_norm
     native_group_norm native_layer_norm"""
 _LAZY.update(dict.fromkeys(_NATIVE.split(), "tracegraph.nn.functional.native"))
+_LAZY.update(dict.fromkeys(("TypedStorage", "UntypedStorage"), "tracegraph.api.storages"))
 _INNER = """_log_softmax _log_softmax_backward_data _softmax _softmax_backward_data _weight_norm
     frobenius_norm norm_except_dim nuclear_norm"""
 _LAZY.update(dict.fromkeys(_INNER.split(), "tracegraph.api.inner_names"))

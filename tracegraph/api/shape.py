@@ -124,9 +124,11 @@ def expand(input: Tensor, *args: Any, size: Any = None, implicit: bool = False) 
     return dispatch(_EXPAND, (input,), {"shape": shape})
 
 
-def squeeze(input: Tensor, dim: Any = None) -> Tensor:
+def squeeze(input: Tensor, dim: Any = None, *args: int) -> Tensor:
     """Return a view without the dims of size 1 (all, or those named)."""
     have = input._data.shape
+    if args:
+        dim = (dim, *args)
     if dim is None:
         return reshaped(input, tuple(n for n in have if n != 1))
     named = dim if isinstance(dim, (tuple, list)) else (dim,)
@@ -346,9 +348,9 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     return front.diagonal(input, offset=offset, dim1=first, dim2=second)
 
 
-def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
+def broadcast_to(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     """Return a view expanded to a shape."""
-    return expand(input, *size)
+    return expand(input, *args, size=size)
 
 
 def broadcast_tensors(*tensors: Any) -> list[Tensor]:

@@ -5,8 +5,9 @@ There is one stream of work, so stream and event objects only keep programs runn
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -158,6 +159,28 @@ def set_rng_state(new_state: Tensor, device: Any = "cuda") -> None:
     _generator(device).set_state(new_state)
 
 
+def get_rng_state_all() -> list[Tensor]:
+    """Return the random states of all devices."""
+    return [get_rng_state(Device("cuda", i)) for i in range(cuda_count())]
+
+
+def set_rng_state_all(new_states: Iterable[Tensor]) -> None:
+    """Set the random states of all devices."""
+    for i, state in enumerate(new_states):
+        set_rng_state(state, Device("cuda", i))
+
+
+def seed() -> None:
+    """Seed the generator of the current device with a number that cannot be told before."""
+    if is_available():
+        manual_seed(secrets.randbits(63))
+
+
+def seed_all() -> None:
+    """Seed the generators of all devices with one number that cannot be told before."""
+    manual_seed_all(secrets.randbits(63))
+
+
 def memory_allocated(device: Any = None) -> int:
     """Return the bytes that tensors use; 0 without a device."""
     return int(cupy_or_error().get_default_memory_pool().used_bytes()) if is_available() else 0
@@ -169,10 +192,23 @@ def memory_reserved(device: Any = None) -> int:
 
 
 max_memory_allocated = max_memory_reserved = memory_reserved
+memory_cached = max_memory_cached = memory_reserved
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:
     """Do nothing: the pool's total stands for the peak."""
+
+
+reset_accumulated_memory_stats = reset_peak_memory_stats
+
+
+def memory_stats(device: Any = None) -> dict[str, int]:
+    """Return counts of the memory pool by PyTorch's names; none without a device."""
+    if not is_available():
+        return {}
+    used, held = memory_allocated(device), memory_reserved(device)
+    return {"allocated_bytes.all.current": used, "reserved_bytes.all.current": held,
+            "allocated_bytes.all.peak": held, "reserved_bytes.all.peak": held}  # fmt: skip
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:

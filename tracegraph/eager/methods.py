@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.api import indexing, method_forms, shape
+from tracegraph.api import indexing, method_forms, rearrangement, shape, storages
 from tracegraph.api.constants import strided
 from tracegraph.api.functions import IN_PLACE, TENSOR_METHODS
 from tracegraph.api.promotion import cast
@@ -34,7 +34,22 @@ PROPERTIES: dict[str, Any] = {
     "data": property(leaves.get_data, leaves.set_data),
     "device": property(lambda self: device_of(self._data)),
     "is_cuda": property(lambda self: device_of(self._data).type == "cuda"),
-    **dict.fromkeys(("is_xpu", "is_mps", "is_quantized", "is_meta"), property(lambda self: False)),
+    **dict.fromkeys(
+        (
+            "is_sparse_csr",
+            "is_nested",
+            "is_mkldnn",
+            "is_quantized",
+            "is_meta",
+            "is_xpu",
+            "is_mps",
+            "is_ipu",
+            "is_vulkan",
+            "is_maia",
+            "volatile",
+        ),
+        property(lambda self: False),
+    ),
     "is_sparse": False,
     "itemsize": property(lambda self: self._data.dtype.itemsize),
     "nbytes": property(lambda self: self._data.nbytes),
@@ -75,6 +90,7 @@ METHODS: dict[str, Any] = {
     "__len__": conversion.length,
     "__iter__": conversion.iterate,
     "__contains__": conversion.contains,
+    "__reversed__": lambda self: rearrangement.flip(self, *range(self.ndim)),
     "__copy__": conversion.shallow_copy,
     "__deepcopy__": conversion.deepcopy,
     "__reduce_ex__": conversion.reduce_ex,
@@ -105,6 +121,8 @@ METHODS: dict[str, Any] = {
     "data_ptr": lambda self: int(self._data.ctypes.data),
     "split": lambda self, split_size, dim=0: shape.split(self, split_size, dim),
     "storage_offset": conversion.storage_offset,
+    "storage": storages.storage,
+    "untyped_storage": storages.untyped_storage,
     "register_hook": leaves.register_hook,
     "retain_grad": leaves.retain_grad,
     "register_post_accumulate_grad_hook": leaves.register_post_accumulate_grad_hook,

@@ -7,12 +7,17 @@ from tracegraph.func.derivatives import (
     jacfwd,
     jacrev,
     jvp,
+    linearize,
     vjp,
 )
 from tracegraph.func.mapping import vmap
-from tracegraph.func.modules import functional_call, stack_module_state
+from tracegraph.func.modules import (
+    functional_call,
+    replace_all_batch_norm_modules_,
+    stack_module_state,
+)
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp",
-    "stack_module_state", "vjp", "vmap",
+    "linearize", "replace_all_batch_norm_modules_", "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip

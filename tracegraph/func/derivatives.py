@@ -180,6 +180,15 @@ def jvp(
     return (*shown, tree_map(free, aux)) if has_aux else shown
 
 
+def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """Return `func(*primals)` and what gives the product of its Jacobian with tangents."""
+
+    def pushed(*tangents: Any) -> Any:
+        return jvp(func, primals, tangents)[1]
+
+    return func(*primals), pushed
+
+
 def _along(out: Tensor, leaves: list[Tensor], directions: list[Tensor]) -> Tensor:
     """The derivative of one tensor along a direction."""
     dummy = zeros_like(out).requires_grad_()

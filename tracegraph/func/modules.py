@@ -8,6 +8,7 @@ from typing import Any
 from tracegraph.api.shape import stack
 from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
+from tracegraph.nn.modules.batchnorm import _BatchNorm
 from tracegraph.nn.modules.module import Module
 from tracegraph.nn.utils.stateless import functional_call as _call
 
@@ -58,3 +59,12 @@ def stack_module_state(
         for name, _ in first.named_buffers()
     }
     return learnt, kept
+
+
+def replace_all_batch_norm_modules_(root: Module) -> Module:
+    """Let the batch norms of a module, in place, use the batch alone and keep no statistics."""
+    for module in root.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root
