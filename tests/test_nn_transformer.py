@@ -130,3 +130,74 @@ def test_a_transformer_can_be_traced() -> None:
     np.testing.assert_allclose(
         traced(x).detach().numpy(), net(x, mask).detach().numpy(), rtol=1e-5, atol=1e-6
     )
+
+
+# Rows of attention that see nothing, and padding in inference.
+
+
+def test_shown_weights_of_a_row_that_sees_nothing_are_nan() -> None:
+    attention = tg.nn.MultiheadAttention(4, 2, batch_first=True)
+    x = tg.ones(1, 3, 4)
+    blind = tg.tensor([[True, True, True], [False, True, True], [False, False, True]])
+    out, weights = attention(x, x, x, attn_mask=blind)
+    assert tg.isnan(out)[0].any(1).tolist() == [True, False, False]
+    assert tg.isnan(weights)[0].all(1).tolist() == [True, False, False]
+    out, weights = attention(x, x, x, attn_mask=blind, need_weights=False)
+    assert weights is None and not tg.isnan(out).any()
+    with tg.no_grad():
+        out, _ = attention.eval()(x, x, x, attn_mask=blind, need_weights=False)
+    assert tg.isnan(out)[0].any(1).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("tracing", [False, True])
+def test_padding_at_the_end_is_zero_in_inference(tracing: bool) -> None:
+    encoder = tg.nn.TransformerEncoder(tg.nn.TransformerEncoderLayer(4, 2, 6, batch_first=True), 2)
+    encoder.eval()
+    x = tg.arange(24.0).reshape(2, 3, 4).sin()
+    padding = tg.tensor([[False, False, True], [False, True, True]])
+    grads = encoder(x, src_key_padding_mask=padding)
+
+    def infer(x: Any, padding: Any) -> Any:
+        with tg.no_grad():
+            return encoder(x, src_key_padding_mask=padding)
+
+    if tracing:
+        infer = tg.trace(infer, (x, padding))
+    out = infer(x, padding)
+    assert tg.allclose(out, grads.masked_fill(padding.unsqueeze(-1), 0), atol=1e-6)
+    assert (grads != 0).all()
+    left = padding.flip(1)
+    assert (infer(x, left) != 0).all()
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("mask", ["none", "bool", "float", "blind"])
+@pytest.mark.parametrize("padding", ["none", "end", "start"])
+@pytest.mark.parametrize("mode", ["train", "eval", "inference"])
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}, {"batch_first": False}])
+def test_encoders_agree_where_rows_see_nothing(
+    mask: str, padding: str, mode: str, options: dict[str, Any]
+) -> None:
+    torch, outs = pytest.importorskip("torch"), []
+    x = np.sin(np.arange(24.0)).reshape(2, 3, 4).astype(np.float32)
+    pads = {"end": [[False, False, True], [False] * 3], "start": [[True, False, False]] * 2}
+    for t in (tg, torch):
+        t.manual_seed(0)
+        layer = t.nn.TransformerEncoderLayer(4, 2, 6, 0.0, **{"batch_first": True, **options})
+        encoder = t.nn.TransformerEncoder(layer, 2, t.nn.LayerNorm(4), enable_nested_tensor=True)
+        with t.no_grad():
+            for i, p in enumerate(encoder.parameters()):
+                p.copy_(t.tensor(np.cos(np.arange(p.numel()) + i), dtype=p.dtype).reshape(p.shape))
+        upper = np.triu(np.ones((3, 3), dtype=bool), 1)
+        masks = {"bool": upper, "float": np.where(upper, -np.inf, 0).astype(np.float32),
+                 "blind": upper | np.array([[True], [False], [False]])}  # fmt: skip
+        encoder.train(mode == "train")
+        given = t.tensor(x if encoder.layers[0].self_attn.batch_first else x.swapaxes(0, 1).copy())
+        with t.set_grad_enabled(mode != "inference"):
+            out = encoder(
+                given, mask=None if mask == "none" else t.tensor(masks[mask]),
+                src_key_padding_mask=None if padding == "none" else t.tensor(pads[padding]),
+            )  # fmt: skip
+        outs.append(out.detach().numpy())
+    np.testing.assert_allclose(*outs, rtol=1e-4, atol=1e-4)

@@ -40,14 +40,21 @@ def _probabilities(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float,
-    scale: float | None,
+    scale: float | None, shown: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return the values looked up and the probabilities they were weighted with."""
+    """Return the values looked up and the probabilities they were weighted with.
+
+    In probabilities that are to be `shown`, a row that sees nothing is NaN, as in PyTorch.
+    """
     width: Any = query.shape[-1]
     steep = scale
     if scale is None:
         steep = width**-0.5 if width.__class__ is SymInt else 1 / math.sqrt(width)
-    shares = _probabilities((query * steep) @ key.transpose(-2, -1), mask)
+    scores = (query * steep) @ key.transpose(-2, -1)
+    if shown and mask is not None:
+        shares = front.softmax(scores + mask, dim=scores.ndim - 1)
+    else:
+        shares = _probabilities(scores, mask)
     shares = dropout(shares, dropout_p, training=True)
     return shares @ value, shares
 
@@ -196,7 +203,7 @@ def multi_head_attention_forward(
     if add_zero_attn:
         k, v = (cat([x, filled(x, (*x.shape[:2], 1, x.shape[3]), 0)], 2) for x in (k, v))
     mask = _merged_mask(attn_mask, key_padding_mask, q, batch, num_heads, k.shape[2])
-    y, shares = _attend(q, k, v, mask, dropout_p if training else 0.0, None)
+    y, shares = _attend(q, k, v, mask, dropout_p if training else 0.0, None, need_weights)
     y = linear(y.permute(2, 0, 1, 3).reshape(rows, batch, width), out_proj_weight, out_proj_bias)
     y = y if batched else y.squeeze(1)
     if not need_weights:

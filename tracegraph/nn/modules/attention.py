@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.api import creation, shape
+from tracegraph.autograd.grad_mode import is_grad_enabled
 from tracegraph.eager.tensors import Tensor
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
@@ -99,6 +100,8 @@ class MultiheadAttention(Module):
             is_causal: a hint that `attn_mask` is the causal mask.
         """
         swap = self.batch_first and query.ndim == 3
+        masked = attn_mask is not None or key_padding_mask is not None
+        shown = need_weights or (masked and self._infers(query, key, value))
         if swap:
             seen: dict[int, Tensor] = {}
             query, key, value = (_swapped(x, seen) for x in (query, key, value))
@@ -111,10 +114,21 @@ class MultiheadAttention(Module):
             query, key, value, self.embed_dim, self.num_heads, self.in_proj_weight,
             self.in_proj_bias, self.bias_k, self.bias_v, self.add_zero_attn, self.dropout,
             self.out_proj.weight, self.out_proj.bias, training=self.training,
-            key_padding_mask=key_padding_mask, need_weights=need_weights, attn_mask=attn_mask,
-            average_attn_weights=average_attn_weights, is_causal=is_causal, **separate,
+            key_padding_mask=key_padding_mask, need_weights=shown, attn_mask=attn_mask,
+            average_attn_weights=average_attn_weights and need_weights, is_causal=is_causal,
+            **separate,
         )  # fmt: skip
-        return (shape.transpose(out, 0, 1) if swap else out), weights
+        out = shape.transpose(out, 0, 1) if swap else out
+        return out, weights if need_weights else None
+
+    def _infers(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        """Whether PyTorch takes its way for inference, where rows that see nothing are NaN."""
+        same = query is key and key is value and self._qkv_same_embed_dim
+        if not same or self.training or not self.batch_first or query.ndim != 3:
+            return False
+        if self.num_heads % 2 or self.bias_k is not None or self.add_zero_attn:
+            return False
+        return not (is_grad_enabled() and any(t.requires_grad for t in (query, *self.parameters())))
 
 
 def _swapped(x: Tensor, seen: dict[int, Tensor]) -> Tensor:

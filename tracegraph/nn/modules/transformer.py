@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegraph.api import creation
+from tracegraph.api.pointwise import where
+from tracegraph.api.promotion import filled
+from tracegraph.autograd.grad_mode import is_grad_enabled
 from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
 from tracegraph.nn import functional as F
 from tracegraph.nn import init
+from tracegraph.nn.modules.activation import GELU, ReLU
 from tracegraph.nn.modules.attention import MultiheadAttention
 from tracegraph.nn.modules.container import ModuleList
 from tracegraph.nn.modules.dropout import Dropout
@@ -137,18 +141,45 @@ class TransformerEncoder(Module):
         self.layers = _get_clones(encoder_layer, num_layers)
         self.num_layers = num_layers
         self.norm = norm
+        self.enable_nested_tensor = self.use_nested_tensor = enable_nested_tensor
+        self.mask_check = mask_check
 
     def forward(
         self, src: Tensor, mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
         is_causal: bool | None = None,
     ) -> Tensor:  # fmt: skip
-        """Return the encoding of f[time, batch, d_model]."""
+        """Return the encoding of f[time, batch, d_model].
+
+        Where PyTorch computes with what is not padding alone (for inference, the batch first),
+        and there padding stands at the end, its places are 0 before the norm.
+        """
+        out = src
         for layer in self.layers:
-            src = layer(
-                src, src_mask=mask, src_key_padding_mask=src_key_padding_mask,
+            out = layer(
+                out, src_mask=mask, src_key_padding_mask=src_key_padding_mask,
                 is_causal=bool(is_causal),
             )  # fmt: skip
-        return src if self.norm is None else self.norm(src)
+        if mask is None and src_key_padding_mask is not None and self._leaves_padding_out(src):
+            kept = src_key_padding_mask.logical_not()
+            apart = (kept[:, 1:] > kept[:, :-1]).any()
+            out = where((kept | apart).unsqueeze(-1), out, filled(out, (), 0))
+        return out if self.norm is None else self.norm(out)
+
+    def _leaves_padding_out(self, src: Tensor) -> bool:
+        """Whether PyTorch makes a nested tensor of a padded batch."""
+        layer: Any = self.layers[0]
+        if not self.use_nested_tensor or layer.training or src.ndim != 3:
+            return False
+        if not isinstance(layer, TransformerEncoderLayer) or layer.norm_first:
+            return False
+        attention = layer.self_attn
+        if not attention.batch_first or attention.in_proj_bias is None or attention.num_heads % 2:
+            return False
+        known = layer.activation in (F.relu, F.gelu) or isinstance(layer.activation, (ReLU, GELU))
+        if not known or layer.norm1.eps != layer.norm2.eps:
+            return False
+        tensors = (src, *layer.parameters())
+        return not (is_grad_enabled() and any(t.requires_grad for t in tensors))
 
 
 class TransformerDecoder(Module):
