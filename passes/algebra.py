@@ -30,11 +30,14 @@ def reduce_strength(graph: Graph) -> int:
 
 
 def _is(value: Value, number: float) -> bool:
-    """Whether every element is this constant; tells 0.0 from −0.0."""
+    """Whether every element is this real constant; tells 0.0 from −0.0.
+
+    A complex one never is: products with it do not keep infinities and signs of zeros.
+    """
     found = uniform_of(value)
-    if found is None or found != number:
+    if found is None or value.type.dtype.is_complex or found != number:
         return False
-    if value.type.dtype.kind != FLOAT_KIND:
+    if value.type.dtype.kind < FLOAT_KIND:
         return True
     return bool(np.signbit(found.astype(np.float64)) == np.signbit(np.float64(number)))
 
@@ -124,7 +127,7 @@ def _absolute(make: Maker, node: Node) -> Value | None:
 def _division_by_power_of_two(make: Maker, node: Node) -> Value | None:
     """x / 2ⁿ = x · 2⁻ⁿ where both are representable."""
     x, y = node.inputs
-    found = uniform_of(y)
+    found = None if y.type.dtype.is_complex else uniform_of(y)
     mantissa, exponent = math.frexp(0.0 if found is None else float(found))
     bound = 14 if y.type.dtype in HALVES else 100
     if abs(mantissa) != 0.5 or abs(exponent - 1) > bound:
@@ -229,7 +232,7 @@ _RULES: Final = table(
         "mul": (_neutral(1, True), _both_negative),
         "div": (_neutral(1, False), _both_negative, _division_by_power_of_two),
         "floor_divide trunc_divide": _whole_division_by_one,
-        "neg bitwise_not": _undone,
+        "neg bitwise_not conj": _undone,
         "logical_not": _undone_not,
         "abs": (_idempotent, _absolute),
         "floor ceil trunc round sign": _idempotent,

@@ -165,7 +165,7 @@ def _slice_scatter(make: Maker, node: Node) -> Value | None:
     if x.node.op == "slice_scatter" and x.node.attrs["index"] == index:
         return make.op("slice_scatter", x.node.inputs[0], y, index=index)
     fill = uniform_of(x)
-    if fill is None or x.type.size == y.type.size:
+    if fill is None or x.type.size == y.type.size or fill.dtype.kind == "c":
         return None
     spans = [i if isinstance(i, tuple) else (i, i + 1, 1) for i in index]
     if any(step != 1 and _count((start, stop, step)) > 1 for start, stop, step in spans):
@@ -240,7 +240,7 @@ def _reduction_of_one(make: Maker, node: Node) -> Value | None:
     x = node.inputs[0]
     if any(x.type.shape[d] != 1 for d in node.attrs["dim"]):
         return None
-    if node.op in ("sum", "mean") and x.type.dtype.kind == FLOAT_KIND:
+    if node.op in ("sum", "mean") and x.type.dtype.kind >= FLOAT_KIND:
         x = make.op("add", x, make.constant(0.0, x.type.dtype))
     return make.reshape(x, node.out.type.shape)
 

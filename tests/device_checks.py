@@ -38,7 +38,7 @@ EXTRA = {
 
 
 def draw(case: Case, dtype: DType, seed: int = 5) -> list[np.ndarray[Any, Any]]:
-    """Return operands for a sample case, its floats in `dtype`."""
+    """Return operands for a sample case, its floats in `dtype`, complex ones as precise."""
     random = np.random.default_rng(seed)
     arrays = []
     for spec in case.inputs:
@@ -46,6 +46,9 @@ def draw(case: Case, dtype: DType, seed: int = 5) -> list[np.ndarray[Any, Any]]:
             arrays.append(random.integers(int(spec.low), int(spec.high), spec.shape))
         elif spec.kind == "b":
             arrays.append(random.integers(0, 2, spec.shape) > 0)
+        elif spec.kind == "c" or dtype.is_complex:
+            real, imag = random.uniform(spec.low, spec.high, (2, *spec.shape))
+            arrays.append(np.asarray(real + 1j * imag, dtype.to_complex().np))
         elif spec.kind == "p":
             half = random.uniform(-1, 1, spec.shape)
             square = half @ half.swapaxes(-1, -2) + np.eye(spec.shape[-1])
@@ -95,7 +98,8 @@ def close(found: Any, expected: Any, dtype: DType, what: str, signless: bool = F
     if expected.dtype.kind in "biu":
         np.testing.assert_array_equal(found, expected, err_msg=what)
         return
-    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    found, expected = found.astype(wide), expected.astype(wide)
     if signless:
         found, expected = abs(found), abs(expected)
     finite = np.abs(expected[np.isfinite(expected)])

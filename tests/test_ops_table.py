@@ -267,7 +267,7 @@ def test_a_view_shares_memory_and_knows_its_way_back(op: Op) -> None:
         view = dispatch(op, [base], case.attrs)
         if op.name == "expand" or not view._data.size:
             continue
-        new = wrap(np.full(view._data.shape, 7.0))
+        new = wrap(np.full(view._data.shape, 7.0, view._data.dtype))
         written = op.write_back(front, base, new, **case.attrs)
         view.fill_(7.0)
         np.testing.assert_array_equal(base.numpy(), written.numpy())

@@ -29,6 +29,8 @@ from tracegraph.devices import get_default_device, set_default_device
 from tracegraph.dtypes import (
     DType,
     bfloat16,
+    complex64,
+    complex128,
     finfo,
     float16,
     float32,
@@ -68,6 +70,7 @@ _heavy.offer(lambda: importlib.import_module("tracegraph.single_ops").compute)
 dtype = DType
 bool = _dtypes.bool_
 half, float, double = float16, float32, float64
+cfloat, cdouble = complex64, complex128
 short, int, long = int16, int32, int64
 
 # `trace` of a matrix is reached through the lazy one, which traces functions.
@@ -139,6 +142,7 @@ __all__ = [
     "DType", "Generator", "Size", "Tensor", "bfloat16", "default_generator",
     "device", "dtype", "enable_grad", "finfo", "float16", "float32",
     "float64", "get_default_dtype", "get_rng_state", "iinfo", "inference_mode", "initial_seed",
+    "cdouble", "cfloat", "complex128", "complex64",
     "int16", "int32", "int64", "int8", "is_grad_enabled", "is_inference_mode_enabled",
     "manual_seed", "no_grad", "promote_types", "seed", "set_default_dtype", "set_grad_enabled",
     "set_printoptions", "set_rng_state", "uint16", "uint32", "uint64", "uint8",

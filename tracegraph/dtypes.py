@@ -1,8 +1,8 @@
 """Element types: PyTorch's names over NumPy dtypes, and PyTorch's promotion rules.
 
 Promotion follows the categories of PyTorch: a Python scalar or a 0-d tensor changes the result
-type only where its category (bool < integral < floating) is higher than that of the other
-operands.
+type only where its category (bool < integral < floating < complex) is higher than that of the
+other operands.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from tracegraph.errors import DTypeError
 BOOL_KIND: Final = 0
 INT_KIND: Final = 1
 FLOAT_KIND: Final = 2
+COMPLEX_KIND: Final = 3  # gradients flow through the kinds from FLOAT_KIND on
 
 
 class DType:
     """One element type.
 
     Attributes: `name` ("float32"), `np` (the NumPy dtype), `itemsize` (bytes), `kind`
-    (BOOL_KIND, INT_KIND or FLOAT_KIND), `code` ("f32", as in the IR's text form), `compute`
-    (the dtype that arithmetic is done in: float32 for the 16-bit floats).
+    (BOOL_KIND, INT_KIND, FLOAT_KIND or COMPLEX_KIND), `code` ("f32", as in the IR's text form),
+    `compute` (the dtype that arithmetic is done in: float32 for the 16-bit floats).
     """
 
     __slots__ = ("code", "compute", "itemsize", "kind", "name", "np")
@@ -51,13 +52,21 @@ class DType:
 
     @property
     def is_complex(self) -> bool:
-        """Always False: complex dtypes are not supported."""
-        return False
+        """Whether this is one of the complex dtypes."""
+        return self.kind == COMPLEX_KIND
+
+    def to_complex(self) -> DType:
+        """Return the complex dtype of this precision; complex64 for all below float64."""
+        return self if self.is_complex else complex128 if self is float64 else complex64
+
+    def to_real(self) -> DType:
+        """Return the dtype of the parts of a complex dtype; of another dtype itself."""
+        return _PARTS.get(self, self)
 
     @property
     def is_signed(self) -> bool:
         """Whether negative values can be represented."""
-        return self.kind == FLOAT_KIND or (self.kind == INT_KIND and self.np.kind != "u")
+        return self.kind >= FLOAT_KIND or (self.kind == INT_KIND and self.np.kind != "u")
 
     def __repr__(self) -> str:
         return f"tracegraph.{self.name}"
@@ -79,25 +88,31 @@ float16 = DType("float16", "f16", np.float16, FLOAT_KIND)
 bfloat16 = DType("bfloat16", "bf16", ml_dtypes.bfloat16, FLOAT_KIND)
 float32 = DType("float32", "f32", np.float32, FLOAT_KIND)
 float64 = DType("float64", "f64", np.float64, FLOAT_KIND)
+complex64 = DType("complex64", "c64", np.complex64, COMPLEX_KIND)
+complex128 = DType("complex128", "c128", np.complex128, COMPLEX_KIND)
 float16.compute = bfloat16.compute = float32
+_PARTS: Final = {complex64: float32, complex128: float64}
 
-ALL: Final = (
-    bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64,
-    float16, bfloat16, float32, float64,
-)  # fmt: skip
 FLOATS: Final = (float16, bfloat16, float32, float64)
+COMPLEX: Final = (complex64, complex128)
 INTS: Final = (uint8, uint16, uint32, uint64, int8, int16, int32, int64)
 NUMBERS: Final = INTS + FLOATS
+REALS: Final = (bool_, *NUMBERS)
+ALL: Final = REALS + COMPLEX
+FIELDS: Final = FLOATS + COMPLEX  # where there is division
+RINGS: Final = NUMBERS + COMPLEX
 HALVES: Final = (float16, bfloat16)
 
 BY_NUMPY: Final[dict[Any, DType]] = {d.np: d for d in ALL}
 BY_CODE: Final[dict[str, DType]] = {d.code: d for d in ALL}
 _BY_NAME: Final[dict[str, DType]] = {d.name: d for d in ALL} | {
     "float": float32, "double": float64, "half": float16,
-    "int": int32, "long": int64, "short": int16,
+    "int": int32, "long": int64, "short": int16, "cfloat": complex64, "cdouble": complex128,
 }  # fmt: skip
 
-_PYTHON_KIND: Final[dict[type, int]] = {bool: BOOL_KIND, int: INT_KIND, float: FLOAT_KIND}
+_PYTHON_KIND: Final[dict[type, int]] = {
+    bool: BOOL_KIND, int: INT_KIND, float: FLOAT_KIND, complex: COMPLEX_KIND,
+}  # fmt: skip
 
 
 class _Default:
@@ -138,6 +153,8 @@ def dtype_of(spec: Any) -> DType:
         return int64
     if spec is bool:
         return bool_
+    if spec is complex:
+        return _Default.dtype.to_complex()
     try:
         return BY_NUMPY[np.dtype(spec).newbyteorder("=")]
     except (TypeError, KeyError):
@@ -156,11 +173,15 @@ def scalar_kind(value: Any) -> int:
         return INT_KIND
     if isinstance(value, (float, np.floating)):
         return FLOAT_KIND
+    if isinstance(value, (complex, np.complexfloating)):
+        return COMPLEX_KIND
     raise DTypeError(f"{value!r} of type {type(value).__name__} is not a number or a tensor")
 
 
 def scalar_dtype(kind: int) -> DType:
     """Return the dtype that a lone Python scalar of this category becomes."""
+    if kind == COMPLEX_KIND:
+        return _Default.dtype.to_complex()
     return (bool_, int64, _Default.dtype)[kind]
 
 
@@ -177,7 +198,10 @@ def promote_types(a: DType, b: DType) -> DType:
     if a is b:
         return a
     if a.kind != b.kind:
-        return a if a.kind > b.kind else b
+        high, low = (a, b) if a.kind > b.kind else (b, a)
+        return complex128 if high.kind == COMPLEX_KIND and low is float64 else high
+    if a.kind == COMPLEX_KIND:
+        return complex128
     if a.kind == FLOAT_KIND:
         if a.itemsize == b.itemsize:
             return float32
@@ -190,10 +214,22 @@ def promote_types(a: DType, b: DType) -> DType:
     raise DTypeError(f"promotion of {a} with {b} is not defined; cast one with .to(dtype)")
 
 
+def as_pairs(array: Any) -> Any:
+    """Return complex numbers as pairs (real, imaginary) in a last dim, others as they are."""
+    return np.stack((array.real, array.imag), -1) if array.dtype.kind == "c" else array
+
+
+def from_pairs(array: Any, dtype: DType) -> Any:
+    """Undo `as_pairs` for a complex `dtype`; others stay as they are."""
+    return np.ascontiguousarray(array).view(dtype.np)[..., 0] if dtype.is_complex else array
+
+
 def finfo(dtype: DType) -> Any:
-    """Return NumPy's `finfo` (bits, eps, max, min, tiny, resolution) of a floating dtype."""
-    spec = dtype_of(dtype)
-    return _FInfo(spec)
+    """Return NumPy's `finfo` (bits, eps, max, min, tiny, resolution) of a floating dtype.
+
+    Of a complex dtype: that of its parts.
+    """
+    return _FInfo(dtype_of(dtype).to_real())
 
 
 class _FInfo:

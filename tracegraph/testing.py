@@ -7,9 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from tracegraph.api.complex_numbers import view_as_complex
 from tracegraph.api.creation import as_tensor, empty
 from tracegraph.api.random import rand, randint
-from tracegraph.dtypes import BOOL_KIND, FLOAT_KIND, DType, bfloat16, float16, float32, float64
+from tracegraph.dtypes import (
+    BOOL_KIND,
+    FLOAT_KIND,
+    DType,
+    bfloat16,
+    complex128,
+    float16,
+    float32,
+    float64,
+)
 from tracegraph.eager.tensors import Tensor, type_of
 
 _TOLERANCES: dict[DType, tuple[float, float]] = {
@@ -78,14 +88,15 @@ def _is_sequence(x: Any) -> bool:
 def _tolerance(x: Tensor, y: Tensor, given: Any) -> tuple[float, float]:
     if given[0] is not None:
         return float(given[0]), float(given[1])
-    found = [_TOLERANCES.get(type_of(t).dtype, (0.0, 0.0)) for t in (x, y)]
+    found = [_TOLERANCES.get(type_of(t).dtype.to_real(), (0.0, 0.0)) for t in (x, y)]
     return max(r for r, _ in found), max(a for _, a in found)
 
 
 def _values(x: Tensor, y: Tensor, given: Any, equal_nan: bool, place: str) -> str:
     rtol, atol = _tolerance(x, y, given)
-    exact = type_of(x).dtype.kind != FLOAT_KIND and type_of(y).dtype.kind != FLOAT_KIND
-    a, b = (t.cpu().to(None if exact else float64).numpy() for t in (x, y))
+    exact = max(type_of(x).dtype.kind, type_of(y).dtype.kind) < FLOAT_KIND
+    wide = complex128 if x.is_complex() or y.is_complex() else float64
+    a, b = (t.cpu().to(None if exact else wide).numpy() for t in (x, y))
     if a.dtype == np.bool_:
         a, b = a.astype(np.int64), b.astype(np.int64)
     with np.errstate(all="ignore"):
@@ -119,11 +130,14 @@ def make_tensor(
     size = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
     if noncontiguous and size:
         size = (*size[:-1], size[-1] * 2)
-    unsigned = dtype.kind != FLOAT_KIND and not dtype.is_signed
+    unsigned = dtype.kind < FLOAT_KIND and not dtype.is_signed
     low = (0 if unsigned else -9) if low is None else low
     high = (10 if unsigned else 9) if high is None else high
     if dtype.kind == BOOL_KIND:
         t = randint(0, 2, size, device=device).to(dtype)
+    elif dtype.is_complex:
+        pairs = make_tensor(*size, 2, dtype=dtype.to_real(), device=device, low=low, high=high)
+        t = view_as_complex(pairs)
     elif dtype.kind == FLOAT_KIND:
         t = (rand(size, dtype=float64, device=device) * (high - low) + low).to(dtype)
     else:

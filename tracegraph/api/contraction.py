@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from tracegraph.api.complex_numbers import conj
 from tracegraph.api.promotion import cast, scaled
 from tracegraph.api.shape import diagonal, permute, reshape, unsqueeze
 from tracegraph.dims.symint import hint_of
-from tracegraph.dtypes import int64
+from tracegraph.dtypes import FLOAT_KIND, int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import front
 from tracegraph.eager.operators import FAST_FLOATS, on_tape
@@ -114,8 +115,8 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 
 
 def vdot(input: Tensor, other: Tensor) -> Tensor:
-    """`dot`: nothing is complex here."""
-    return dot(input, other)
+    """`dot` of the conjugate of the first vector."""
+    return dot(conj(input), other)
 
 
 def inner(input: Tensor, other: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def _plus(input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
 
     The factors take the category of the tensors.
     """
-    kind = (bool, int, float)[type_of(product).dtype.kind]
+    kind = (bool, int, float, complex)[type_of(product).dtype.kind]
     beta, alpha = kind(beta), kind(alpha)
     product = scaled(product, alpha)
     if beta == 0:
@@ -259,7 +260,7 @@ def trace(input: Tensor) -> Tensor:
 
 
 def _summable(x: Tensor) -> Tensor:
-    return x if type_of(x).dtype.is_floating_point else cast(x, int64)
+    return x if type_of(x).dtype.kind >= FLOAT_KIND else cast(x, int64)
 
 
 def _chain_order(sizes: list[int]) -> dict[tuple[int, int], int]:
@@ -311,6 +312,6 @@ def chain_matmul(*matrices: Tensor) -> Tensor:
 
 
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
-    """Sums of products along a dim; the other dims broadcast."""
-    product = x * y
+    """Sums of products (of the conjugate of x) along a dim; the other dims broadcast."""
+    product = conj(x) * y
     return front.sum(_summable(product), dim=(wrap_dim(dim, product.ndim),), keepdim=False)

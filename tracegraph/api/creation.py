@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,16 @@ import numpy as np
 from tracegraph.api.promotion import check_strided, laid_as, sizes_tensor
 from tracegraph.devices import device_for_new, device_of, module_of, parse_device
 from tracegraph.dims.shapes import mentions
-from tracegraph.dims.symint import SymInt, as_size, fix, larger
-from tracegraph.dtypes import BY_NUMPY, DType, bool_, dtype_of, float64, get_default_dtype, int64
+from tracegraph.dims.symint import SymInt, as_size
+from tracegraph.dtypes import (
+    BY_NUMPY,
+    FLOAT_KIND,
+    DType,
+    bool_,
+    dtype_of,
+    get_default_dtype,
+    int64,
+)
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import dispatch, front, size_tensor
 from tracegraph.eager.engine import clone
@@ -30,8 +37,10 @@ _FULL, _IOTA = OPS["full"], OPS["iota"]
 def finish(t: Tensor, requires_grad: bool) -> Tensor:
     """Return `t`, as a leaf that accumulates a gradient if asked."""
     if requires_grad:
-        if not type_of(t).dtype.is_floating_point:
-            raise DTypeError("only Tensors of floating point dtype can require gradients")
+        if type_of(t).dtype.kind < FLOAT_KIND:
+            raise DTypeError(
+                "only Tensors of floating point and complex dtype can require gradients"
+            )
         make_leaf(t)
     return t
 
@@ -68,9 +77,16 @@ def _to_array(data: Any, dtype: DType | None) -> Any:
         array = _from_python(data)
         if dtype is None and array.dtype == np.float64:
             dtype = get_default_dtype()
+        elif dtype is None and array.dtype == np.complex128:
+            dtype = get_default_dtype().to_complex()
+        elif array.dtype.kind == "c" and dtype is not None and not dtype.is_complex:
+            raise OpError(f"value cannot be converted to type {dtype} without overflow")
     if array.dtype not in BY_NUMPY:
         array = array.astype(dtype_of(array.dtype).np)
-    return copied(array) if dtype in (None, BY_NUMPY[array.dtype]) else array.astype(dtype.np)
+    if dtype in (None, BY_NUMPY[array.dtype]):
+        return copied(array)
+    real = array.dtype.kind == "c" and not dtype.is_complex and dtype is not bool_
+    return (array.real if real else array).astype(dtype.np)
 
 
 def _from_python(data: Any) -> Any:
@@ -87,7 +103,7 @@ def _from_python(data: Any) -> Any:
         raise ValueError(f"expected a sequence of equal lengths at every level: {error}") from None
     if array.size == 0 and not isinstance(data, np.ndarray):
         array = array.astype(np.float64)
-    if array.dtype == object or array.dtype.kind not in "biufV":
+    if array.dtype == object or array.dtype.kind not in "biufcV":
         raise TypeError(f"cannot make a tensor from {type(data).__name__} of {array.dtype}")
     return array
 
@@ -189,14 +205,30 @@ def full(
     if dtype is None:
         dtype = type_of(tensor(np.asarray(fill_value).item())).dtype
     dtype = dtype_of(dtype)
+    if isinstance(fill_value, (complex, np.complexfloating)):
+        return finish(_full_complex(shape, fill_value, dtype, device), requires_grad)
     if dtype is bool_:
         fill_value = bool(fill_value)
+    elif dtype.is_complex:
+        fill_value = int(fill_value) if fill_value in (0, 1) else float(fill_value)
     elif dtype.is_floating_point:
         fill_value = float(fill_value)
     elif fill_value.__class__ is not int or not 0 <= fill_value < 128:
         fill_value = int(np.asarray(int(fill_value)).astype(dtype.np))
     t = _made(_FULL, {"shape": shape, "value": fill_value, "dtype": dtype}, device)
     return finish(t, requires_grad) if requires_grad else t
+
+
+def _full_complex(shape: tuple[int, ...], value: Any, dtype: DType, device: Any) -> Tensor:
+    """A complex number everywhere: attributes of ops hold real ones."""
+    if not dtype.is_complex:
+        raise OpError(f"value cannot be converted to type {dtype} without overflow: {value}")
+    real, imag = (
+        _made(_FULL, {"shape": shape, "value": float(part), "dtype": dtype.to_real()}, device)
+        for part in (value.real, value.imag)
+    )
+    made: Tensor = front.complex(real, imag)
+    return made
 
 
 def zeros(*size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
@@ -259,69 +291,9 @@ def _made(op: Op, attrs: dict[str, Any], device: Any) -> Tensor:
         modes.XP.reset(token)
 
 
-def _iota(size: int, start: Any, step: Any, dtype: DType, device: Any) -> Tensor:
+def count_up(size: int, start: Any, step: Any, dtype: DType, device: Any) -> Tensor:
+    """Return start, start + step, ...: `size` numbers."""
     return _made(_IOTA, {"size": size, "start": start, "step": step, "dtype": dtype}, device)
-
-
-def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None, device: Any = None,
-    requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,
-) -> Tensor:  # fmt: skip
-    """Return start, start+step, ... below `end`: ceil((end − start) / step) values.
-
-    Raises:
-        OpError: a step of 0 or one that leads away from `end`.
-    """
-    if end is None:
-        start, end = 0, start
-    start, end, step = _counts(start, end, step)
-    if step == 0 or (end - start) * step < 0:
-        raise OpError("upper bound and lower bound inconsistent with step sign or step is 0")
-    floating = any(isinstance(x, float) for x in (start, end, step))
-    if floating and not all(map(math.isfinite, (start, end, step))):
-        raise OpError(f"unsupported range: {start} -> {end}")
-    wanted = dtype_of(dtype) if dtype is not None else get_default_dtype() if floating else int64
-    size = math.ceil((end - start) / step) if floating else -as_size((start - end) // step)
-    return finish(_iota(size, start, step, wanted, device), requires_grad)
-
-
-def _counts(*numbers: Any) -> list[Any]:
-    """Return what a range is made of as numbers; symbolic sizes stay so among whole numbers."""
-    plain = [x.item() if isinstance(x, Tensor) else x for x in numbers]
-    floating = any(isinstance(x, float) for x in plain)
-    return [fix(x) if floating and x.__class__ is SymInt else x for x in plain]
-
-
-def _between(start: Any, end: Any, steps: int, dtype: DType) -> Tensor:
-    """`linspace` with 0-d tensors as ends, computed in float64."""
-    ends = [x if isinstance(x, Tensor) else tensor(x) for x in (start, end)]
-    if any(x.ndim for x in ends):
-        raise OpError("linspace only supports 0-dimensional start and end tensors")
-    first, last = (front.cast(x, dtype=float64) for x in ends)
-    places = _iota(steps, 0, 1, float64, device_of(first._data))
-    step = (last - first) / larger(steps - 1, 1)
-    low, high = first + places * step, last - (steps - 1 - places) * step
-    t: Tensor = front.where(places < (steps + 1) // 2, low, high)
-    return front.cast(t, dtype=dtype)
-
-
-def linspace(
-    start: Any, end: Any, steps: int, *, dtype: DType | None = None, device: Any = None,
-    requires_grad: bool = False, layout: Any = None, pin_memory: bool = False,
-) -> Tensor:  # fmt: skip
-    """Return `steps` evenly spaced values from start to end, both included."""
-    if steps < 0:
-        raise OpError("number of steps must be non-negative")
-    wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
-    if any(isinstance(x, (Tensor, SymInt)) for x in (start, end, steps)):
-        return finish(_between(start, end, steps, wanted), requires_grad)
-    start, end = float(start), float(end)
-    step = (end - start) / (steps - 1) if steps > 1 else 0.0
-    half = (steps + 1) // 2
-    low = _iota(half, start, step, wanted, device)
-    high = _iota(steps - half, end - step * (steps - half - 1), step, wanted, device)
-    t: Tensor = front.cat(low, high, dim=0) if steps > 1 else low
-    return finish(t, requires_grad)
 
 
 def fill(input: Tensor, value: Any) -> Tensor:
@@ -342,36 +314,11 @@ def eye(n: int, m: int | None = None, *, dtype: DType | None = None, **options: 
     if n < 0 or (m is not None and m < 0):
         raise OpError(f"n and m must be greater or equal to 0, got {n} and {m}")
     device = options.pop("device", None)
-    rows = _iota(n, 0, 1, int64, device)
-    columns = _iota(n if m is None else m, 0, 1, int64, device)
+    rows = count_up(n, 0, 1, int64, device)
+    columns = count_up(n if m is None else m, 0, 1, int64, device)
     same = front.eq(front.reshape(rows, shape=(n, 1)), columns)
     t: Tensor = front.cast(same, dtype=dtype_of(dtype or get_default_dtype()))
     return finish(t, options.get("requires_grad", False))
-
-
-def logspace(
-    start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: DType | None = None,
-    device: Any = None, requires_grad: bool = False, layout: Any = None,
-) -> Tensor:  # fmt: skip
-    """Return base to the powers of `steps` evenly spaced exponents, both ends included."""
-    wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
-    powers = linspace(start, end, steps, dtype=float64, device=device)
-    t: Tensor = front.cast(front.exp2(powers * math.log2(base)), dtype=wanted)
-    if base <= 0:
-        t = front.cast(full_like(powers, base) ** powers, dtype=wanted)
-    return finish(t, requires_grad)
-
-
-def range(
-    start: Any = 0, end: Any = None, step: Any = 1, *, dtype: DType | None = None,
-    device: Any = None, requires_grad: bool = False, layout: Any = None,
-) -> Tensor:  # fmt: skip
-    """Return start, start+step, ... up to and with `end`, as floats by default."""
-    start, end, step = _counts(start, end, step)
-    whole = not any(isinstance(x, float) for x in (start, end, step))
-    size = ((end - start) // step if whole else math.floor((end - start) / step)) + 1
-    wanted = dtype_of(dtype) if dtype is not None else get_default_dtype()
-    return finish(_iota(size, start, step, wanted, device), requires_grad)
 
 
 def scalar_tensor(s: Any, **options: Any) -> Tensor:

@@ -15,6 +15,7 @@ from tracegraph.eager.dispatch import front
 from tracegraph.eager.engine import in_rows
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
+from tracegraph.ops.core import refuse_complex
 from tracegraph.ops.table import OPS
 from tracegraph.tensor_type import broadcast_shapes
 
@@ -105,6 +106,7 @@ def geqrf(input: Tensor) -> Any:
 
 def _reflected(vectors: Tensor, tau: Tensor, x: Tensor, forward: bool) -> Tensor:
     """The product of the reflections I − tau·v·vᵀ, or of its transpose (`forward`), with x."""
+    refuse_complex("a product of reflections", (vectors._data, tau._data))
     for i in range(tau.shape[-1]) if forward else reversed(range(tau.shape[-1])):
         v = slice_dim(vectors, vectors.ndim - 1, i, i + 1)
         scale = unsqueeze(slice_dim(tau, tau.ndim - 1, i, i + 1), -1)

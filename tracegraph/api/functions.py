@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tracegraph.api import (
     activation,
+    complex_numbers,
     contraction,
     copies,
     creation,
@@ -21,10 +22,12 @@ from tracegraph.api import (
     pointwise,
     queries,
     random,
+    ranges,
     rearrangement,
     reduction,
     selection,
     shape,
+    short_time,
     sorting,
     special,
     statistics,
@@ -47,13 +50,12 @@ def functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 FAMILIES: Final = (
-    creation, pointwise, activation, random, reduction, shape, rearrangement, contraction, einsum,
-    matrices, selection, masking, sorting, statistics, differences, legacy_linear_algebra, queries,
-    copies,
+    creation, ranges, pointwise, complex_numbers, activation, random, reduction, shape,
+    rearrangement, contraction, einsum, matrices, selection, masking, sorting, statistics,
+    differences, legacy_linear_algebra, queries, copies, short_time,
 )  # fmt: skip
 _INNER: Final = frozenset((
-    "as_row", "finish", "infer_shape", "matrix_product", "note_constant",
-    "requested", "reshaped", "shape_of", "single_value", "slice_dim", "strided_places",
+    "as_row", "count_up", "finish", "infer_shape", "matrix_product", "note_constant", "requested", "reshaped", "shape_of", "single_value", "slice_dim", "strided_places",
 ))  # fmt: skip
 _ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": special.polygamma,

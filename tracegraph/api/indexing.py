@@ -15,7 +15,7 @@ from tracegraph.api.promotion import beside, cast, filled, scalar_tensor
 from tracegraph.devices import device_of
 from tracegraph.dims.shapes import is_one, same
 from tracegraph.dims.symint import SymInt, as_index, larger, smaller
-from tracegraph.dtypes import bool_, dtype_of, int64, uint8
+from tracegraph.dtypes import FLOAT_KIND, bool_, dtype_of, int64, uint8
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import assign, check_writable, front, passed_on, put
 from tracegraph.eager.tensors import Tensor, count_write, dtype_of_data, shell, type_of, wrap
@@ -178,7 +178,7 @@ def _as_index(item: Any, like: Tensor) -> Tensor:
     dtype = dtype_of_data(t._data)
     if dtype is bool_:
         return t
-    if dtype.is_floating_point:
+    if dtype.kind >= FLOAT_KIND:
         raise IndexError(
             "tensors used as indices must be long, int, byte or bool tensors, not " + str(dtype)
         )
@@ -362,6 +362,6 @@ def check_index_dtype(index: Tensor) -> Tensor:
         DTypeError: the index is not of an integer dtype.
     """
     dtype = dtype_of_data(index._data)
-    if dtype is bool_ or dtype.is_floating_point:
+    if dtype is bool_ or dtype.kind >= FLOAT_KIND:
         raise DTypeError(f"expected an int64 index, got {dtype}")
     return cast(index, int64)

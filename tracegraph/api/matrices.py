@@ -10,7 +10,7 @@ from tracegraph.api.creation import note_constant
 from tracegraph.api.promotion import cast, counting, filled
 from tracegraph.api.shape import reshape, unsqueeze
 from tracegraph.devices import device_for_new, module_of
-from tracegraph.dtypes import DType, dtype_of, int64
+from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of, int64
 from tracegraph.eager.dispatch import front
 from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import OpError
@@ -92,7 +92,7 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     if x.ndim != 1:
         raise OpError("x must be a one-dimensional tensor.")
     size = x.shape[0] if N is None else N
-    base = x if type_of(x).dtype.is_floating_point else cast(x, int64)
+    base = x if type_of(x).dtype.kind >= FLOAT_KIND else cast(x, int64)
     powers = counting(x, size)
     powers = powers if increasing else (size - 1) - powers
     return unsqueeze(base, 1) ** cast(powers, type_of(base).dtype)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tracegraph.api import creation, special
+from tracegraph.api import complex_numbers, creation, special
 from tracegraph.api.contraction import matmul
 from tracegraph.api.legacy import construct
 from tracegraph.api.pointwise import where
-from tracegraph.api.promotion import cast
+from tracegraph.api.promotion import converted
 from tracegraph.api.rearrangement import strided_places
 from tracegraph.api.reduction import sum
 from tracegraph.api.selection import narrow
@@ -148,16 +148,17 @@ def type_method(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> 
     if isinstance(dtype, str):
         wanted = dtype.removeprefix("torch.").removeprefix("cuda.")
         names = {shown: name for name, shown in _TYPE_NAMES.items()}
-        return cast(self, dtype_of(names.get(wanted, wanted)))
+        return converted(self, dtype_of(names.get(wanted, wanted)))
     if dtype is Tensor:
-        return cast(self, get_default_dtype())
-    return cast(self, dtype_of(getattr(dtype, "dtype", dtype)))
+        return converted(self, get_default_dtype())
+    return converted(self, dtype_of(getattr(dtype, "dtype", dtype)))
 
 
 _TYPE_NAMES = {
     "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor",
     "bfloat16": "BFloat16Tensor", "int64": "LongTensor", "int32": "IntTensor",
     "int16": "ShortTensor", "int8": "CharTensor", "uint8": "ByteTensor", "bool": "BoolTensor",
+    "complex64": "ComplexFloatTensor", "complex128": "ComplexDoubleTensor",
     "uint16": "UInt16Tensor", "uint32": "UInt32Tensor", "uint64": "UInt64Tensor",
 }  # fmt: skip
 
@@ -174,9 +175,7 @@ def _matmul(self: Tensor, other: Any) -> Any:
 
 
 PROPERTIES: dict[str, Any] = {
-    "H": property(t),
-    "mH": property(lambda self: transpose(self, -2, -1)),
-    "real": property(lambda self: self),
+    **complex_numbers.PROPERTIES,
     "is_cpu": property(lambda self: device_of(self._data).type == "cpu"),
 }
 

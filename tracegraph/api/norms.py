@@ -13,12 +13,14 @@ from tracegraph.api.shape import movedim, unsqueeze
 from tracegraph.dtypes import DType, dtype_of
 from tracegraph.eager.dispatch import front
 from tracegraph.eager.tensors import Tensor
-from tracegraph.errors import OpError
+from tracegraph.errors import DTypeError, OpError
 from tracegraph.tensor_type import wrap_dim, wrap_dims
 
 
 def _norm_operand(x: Tensor, dtype: DType | None) -> Tensor:
-    return float_operand(x) if dtype is None else cast(x, dtype_of(dtype))
+    """Return floats; of complex numbers their moduli, which have the same norms."""
+    y = float_operand(x) if dtype is None else cast(x, dtype_of(dtype))
+    return abs(y) if y.is_complex() else y
 
 
 def vector_norm(
@@ -55,6 +57,8 @@ def matrix_norm(
         OpError: an unknown order, or fewer than 2 dims.
     """
     x, places = _last_two(_norm_operand(A, dtype), dim)
+    if A.is_complex() and (ord == "nuc" or ord in (2, -2)):
+        raise DTypeError(f"the norm {ord!r} of matrices is not implemented for complex dtypes")
     if ord == "fro":
         return vector_norm(_norm_operand(A, dtype), 2, tuple(dim), keepdim)
     if ord == "nuc" or ord in (2, -2):

@@ -16,7 +16,15 @@ from tracegraph.api.promotion import (
     scaled,
     single_dtype,
 )
-from tracegraph.dtypes import FLOAT_KIND, bool_, finfo, float64, get_default_dtype, int64
+from tracegraph.dtypes import (
+    FLOAT_KIND,
+    bool_,
+    complex128,
+    finfo,
+    float64,
+    get_default_dtype,
+    int64,
+)
 from tracegraph.eager.dispatch import front
 from tracegraph.eager.engine import in_rows
 from tracegraph.eager.operators import unary_method
@@ -52,7 +60,7 @@ erfc = unary_method(OPS["erfc"])
 reciprocal = unary_method(OPS["reciprocal"])
 neg = negative = unary_method(OPS["neg"], floating=False)
 abs = absolute = unary_method(OPS["abs"], floating=False)
-sign = sgn = unary_method(OPS["sign"], floating=False)
+sign = unary_method(OPS["sign"], floating=False)
 lgamma = unary_method(OPS["lgamma"])
 digamma = unary_method(OPS["digamma"])
 erfinv = unary_method(OPS["erfinv"])
@@ -69,7 +77,7 @@ def _exact_on_ints(name: str) -> Any:
     rounded = unary_method(OPS[name], floating=False)
 
     def function(input: Tensor) -> Tensor:
-        return rounded(input) if type_of(input).dtype.kind == FLOAT_KIND else input.clone()
+        return rounded(input) if type_of(input).dtype.kind >= FLOAT_KIND else input.clone()
 
     function.__name__ = name
     function.__doc__ = OPS[name].doc
@@ -83,7 +91,7 @@ trunc = fix = _exact_on_ints("trunc")
 
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Round to `decimals` digits, halves to even."""
-    if type_of(input).dtype.kind != FLOAT_KIND:
+    if type_of(input).dtype.kind < FLOAT_KIND:
         return input.clone()
     if decimals == 0:
         return elementwise(OPS["round"], input)
@@ -296,9 +304,10 @@ def ldexp(input: Tensor, other: Any) -> Tensor:
 
 
 def float_power(input: Any, exponent: Any) -> Tensor:
-    """Return a power computed in float64."""
-    x, y = (v.to(float64) if isinstance(v, Tensor) else float(v) for v in (input, exponent))
-    return cast(pow(x, y), float64)
+    """Return a power computed in float64, or in complex128."""
+    wide = float64 if result_type(input, exponent).kind <= FLOAT_KIND else complex128
+    x, y = (cast(v, wide) if isinstance(v, Tensor) else v for v in (input, exponent))
+    return cast(pow(x, y), wide)
 
 
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
@@ -313,6 +322,8 @@ def nan_to_num(
     neginf: float | None = None,
 ) -> Tensor:  # fmt: skip
     """Return finite numbers for NaN (0) and the infinities (the extremes of the dtype)."""
+    if type_of(input).dtype.is_complex:
+        raise DTypeError("nan_to_num is not implemented for complex dtypes")
     if not _floating(input):
         return input.clone()
     limits = finfo(type_of(input).dtype)
@@ -338,11 +349,6 @@ def isneginf(input: Tensor) -> Tensor:
     return logical_and(isinf(input), lt(input, 0))
 
 
-def isreal(input: Tensor) -> Tensor:
-    """Whether an element is real: all are."""
-    return logical_or(eq(input, input), True)
-
-
 def isclose(
     input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Tensor:
@@ -360,22 +366,8 @@ def isclose(
     return logical_or(same, near)
 
 
-def angle(input: Tensor) -> Tensor:
-    """Return π below 0 and 0 above; NaN stays."""
-    x = float_operand(input)
-    return where(isnan(x), math.nan, abs(clamp_max(sign(x), 0)) * math.pi)
-
-
 def positive(input: Tensor) -> Tensor:
     """Return the input itself."""
     if type_of(input).dtype is bool_:
         raise DTypeError("The `+` operator, on a bool tensor is not supported.")
     return input
-
-
-def conj(input: Tensor) -> Tensor:
-    """Return the input itself: nothing is complex here."""
-    return input
-
-
-real = resolve_conj = resolve_neg = conj_physical = conj

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from tracegraph.api.constants import preserve_format, strided
 from tracegraph.dims.symint import SymInt
 from tracegraph.dtypes import (
     BOOL_KIND,
+    COMPLEX_KIND,
     FLOAT_KIND,
     HALVES,
     INT_KIND,
     DType,
+    bool_,
     float32,
     get_default_dtype,
     int64,
@@ -27,7 +30,7 @@ from tracegraph.eager.engine import clone
 from tracegraph.eager.storage import AbstractArray
 from tracegraph.eager.tape import lasting
 from tracegraph.eager.tensors import Tensor, dtype_of_data, type_of, wrap, xp_of
-from tracegraph.errors import DTypeError, SparseError
+from tracegraph.errors import DTypeError, OpError, SparseError
 from tracegraph.ops.core import Op
 from tracegraph.ops.table import OPS
 
@@ -59,7 +62,9 @@ def result_type(*operands: Any) -> DType:
 def _raise_category(strong: DType | None, weak: DType | None) -> DType | None:
     if strong is None or weak is None:
         return strong or weak
-    if strong.kind == FLOAT_KIND or (strong.kind == INT_KIND and weak.kind != FLOAT_KIND):
+    if strong.kind >= FLOAT_KIND:
+        return strong.to_complex() if weak.kind == COMPLEX_KIND else strong
+    if strong.kind == INT_KIND and weak.kind < FLOAT_KIND:
         return strong
     return promote_types(strong, weak) if weak.kind > strong.kind else strong
 
@@ -72,10 +77,24 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
     return out
 
 
+def converted(x: Tensor, dtype: DType) -> Tensor:
+    """Return `cast(x, dtype)` where a program asks for it: it may lose what is imaginary."""
+    mine = dtype_of_data(x._data)
+    if mine is dtype:
+        return x
+    if mine.kind == COMPLEX_KIND and not dtype.is_complex and dtype is not bool_:
+        warnings.warn(
+            "Casting complex values to real discards the imaginary part", UserWarning, stacklevel=3
+        )
+    return cast(x, dtype)
+
+
 def scalar_tensor(value: Any, dtype: DType) -> Tensor:
     """Return a Python scalar as a 0-d tensor (a constant of the graph when traced)."""
     if value.__class__ is SymInt:
         return size_tensor(value, dtype)
+    if isinstance(value, complex) and not dtype.is_complex:
+        raise OpError(f"value cannot be converted to type {dtype} without overflow: {value}")
     t = wrap(modes.XP.get().asarray(np.asarray(value).astype(dtype.np)))
     if modes.recording:
         recorder = modes.RECORDER.get()
@@ -149,6 +168,8 @@ def _fit(x: Any, dtype: DType) -> Any:
         return size_tensor(x, dtype)
     if dtype.kind == FLOAT_KIND:
         return float(x)
+    if dtype.kind == COMPLEX_KIND:
+        return scalar_tensor(x, dtype)
     if dtype.kind == BOOL_KIND:
         return bool(x)
     return int(np.asarray(int(x)).astype(dtype.np))
@@ -161,11 +182,11 @@ def elementwise(op: Op, *operands: Any, floating: bool = False) -> Tensor:
     """
     kinds = {dtype_of_data(x._data) if isinstance(x, Tensor) else None for x in operands}
     alone = kinds.pop()
-    if not kinds and alone is not None and (not floating or alone.kind == FLOAT_KIND):
+    if not kinds and alone is not None and (not floating or alone.kind >= FLOAT_KIND):
         same: Tensor = dispatch(op, operands, {})
         return same
     dtype = result_type(*operands)
-    if floating and dtype.kind != FLOAT_KIND:
+    if floating and dtype.kind < FLOAT_KIND:
         dtype = get_default_dtype()
     if not any(isinstance(x, Tensor) for x in operands):
         operands = (scalar_tensor(operands[0], dtype), *operands[1:])
@@ -185,7 +206,7 @@ def of_tensors(name: str, *operands: Any) -> Tensor:
 
 def float_operand(x: Tensor) -> Tensor:
     """Return `x`, integers and bools as the default float."""
-    if dtype_of_data(x._data).kind == FLOAT_KIND:
+    if dtype_of_data(x._data).kind >= FLOAT_KIND:
         return x
     return cast(x, get_default_dtype())
 

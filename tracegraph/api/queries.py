@@ -24,16 +24,6 @@ def is_floating_point(input: Tensor) -> bool:
     return type_of(input).dtype.is_floating_point
 
 
-def is_complex(input: Tensor) -> bool:
-    """Whether the dtype is complex: never."""
-    return False
-
-
-def is_conj(input: Tensor) -> bool:
-    """Whether the tensor is a conjugated view: never."""
-    return False
-
-
 def is_neg(input: Tensor) -> bool:
     """Whether the tensor is a negated view: never."""
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from tracegraph.api.complex_numbers import real, view_as_complex, view_as_real
 from tracegraph.api.creation import finish, shape_of
 from tracegraph.api.promotion import cast, laid_as, result_type
 from tracegraph.devices import Device, device_for_new, device_of
@@ -38,6 +39,9 @@ def _draw(
     distribution: str, low: int = 0, high: int = 0,
 ) -> Tensor:  # fmt: skip
     """Take one draw of a generator: the only place where random numbers come from."""
+    if dtype.is_complex:  # normal ones have the variance 1, so their parts have 1/2
+        pairs = _draw(generator, device, (*shape, 2), dtype.to_real(), distribution)
+        return view_as_complex(pairs * math.sqrt(0.5) if distribution == "normal" else pairs)
     if generator is None:
         generator = generator_of(device)
     elif generator.device != device:
@@ -45,11 +49,9 @@ def _draw(
             f"Expected a '{device.type}' device type for generator but found "
             f"'{generator.device.type}'"
         )
-    attrs = {
-        "shape": shape, "dtype": dtype, "distribution": distribution, "low": low, "high": high
-    }  # fmt: skip
+    attrs = {"shape": shape, "dtype": dtype, "distribution": distribution}
     with generator._lock:
-        values, after = dispatch(_DRAW, (generator._state,), attrs)
+        values, after = dispatch(_DRAW, (generator._state,), {**attrs, "low": low, "high": high})
         assign(generator._state, after)
     out: Tensor = values
     return out
@@ -152,9 +154,9 @@ def randint_like(input: Tensor, *bounds: int, **options: Any) -> Tensor:
 
 def _wide(dtype: DType) -> DType:
     """Return the dtype that transforms of numbers of `dtype` are computed in."""
-    return (
-        float32 if dtype in HALVES else dtype if dtype.kind == FLOAT_KIND else get_default_dtype()
-    )
+    if dtype.kind < FLOAT_KIND:
+        return get_default_dtype()
+    return float32 if dtype in HALVES else dtype
 
 
 def _standard(distribution: str, like: Tensor, generator: Generator | None) -> Tensor:
@@ -191,8 +193,7 @@ def normal(
     if not isinstance(std, Tensor):
         _check_std(std)
     if not tensors:
-        shape = () if size is None else tuple(size)
-        z = randn(shape, generator=generator, dtype=dtype, device=device)
+        z = randn(size or (), generator=generator, dtype=dtype, device=device)
         return finish(z * std + mean, requires_grad)
     shapes = broadcast_shapes([t._data.shape for t in tensors])
     kind = result_type(*tensors)
@@ -212,7 +213,7 @@ def normal_(
     Raises:
         OpError: a negative `std`.
     """
-    _need_float(self, "normal_")
+    _need_float(real(self), "normal_")
     _check_std(std)
     z = _standard("normal", self, generator)
     return _fill(self, z if (mean, std) == (0, 1) else z * std + mean)
@@ -226,13 +227,15 @@ def uniform_(
     Raises:
         OpError: from > to.
     """
-    _need_float(self, "uniform_")
+    x = view_as_real(self) if self.is_complex() else self
+    _need_float(x, "uniform_")
     if not from_ <= to:
         raise OpError(
             f"uniform_ expects to return a [from, to) range, but found from={from_} > to={to}"
         )
-    u = _standard("uniform", self, generator)
-    return _fill(self, u if (from_, to) == (0, 1) else u * (to - from_) + from_)
+    u = _standard("uniform", x, generator)
+    _fill(x, u if (from_, to) == (0, 1) else u * (to - from_) + from_)
+    return self
 
 
 def random_(
@@ -317,10 +320,7 @@ def _bernoulli(like: Tensor, p: Any, generator: Generator | None, name: str) -> 
 
 
 def bernoulli(
-    input: Tensor,
-    p: float | None = None,
-    *,
-    generator: Generator | None = None,
+    input: Tensor, p: float | None = None, *, generator: Generator | None = None
 ) -> Tensor:
     """Return 1 with probability `input` (or `p`, in the shape of `input`) and 0 else."""
     if p is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegraph.api.complex_numbers import imag, real
 from tracegraph.api.creation import note_constant
 from tracegraph.api.promotion import beside, cast, counting, filled, result_type
 from tracegraph.api.shape import (
@@ -25,7 +26,7 @@ from tracegraph.api.shape import (
 )
 from tracegraph.dims.shapes import alike, is_one, is_size, is_zero, mentions
 from tracegraph.dims.symint import larger
-from tracegraph.dtypes import int64
+from tracegraph.dtypes import FLOAT_KIND, int64
 from tracegraph.eager.dispatch import front, lock
 from tracegraph.eager.engine import clone
 from tracegraph.eager.storage import ROWS
@@ -348,6 +349,11 @@ def constant_pad_nd(input: Tensor, pad: Sequence[int], value: Any = 0) -> Tensor
     """Add a border of one value: (before, after) pairs from the last dim on; negative ones crop."""
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
         raise OpError(f"Length of pad must be even and at most 2 * {input.ndim}, got {len(pad)}")
+    if isinstance(value, complex):  # attributes of ops hold real numbers
+        return front.complex(
+            constant_pad_nd(real(input), pad, value.real),
+            constant_pad_nd(imag(input), pad, value.imag),
+        )
     pairs = [(0, 0)] * (input.ndim - len(pad) // 2)
     pairs += [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     spans = []
@@ -360,6 +366,6 @@ def constant_pad_nd(input: Tensor, pad: Sequence[int], value: Any = 0) -> Tensor
     if not all(alike(span, (0, n, 1)) for span, n in zip(spans, input.shape, strict=True)):
         out = front.slice(out, index=tuple(spans))
     pads = tuple((larger(a, 0), larger(b, 0)) for a, b in pairs)
-    if not type_of(input).dtype.is_floating_point:
+    if type_of(input).dtype.kind < FLOAT_KIND:
         value = int(value)
     return front.pad(out, pads=pads, value=value)

@@ -24,7 +24,7 @@ def _accumulate_dtype(x: Tensor, dtype: DType | None) -> Tensor:
     """Return x in the dtype that sums of it have: integers widen to int64."""
     if dtype is not None:
         return cast(x, dtype_of(dtype))
-    return x if dtype_of_data(x._data).kind == FLOAT_KIND else cast(x, int64)
+    return x if dtype_of_data(x._data).kind >= FLOAT_KIND else cast(x, int64)
 
 
 def sum(
@@ -52,7 +52,7 @@ def mean(
         DTypeError: an integer tensor without `dtype`.
     """
     x = input if dtype is None else cast(input, dtype_of(dtype))
-    if dtype_of_data(x._data).kind != FLOAT_KIND:
+    if dtype_of_data(x._data).kind < FLOAT_KIND:
         raise DTypeError(
             "mean(): could not infer output dtype. Input dtype must be either a floating point or "
             f"complex dtype. Got: {type_of(x).dtype.name.capitalize()}"

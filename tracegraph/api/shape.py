@@ -335,11 +335,6 @@ moveaxis = movedim
 swapaxes = swapdims = transpose
 
 
-def adjoint(input: Tensor) -> Tensor:
-    """Return the last two dims swapped, as a view: nothing is complex here."""
-    return transpose(input, -2, -1)
-
-
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """Return the view of a diagonal of two dims, as the last dim."""
     first, second = wrap_dim(dim1, input.ndim), wrap_dim(dim2, input.ndim)

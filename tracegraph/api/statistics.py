@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph import return_types
+from tracegraph.api.complex_numbers import conj, imag, real
 from tracegraph.api.contraction import matmul
 from tracegraph.api.indexing import check_index_dtype
 from tracegraph.api.matrices import diag
@@ -33,7 +34,7 @@ from tracegraph.api.reduction import mean, sum
 from tracegraph.api.shape import movedim, reshape, squeeze, unsqueeze
 from tracegraph.dims.shapes import alike
 from tracegraph.dims.symint import SymInt, larger
-from tracegraph.dtypes import float64, int64
+from tracegraph.dtypes import FLOAT_KIND, float64, int64
 from tracegraph.eager.dispatch import front
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
@@ -50,6 +51,10 @@ def _moment(
     if correction is None:
         correction = 1 if unbiased is None else int(unbiased)
     dims = wrap_dims(dim, x.ndim)
+    if x.is_complex():  # squared distances of both parts
+        attrs = {"dim": dims, "keepdim": bool(keepdim), "correction": correction}
+        both: Tensor = front.var(real(x), **attrs) + front.var(imag(x), **attrs)
+        return sqrt(both) if name == "std" else both
     return getattr(front, name)(x, dim=dims, keepdim=bool(keepdim), correction=correction)
 
 
@@ -176,7 +181,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     Raises:
         BakeError: a trace is running: the size of the result is data.
     """
-    if input.ndim != 1 or type_of(input).dtype.is_floating_point:
+    if input.ndim != 1 or type_of(input).dtype.kind >= FLOAT_KIND:
         raise OpError("bincount only supports 1-d non-negative integral inputs.")
     if minlength < 0:
         raise OpError("minlength should be >= 0")
@@ -272,7 +277,7 @@ def cov(
         weight = aweights if weight is None else weight * aweights
     if weight is None:
         away = x - mean(x, 1, True)
-        out = matmul(away, away.t()) / larger(count - correction, 0)
+        out = matmul(away, conj(away.t())) / larger(count - correction, 0)
     else:
         w = cast(weight, result_type(x, weight))
         total = sum(w)
@@ -281,7 +286,7 @@ def cov(
             norm = total - correction
         else:
             norm = total - correction * sum(w * aweights) / total
-        out = matmul(away, (away * w).t()) / clamp(norm, min=0)
+        out = matmul(away, conj((away * w).t())) / clamp(norm, min=0)
     return squeeze(out)
 
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tracegraph.api.creation import empty, full, linspace
+from tracegraph.api.creation import empty, full
 from tracegraph.api.pointwise import abs, cos, exp, i0, sin, sqrt
 from tracegraph.api.promotion import cast
+from tracegraph.api.ranges import linspace
 from tracegraph.api.shape import slice_dim
 from tracegraph.dtypes import dtype_of, float64, get_default_dtype
 from tracegraph.eager.tensors import Tensor

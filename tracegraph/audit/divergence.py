@@ -10,7 +10,7 @@ import numpy as np
 from tracegraph.capture.provenance import Recording
 from tracegraph.capture.trie import same_attrs
 from tracegraph.devices import device_of, module_of
-from tracegraph.dtypes import FLOAT_KIND
+from tracegraph.dtypes import FLOAT_KIND, as_pairs
 from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.files.samples import Watched, results_of
 from tracegraph.ir.control import GUARD
@@ -27,12 +27,13 @@ def close(a: Any, b: Any) -> bool:
     if known != type_of(wrap(b)):
         return False
     x, y = (v.get() if hasattr(v, "get") else v for v in (a, b))
-    if known.dtype.kind != FLOAT_KIND:
+    x, y = as_pairs(x), as_pairs(y)
+    if known.dtype.kind < FLOAT_KIND:
         return bool(np.array_equal(x, y))
     x, y = x.astype(np.float64), y.astype(np.float64)
     finite = x[np.isfinite(x)]
     scale = float(np.abs(finite).max()) if finite.size else 0.0
-    tolerance = _TOLERANCE[known.dtype.np.itemsize]
+    tolerance = _TOLERANCE[known.dtype.to_real().itemsize]
     return bool(np.allclose(x, y, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracegraph.devices import device_of
 from tracegraph.dims.symint import hint_of
-from tracegraph.dtypes import BOOL_KIND, FLOAT_KIND
+from tracegraph.dtypes import BOOL_KIND, BY_NUMPY, COMPLEX_KIND, FLOAT_KIND, as_pairs, from_pairs
 from tracegraph.eager.tensors import Tensor, storage_of, type_of, wrap
 
 _AMOUNT: Final = 0.1
@@ -69,6 +69,8 @@ class Perturbed:
         kind = type_of(wrap(data)).dtype.kind
         if kind == FLOAT_KIND:
             return self._moved_floats(data)
+        if kind == COMPLEX_KIND:
+            return from_pairs(self._moved_floats(as_pairs(data)), BY_NUMPY[data.dtype])
         if kind == BOOL_KIND:
             return data ^ (self._draw.random(data.shape) < _FLIPPED)
         return self._draw.permutation(data.reshape(-1)).reshape(data.shape)

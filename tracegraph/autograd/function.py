@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tracegraph.autograd.differentiation import as_tuple
 from tracegraph.autograd.grad_mode import GradMode
+from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import rebase, refresh
 from tracegraph.eager.tape import SPENT, Edge, Node, next_order, overwritten, zeros
@@ -229,7 +230,7 @@ def attach(
 
 def _result(t: Tensor, node: Node, index: int, given: bool, dirty: bool) -> Tensor:
     """Give one result its history; an operand that is a result gets it only if it was written."""
-    if not type_of(t).dtype.is_floating_point:
+    if type_of(t).dtype.kind < FLOAT_KIND:
         return t
     out = shell(t) if given else t
     out._lineage = None

@@ -12,7 +12,7 @@ from tracegraph.api.creation import tensor, zeros_like
 from tracegraph.api.random import randn_like
 from tracegraph.autograd.differentiation import grad
 from tracegraph.autograd.grad_mode import enable_grad, no_grad
-from tracegraph.dtypes import float64
+from tracegraph.dtypes import FLOAT_KIND, as_pairs, complex128, float64, from_pairs
 from tracegraph.eager.tensors import Tensor
 
 Array = Any
@@ -31,7 +31,18 @@ def _wanted(t: Any) -> bool:
 
 
 def _numbers(t: Tensor) -> Array:
-    return t.detach().cpu().numpy().astype(np.float64)
+    """The elements in float64; complex ones as pairs."""
+    return as_pairs(t.detach().cpu().numpy()).astype(np.float64)
+
+
+def _count(t: Tensor) -> int:
+    return t.numel() * (2 if t.is_complex() else 1)
+
+
+def _laid(numbers: Array, like: Tensor) -> Tensor:
+    """A tensor of these numbers, of the dtype and on the device of another."""
+    wide = complex128 if like.is_complex() else float64
+    return tensor(from_pairs(numbers, wide), dtype=like.dtype).to(like.device)
 
 
 def _numeric(
@@ -46,7 +57,7 @@ def _numeric(
             moved = base.copy()
             moved.reshape(-1)[i] += step
             args = list(inputs)
-            args[place] = tensor(moved, dtype=inputs[place].dtype).to(inputs[place].device)
+            args[place] = _laid(moved, inputs[place])
             with no_grad():
                 values.append([_numbers(o).reshape(-1) for o in _as_tuple(function(*args))])
         rows.append([(a - b) / (2 * eps) for a, b in zip(*values, strict=True)])
@@ -56,15 +67,14 @@ def _numeric(
 def _analytic(out: Tensor, inputs: Sequence[Tensor]) -> list[Array]:
     """Jacobian of one output by each input, one backward pass for every element of the output."""
     columns: list[list[Array]] = [[] for _ in inputs]
-    for i in range(out.numel()):
-        unit = np.zeros(tuple(out.shape))
+    for i in range(_count(out)):
+        unit = np.zeros(_numbers(out).shape)
         unit.reshape(-1)[i] = 1.0
-        seed = tensor(unit, dtype=out.dtype).to(out.device)
-        found = grad(out, inputs, seed, retain_graph=True, allow_unused=True)
+        found = grad(out, inputs, _laid(unit, out), retain_graph=True, allow_unused=True)
         for column, g, x in zip(columns, found, inputs, strict=True):
             column.append(_numbers(zeros_like(x) if g is None else g).reshape(-1))
     return [
-        np.array(c).reshape(out.numel(), x.numel()).T for c, x in zip(columns, inputs, strict=True)
+        np.array(c).reshape(_count(out), _count(x)).T for c, x in zip(columns, inputs, strict=True)
     ]
 
 
@@ -76,7 +86,8 @@ def gradcheck(
 
     Args:
         func: takes tensors, returns a tensor or a tuple of tensors.
-        inputs: f64 tensors; those without `requires_grad` are constants.
+        inputs: f64 or c128 tensors, whose parts count apart; those without `requires_grad` are
+            constants.
         eps: step of the central differences.
         atol: allowed absolute difference.
         rtol: allowed difference relative to the finite difference.
@@ -96,9 +107,10 @@ def gradcheck(
             "have requires_grad=True."
         )
     for i in places:
-        if given[i].dtype is not float64:
+        if given[i].dtype not in (float64, complex128):
             warnings.warn(
-                f"gradcheck: input {i} is {given[i].dtype}; central differences need float64",
+                f"gradcheck: input {i} is {given[i].dtype}; central differences need float64 "
+                "or complex128",
                 stacklevel=2,
             )
     try:
@@ -118,13 +130,13 @@ def _check(
         outs = _as_tuple(func(*given))
     numeric = {i: _numeric(func, given, i, eps) for i in places}
     for number, out in enumerate(outs):
-        if not out.dtype.is_floating_point:
+        if out.dtype.kind < FLOAT_KIND:
             continue
         if out.requires_grad:
             exact = _analytic(out, [given[i] for i in places])
             again = _analytic(out, [given[i] for i in places])
         else:
-            exact = again = [np.zeros((given[i].numel(), out.numel())) for i in places]
+            exact = again = [np.zeros((_count(given[i]), _count(out))) for i in places]
         for i, a, b in zip(places, exact, again, strict=True):
             n = numeric[i][number] if given[i].numel() else a
             if not np.allclose(a, n, rtol=rtol, atol=atol, equal_nan=True):

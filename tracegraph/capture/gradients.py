@@ -93,7 +93,7 @@ class GradientMarks:
     def _detach(self, value: RowValue) -> RowValue:
         made = self._detached.get(value)
         known = self.rows[value[0]].types[value[1]]
-        if made is None and known.dtype.kind == FLOAT_KIND:
+        if made is None and known.dtype.kind >= FLOAT_KIND:
             made = self._detached[value] = (self._append("detach", (value,), {}, (known,)), 0)
         return made or value
 
@@ -103,7 +103,7 @@ class GradientMarks:
             entry.origin = None
         elif graded and entry.origin is not None:
             self.settle(entry)
-        elif not graded and entry.origin is None and entry.type.dtype.kind == FLOAT_KIND:
+        elif not graded and entry.origin is None and entry.type.dtype.kind >= FLOAT_KIND:
             entry.origin = entry.value
 
     def settle(self, entry: Any) -> None:
@@ -131,7 +131,7 @@ class GradientMarks:
 
     def refuse_gradient(self, t: Tensor, reason: str) -> None:
         """Note that how the gradient of a tensor goes on is Python that is not in the graph."""
-        if type_of(t).dtype.kind != FLOAT_KIND:
+        if type_of(t).dtype.kind < FLOAT_KIND:
             return
         entry, value = self.entry_of(t), self.value_of(t)
         row = self._append("refuse_gradient", (value,), {"reason": reason}, (type_of(t),))

@@ -80,7 +80,7 @@ def model_tensors(loaded: Loaded) -> dict[str, Tensor]:
     return {
         name: t
         for name, t in loaded.state_dict().items()
-        if type_of(t).dtype.kind == FLOAT_KIND and id(t) not in others
+        if type_of(t).dtype.kind >= FLOAT_KIND and id(t) not in others
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracegraph import pytree
 from tracegraph.dims.shapes import evaluated, symbols_of
-from tracegraph.dtypes import FLOAT_KIND, bool_
+from tracegraph.dtypes import FLOAT_KIND, bool_, from_pairs
 from tracegraph.errors import SignatureError
 from tracegraph.replay.entry import EntryPoint
 from tracegraph.tensor_type import TensorType
@@ -100,6 +100,9 @@ def _of_sizes(wanted: TensorType, sizes: Mapping[str, int]) -> TensorType:
 
 
 def _random(generator: np.random.Generator, wanted: TensorType) -> Any:
+    if wanted.dtype.is_complex:
+        pairs = TensorType(wanted.dtype.to_real(), (*wanted.shape, 2))
+        return from_pairs(_random(generator, pairs), wanted.dtype)
     if wanted.dtype.kind == FLOAT_KIND:
         return generator.standard_normal(wanted.shape).astype(wanted.dtype.np)
     draws = generator.integers(0, 2, wanted.shape)

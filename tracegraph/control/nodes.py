@@ -37,7 +37,7 @@ Pull = Callable[..., Sequence[Any]]
 
 def is_float_tensor(t: Tensor) -> bool:
     """Whether a tensor can carry a gradient."""
-    return type_of(t).dtype.kind == FLOAT_KIND
+    return type_of(t).dtype.kind >= FLOAT_KIND
 
 
 def as_predicate(value: Any) -> Tensor:

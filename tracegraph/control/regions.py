@@ -78,7 +78,7 @@ class RegionRecorder(Recorder):
     def write(self, t: Tensor, new: Tensor) -> None:
         """Note a write, and where float memory from outside is written with gradients recorded."""
         super().write(t, new)
-        is_float = type_of(t).dtype.kind == FLOAT_KIND
+        is_float = type_of(t).dtype.kind >= FLOAT_KIND
         if storage_of(t) in self.states and is_float and modes.GRAD.get():
             self.graded_write = self.graded_write or self.here()
 

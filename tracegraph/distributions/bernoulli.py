@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tracegraph.api.creation import arange
 from tracegraph.api.random import bernoulli, poisson, rand
+from tracegraph.api.ranges import arange
 from tracegraph.autograd import no_grad
 from tracegraph.distributions import constraints
 from tracegraph.distributions.distribution import Distribution, broadcast_all

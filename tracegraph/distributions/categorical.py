@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tracegraph.api.creation import arange, eye
+from tracegraph.api.creation import eye
 from tracegraph.api.random import multinomial
+from tracegraph.api.ranges import arange
 from tracegraph.api.shape import broadcast_tensors
 from tracegraph.autograd import no_grad
 from tracegraph.distributions import constraints

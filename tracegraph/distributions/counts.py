@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tracegraph.api.creation import arange
 from tracegraph.api.pointwise import where
 from tracegraph.api.random import poisson, rand
+from tracegraph.api.ranges import arange
 from tracegraph.api.shape import expand
 from tracegraph.autograd import no_grad
 from tracegraph.distributions import constraints

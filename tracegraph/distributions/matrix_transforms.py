@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tracegraph.api.creation import arange
 from tracegraph.api.linear_algebra import cholesky
 from tracegraph.api.matrices import diag_embed
+from tracegraph.api.ranges import arange
 from tracegraph.distributions import constraints
 from tracegraph.distributions.transform import Transform
 from tracegraph.dtypes import finfo

@@ -12,11 +12,11 @@ import numpy as np
 
 from tracegraph.api import shape
 from tracegraph.api.constants import contiguous_format, preserve_format
-from tracegraph.api.promotion import cast
+from tracegraph.api.promotion import converted
 from tracegraph.devices import device_of, parse_device
 from tracegraph.dims.shapes import hints
 from tracegraph.dims.symint import fix
-from tracegraph.dtypes import FLOAT_KIND, DType, dtype_of
+from tracegraph.dtypes import COMPLEX_KIND, FLOAT_KIND, DType, dtype_of
 from tracegraph.eager import modes
 from tracegraph.eager.engine import clone, in_rows, move
 from tracegraph.eager.leaves import is_leaf, requires_grad
@@ -79,9 +79,11 @@ def item(self: Tensor) -> Any:
     """
     if self._data.size != 1:
         raise OpError(f"a Tensor with {self._data.size} elements cannot be converted to Scalar")
-    if type_of(self).dtype.kind != FLOAT_KIND:
+    kind = type_of(self).dtype.kind
+    if kind < FLOAT_KIND:
         return decided(self, self._data.item())
-    return float(leave_graph(self, "item()").item())
+    number = leave_graph(self, "item()").item()
+    return number if kind == COMPLEX_KIND else float(number)
 
 
 def tolist(self: Tensor) -> Any:
@@ -93,7 +95,7 @@ def tolist(self: Tensor) -> Any:
         BakeError: a trace is running, and the elements are floats or many.
     """
     data = bare(self._data)
-    if modes.recording and type_of(self).dtype.kind != FLOAT_KIND and data.size <= _MAX_GUARDS:
+    if modes.recording and type_of(self).dtype.kind < FLOAT_KIND and data.size <= _MAX_GUARDS:
         for n in self._data.shape:
             fix(n)
         flat = self.reshape(-1)
@@ -158,9 +160,14 @@ def to_float(self: Tensor) -> float:
     return float(leave_graph(self, "float()").item())
 
 
+def to_complex(self: Tensor) -> complex:
+    """The only element as a complex number."""
+    return complex(leave_graph(self, "complex()").item())
+
+
 def to_index(self: Tensor) -> int:
     """The only element as an index."""
-    if type_of(self).dtype.kind == FLOAT_KIND or self._data.size != 1:
+    if type_of(self).dtype.kind >= FLOAT_KIND or self._data.size != 1:
         raise TypeError("only integer tensors of a single element can be converted to an index")
     return decided(self, int(self._data.item()))
 
@@ -192,7 +199,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     for a in args:
         if isinstance(a, Tensor):
             dtype, device = a.dtype, a.device
-        elif isinstance(a, DType) or a in (float, int, bool):
+        elif isinstance(a, DType) or a in (float, int, bool, complex):
             dtype = a
         elif a is not None and not isinstance(a, bool):
             device = a
@@ -200,7 +207,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if device is not None and parse_device(device) != device_of(self._data):
         out = move(self, parse_device(device))
     if dtype is not None:
-        out = cast(out, dtype_of(dtype))
+        out = converted(out, dtype_of(dtype))
     if kwargs.get("copy") and out is self:
         out = clone(self)
     return formatted_as(out, self, kwargs.get("memory_format"))

@@ -138,7 +138,7 @@ def _finish(
 
 
 def _carries_gradient(outs: Sequence[Tensor]) -> bool:
-    return len(outs) > 1 or dtype_of_data(outs[0]._data).kind == FLOAT_KIND
+    return len(outs) > 1 or dtype_of_data(outs[0]._data).kind >= FLOAT_KIND
 
 
 def _view(op: Op, source: Tensor, attrs: dict[str, Any], array: Any) -> Tensor:
@@ -297,7 +297,7 @@ def alias(t: Tensor, source: Tensor) -> Tensor:
     recorder = modes.RECORDER.get() if modes.recording else None
     if recorder is not None:
         recorder.value_of(source)
-        if type_of(source).dtype.kind == FLOAT_KIND and t._chain[-1:] != (_DETACHED,):
+        if type_of(source).dtype.kind >= FLOAT_KIND and t._chain[-1:] != (_DETACHED,):
             t._chain = (*t._chain, _DETACHED)
     return t
 

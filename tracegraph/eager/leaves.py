@@ -67,7 +67,7 @@ def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
             "var_no_grad = var.detach()."
         )
     if requires_grad:
-        if type_of(self).dtype.kind != FLOAT_KIND:
+        if type_of(self).dtype.kind < FLOAT_KIND:
             raise AutogradError("only Tensors of floating point dtype can require gradients")
         make_leaf(self)
     else:

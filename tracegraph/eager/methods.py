@@ -14,7 +14,7 @@ import numpy as np
 from tracegraph.api import indexing, method_forms, rearrangement, shape, storages
 from tracegraph.api.constants import strided
 from tracegraph.api.functions import IN_PLACE, TENSOR_METHODS
-from tracegraph.api.promotion import cast
+from tracegraph.api.promotion import converted
 from tracegraph.devices import device_of
 from tracegraph.dims.symint import as_size
 from tracegraph.dtypes import dtype_of
@@ -86,6 +86,7 @@ METHODS: dict[str, Any] = {
     "__bool__": conversion.to_bool,
     "__int__": conversion.to_int,
     "__float__": conversion.to_float,
+    "__complex__": conversion.to_complex,
     "__index__": conversion.to_index,
     "__len__": conversion.length,
     "__iter__": conversion.iterate,
@@ -131,9 +132,8 @@ METHODS: dict[str, Any] = {
     "fill_": writing.fill_,
     "zero_": writing.zero_,
     "is_floating_point": lambda self: type_of(self).dtype.is_floating_point,
-    "is_complex": lambda self: False,
     "is_signed": lambda self: type_of(self).dtype.is_signed,
-    "type_as": lambda self, other: cast(self, type_of(other).dtype),
+    "type_as": lambda self, other: converted(self, type_of(other).dtype),
     "to_sparse": _to_sparse,
     "to_sparse_coo": _to_sparse,
     "sparse_mask": _sparse_mask,
@@ -144,7 +144,7 @@ METHODS: dict[str, Any] = {
 _CASTS = {
     "float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16",
     "long": "int64", "int": "int32", "short": "int16", "char": "int8", "byte": "uint8",
-    "bool": "bool",
+    "bool": "bool", "cfloat": "complex64", "cdouble": "complex128",
 }  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def _caster(name: str) -> Any:
     dtype = dtype_of(name)
 
     def method(self: Tensor, memory_format: Any = None) -> Tensor:
-        return conversion.formatted_as(cast(self, dtype), self, memory_format)
+        return conversion.formatted_as(converted(self, dtype), self, memory_format)
 
     method.__doc__ = f"Return the tensor as {name}."
     return method

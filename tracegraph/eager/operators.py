@@ -146,7 +146,7 @@ def _arithmetic(  # noqa: C901, PLR0915 (holds the hot path below)
 
 
 def _operand(x: Any) -> bool:
-    return isinstance(x, (Tensor, bool, int, float, np.generic, SymInt))
+    return isinstance(x, (Tensor, bool, int, float, complex, np.generic, SymInt))
 
 
 def _binary(op: Op, floating: bool = False) -> Any:

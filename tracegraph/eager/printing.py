@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph.devices import device_of
-from tracegraph.dtypes import FLOAT_KIND, bool_, get_default_dtype, int64
+from tracegraph.dtypes import COMPLEX_KIND, FLOAT_KIND, bool_, get_default_dtype, int64
 from tracegraph.eager.dispatch import refresh
 from tracegraph.eager.storage import AbstractArray
 from tracegraph.eager.tape import AccumulateGrad
@@ -50,6 +50,24 @@ def _number_format(values: Any) -> Any:
     return lambda v: f"{v:.{digits}f}" if math.isfinite(v) else str(float(v))
 
 
+def _complex_format(values: Any) -> tuple[Any, int]:
+    """Return a function from complex number to text, whose parts have each their own format.
+
+    And the width that lines are broken by: as in PyTorch, without the sign between the parts.
+    """
+    real, imag = (_number_format(part) for part in (values.real, values.imag))
+    width, rest = (
+        max((len(show(v)) for v in part.tolist() if v and math.isfinite(v)), default=1)
+        for show, part in ((real, values.real), (imag, values.imag))
+    )
+
+    def show(v: complex) -> str:
+        end = imag(v.imag)
+        return real(v.real).rjust(width) + ("" if end.startswith("-") else "+") + end + "j"
+
+    return show, width + rest + 1
+
+
 def _summarised(array: Any) -> Any:
     """The elements that are shown, flat."""
     edge = _Options.edgeitems
@@ -60,7 +78,7 @@ def _summarised(array: Any) -> Any:
     return array
 
 
-def _lines(array: Any, show: Any, indent: int, summarise: bool) -> str:
+def _lines(array: Any, show: Any, indent: int, summarise: bool, width: int) -> str:
     if array.ndim == 0:
         return str(show(array.item()))
     edge = _Options.edgeitems
@@ -69,20 +87,23 @@ def _lines(array: Any, show: Any, indent: int, summarise: bool) -> str:
         items = [show(v) for v in (array if not cut else array[:edge]).tolist()]
         if cut:
             items += [" ..."] + [show(v) for v in array[-edge:].tolist()]
-        return _wrap_items(items, indent)
-    rows = [_lines(a, show, indent + 1, summarise) for a in (array[:edge] if cut else array)]
+        return _wrap_items(items, indent, width)
+
+    def inner(parts: Any) -> list[str]:
+        return [_lines(a, show, indent + 1, summarise, width) for a in parts]
+
+    rows = inner(array[:edge] if cut else array)
     if cut:
-        rows += ["..."] + [_lines(a, show, indent + 1, summarise) for a in array[-edge:]]
+        rows += ["...", *inner(array[-edge:])]
     gap = "," + "\n" * (array.ndim - 1) + " " * (indent + 1)
     return "[" + gap.join(rows) + "]"
 
 
-def _wrap_items(items: list[str], indent: int) -> str:
+def _wrap_items(items: list[str], indent: int, width: int) -> str:
     """Break a row of numbers at the line width."""
     if not items:
         return "[]"
-    width = max(len(i) for i in items) + 2
-    per_line = max(1, (_Options.linewidth - indent) // width)
+    per_line = max(1, (_Options.linewidth - indent) // (width + 2))
     chunks = [items[i : i + per_line] for i in range(0, len(items), per_line)]
     return "[" + (",\n" + " " * (indent + 1)).join(", ".join(c) for c in chunks) + "]"
 
@@ -96,12 +117,16 @@ def tensor_text(t: Tensor, prefix: str = "tensor(") -> str:
         shown = (_summarised(array) if summarise else array).astype(np.float64)
         show = _number_format(shown.reshape(-1))
         array = array.astype(np.float64)
+    elif kind == COMPLEX_KIND:
+        shown = (_summarised(array) if summarise else array).astype(np.complex128)
+        show, width = _complex_format(shown.reshape(-1))
+        return _lines(array.astype(np.complex128), show, len(prefix), summarise, width)
     else:
         show = str
         shown = _summarised(array) if summarise else array
     width = max((len(show(v)) for v in shown.reshape(-1).tolist()), default=0)
     pad = (lambda v: show(v).rjust(width)) if array.ndim else show
-    return _lines(array, pad, len(prefix), summarise)
+    return _lines(array, pad, len(prefix), summarise, width)
 
 
 def tensor_repr(t: Tensor) -> str:
@@ -118,7 +143,7 @@ def tensor_repr(t: Tensor) -> str:
     device = device_of(t._data)
     if device.type != "cpu":
         notes.append(f"device='{device}'")
-    usual = (get_default_dtype(), int64, bool_)
+    usual = (get_default_dtype(), get_default_dtype().to_complex(), int64, bool_)
     if known.dtype not in usual or (known.size == 0 and known.dtype is not get_default_dtype()):
         notes.append(f"dtype={known.dtype}")
     if t._node.__class__ is AccumulateGrad:

@@ -13,12 +13,12 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tracegraph.dtypes import FLOAT_KIND
+from tracegraph.dtypes import COMPLEX_KIND, FLOAT_KIND
 from tracegraph.eager.kinks import linked
 from tracegraph.eager.tensors import Tensor, dtype_of_data, storage_of, type_of, wrap
 from tracegraph.errors import AutogradError
 from tracegraph.ops.core import Op
-from tracegraph.ops.gradient_plan import SAVE_INPUTS, SAVE_OUTPUT, SavePlan
+from tracegraph.ops.gradient_plan import CONJUGATED, SAVE_INPUTS, SAVE_OUTPUT, SavePlan
 from tracegraph.tensor_type import TensorType
 
 Edge = tuple["Node", int] | None
@@ -110,7 +110,7 @@ class Node:
         if self.shape is not None:
             return g
         return tuple(
-            zeros(m, t) if x is None and t.dtype.kind == FLOAT_KIND else x
+            zeros(m, t) if x is None and t.dtype.kind >= FLOAT_KIND else x
             for x, t in zip(g, self.types, strict=True)
         )
 
@@ -124,7 +124,7 @@ class Node:
                 overwritten(storage.version, version, array, self)
             t = wrap(array)
             t._storage = storage
-            if create_graph and dtype_of_data(array).kind == FLOAT_KIND:
+            if create_graph and dtype_of_data(array).kind >= FLOAT_KIND:
                 t._node, t._index = self, index
             return t
         if kind == SAVE_INPUTS:
@@ -353,6 +353,8 @@ def record_node(
         edges.append(None if node is None else (node, t._index))
         if node is not None:
             mask |= 1 << place
+    if op.holomorphic and dtype_of_data(outputs[0]._data).kind == COMPLEX_KIND:
+        mask |= CONJUGATED
     if len(outputs) == 1:
         attach(op, edges, mask, args, attrs, outputs[0], loc)
         return
@@ -369,7 +371,7 @@ def record_node(
     node.shape = None
     node.types = tuple(map(type_of, outputs))
     for index, out in enumerate(outputs):
-        if node.types[index].dtype.kind == FLOAT_KIND:
+        if node.types[index].dtype.kind >= FLOAT_KIND:
             out._node = node
             out._index = index
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tracegraph.api import creation, shape
-from tracegraph.api.promotion import cast
+from tracegraph.api.promotion import cast, converted
 from tracegraph.devices import device_of
 from tracegraph.eager import modes, operators
 from tracegraph.eager.dispatch import assign, check_writable, passed_on, set_aside
@@ -96,7 +96,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrite with `src`, broadcast and cast."""
     if not isinstance(src, Tensor):
         src = creation.tensor(src)
-    new = cast(src, type_of(self).dtype)
+    new = converted(src, type_of(self).dtype)
     if device_of(new._data) != device_of(self._data):
         new = move(new, device_of(self._data))
     if new._data.shape != self._data.shape:

@@ -15,6 +15,7 @@ from tracegraph.audit.report import told_from_data
 from tracegraph.capture.variants import VARIANT, Variant
 from tracegraph.devices import parse_device
 from tracegraph.dims.facts import by_form
+from tracegraph.dtypes import FLOAT_KIND
 from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import FileFormatError, GraphError, UnknownOpError
 from tracegraph.files.container import Container, read_json
@@ -138,7 +139,7 @@ def _load_entries(
         shared = where.type == "cpu" and name not in written
         state[name] = wrap(array if shared else where.place(array))
     trained = [state[n] for n, item in head["state"].items() if item.get("requires_grad", False)]
-    if any(not type_of(t).dtype.is_floating_point for t in trained):
+    if any(type_of(t).dtype.kind < FLOAT_KIND for t in trained):
         raise GraphError("State that is not of floats requires a gradient")
     entries: dict[str, EntryPoint] = {}
     for name, data in read.items():

@@ -144,12 +144,13 @@ def _tensor_difference(first: Tensor, second: Tensor) -> str:
     for start in range(0, a.size, _CHUNK_ELEMENTS):
         ours, theirs = a[start : start + _CHUNK_ELEMENTS], b[start : start + _CHUNK_ELEMENTS]
         differs = ours != theirs
-        if known.dtype.kind == FLOAT_KIND:
+        if known.dtype.kind >= FLOAT_KIND:
             differs &= (ours == ours) | (theirs == theirs)
         if differs.any():
             count += int(np.count_nonzero(differs))
             with np.errstate(all="ignore"):
-                gaps = np.abs(ours[differs].astype(np.float64) - theirs[differs].astype(np.float64))
+                wide = np.complex128 if known.dtype.is_complex else np.float64
+                gaps = np.abs(ours[differs].astype(wide) - theirs[differs].astype(wide))
             gap = float(np.maximum(gap, gaps.max()))
     if not count:
         return ""

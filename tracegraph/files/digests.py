@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracegraph.dtypes import BY_NUMPY, FLOAT_KIND
+from tracegraph.dtypes import BY_NUMPY, FLOAT_KIND, as_pairs
 from tracegraph.errors import FileFormatError
 from tracegraph.philox import random_bits, uniform
 
@@ -30,7 +30,7 @@ _DIGITS: Final = 9
 
 def digest_of(array: Any) -> Digest:
     """Return the digest of an array on any device; its size does not depend on the array's."""
-    host = _host(array)
+    host = as_pairs(_host(array))
     floats = BY_NUMPY[host.dtype].kind == FLOAT_KIND
     return _of_floats(host.reshape(-1)) if floats else exact_digest(host)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegraph.compiler import make_program
 from tracegraph.devices import Device, module_of
-from tracegraph.dtypes import BY_NUMPY, FLOAT_KIND
+from tracegraph.dtypes import BY_NUMPY, FLOAT_KIND, as_pairs
 from tracegraph.eager.tensors import Tensor
 from tracegraph.files.digests import Digest, digest_of, exact_digest, gap_between, scale_of, tell
 from tracegraph.files.samples import Sample, Watched, results_of, sources_of
@@ -176,6 +176,7 @@ class SampleCheck:
         array = found.get() if hasattr(found, "get") else found
         if array.shape != wanted.shape or array.dtype != wanted.dtype:
             return f"is {array.dtype}{list(array.shape)}"
+        array, wanted = as_pairs(array), as_pairs(wanted)
         if BY_NUMPY[wanted.dtype].kind != FLOAT_KIND:
             count = int(np.count_nonzero(array != wanted))
             return f"has {count_text(count, 'other element')}" if count else ""

@@ -17,7 +17,7 @@ import numpy as np
 from tracegraph import pytree
 from tracegraph.capture.arguments import as_arguments
 from tracegraph.devices import Device, device_of
-from tracegraph.dtypes import BY_NUMPY, FLOAT_KIND
+from tracegraph.dtypes import BY_NUMPY, FLOAT_KIND, as_pairs, from_pairs
 from tracegraph.eager.tensors import Tensor, type_of, wrap
 from tracegraph.errors import FileFormatError
 from tracegraph.files.digests import (
@@ -176,8 +176,10 @@ def sources_of(
 
 def _shaken(x: Any, salt: int) -> Any:
     """Return floats that are off by some units in the last place; whole numbers stay."""
-    if not isinstance(x, (np.ndarray, np.generic)) or BY_NUMPY[x.dtype].kind != FLOAT_KIND:
+    if not isinstance(x, (np.ndarray, np.generic)) or BY_NUMPY[x.dtype].kind < FLOAT_KIND:
         return x
+    if x.dtype.kind == "c":
+        return from_pairs(_shaken(as_pairs(x), salt), BY_NUMPY[x.dtype])
     wide = np.asarray(x, np.float64)
     with np.errstate(all="ignore"):
         off = np.where(np.isfinite(wide) & (wide != np.rint(wide)), wide, 0.0)
@@ -200,6 +202,7 @@ def _compared(clean: Digest, others: Sequence[Digest], dtype: Any) -> list[Any] 
 
 
 def _tolerance_of_array(array: Any, others: Sequence[Any]) -> float:
+    array, *others = map(as_pairs, (array, *others))
     if BY_NUMPY[array.dtype].kind != FLOAT_KIND:
         return 0.0
     wide = array.astype(np.float64)

@@ -15,7 +15,7 @@ from tracegraph.dims.facts import by_form
 from tracegraph.dims.reading import parse
 from tracegraph.dims.relations import parse_relation
 from tracegraph.dims.symint import size_of
-from tracegraph.dtypes import BOOL_KIND, BY_CODE, FLOAT_KIND, INT_KIND
+from tracegraph.dtypes import BOOL_KIND, BY_CODE, FLOAT_KIND, INT_KIND, from_pairs
 from tracegraph.errors import GraphError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.control import CONTROL
@@ -116,6 +116,9 @@ class _Parser(Cursor):
         if token.kind == "bytes":
             self.place += 1
             return self.decoded(token, known)
+        if known.dtype.is_complex:
+            pairs = self.array(TensorType(known.dtype.to_real(), (*known.shape, 2)))
+            return from_pairs(pairs, known.dtype)
         value = self.numbers(_ELEMENTS[known.dtype.kind])
         try:
             with np.errstate(over="ignore"):

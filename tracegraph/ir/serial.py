@@ -162,7 +162,7 @@ def graph_to_data(
 
 def _encode_attr(key: str, value: Any, store: Callable[[Any], int]) -> Any:
     if isinstance(value, np.ndarray):
-        if value.ndim == 0:
+        if value.ndim == 0 and value.dtype.kind != "c":
             return {"scalar": encode_value(_exact(value))}
         return {"array": store(value)}
     return encode_value(value)

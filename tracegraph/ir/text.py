@@ -18,7 +18,7 @@ import numpy as np
 from tracegraph.dims.expressions import Symbol
 from tracegraph.dims.relations import Relation
 from tracegraph.dims.symint import SymInt
-from tracegraph.dtypes import DType
+from tracegraph.dtypes import DType, as_pairs
 from tracegraph.errors import GraphError
 from tracegraph.ir.collector import collector_paused
 from tracegraph.ir.control import CONTROL, inner_graphs
@@ -151,12 +151,13 @@ def _has_odd_nan(array: Any) -> bool:
 
 
 def _array(array: Any, full: bool) -> str:
-    """The value of a constant."""
+    """The value of a constant; complex numbers are pairs."""
     array = np.asarray(array)
     if array.size == 0:
         return "[]"
-    if array.size <= _MAX_ELEMENTS and not _has_odd_nan(array):
-        return _nested(array)
+    pairs = as_pairs(array)
+    if array.size <= _MAX_ELEMENTS and not _has_odd_nan(pairs):
+        return _nested(pairs)
     if not full:
         return f"<{array.size} elements>"
     little = array.astype(array.dtype.newbyteorder("<"), order="C")

@@ -12,6 +12,7 @@ from typing import Any
 from tracegraph.dtypes import FLOATS, NUMBERS
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import (
+    HOLOMORPHIC,
     Case,
     Spec,
     case,
@@ -91,7 +92,7 @@ def _silu_vjp(m: Any, g: Any, x: Any) -> Any:
 
 silu = define(
     "silu(x) -> y", type=elementwise_type(FLOATS), scalar=lambda m, x: x * m.sigmoid(x),
-    vjp=(_silu_vjp,), sample=_REAL,
+    vjp=(_silu_vjp,), traits=(HOLOMORPHIC,), sample=_REAL,
     doc="x times its sigmoid. Hendrycks & Gimpel 2016, arXiv:1606.08415.",
 )  # fmt: skip
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tracegraph.dtypes import NUMBERS
+from tracegraph.dtypes import RINGS
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import CONTRACTION, case, define, in_float32
+from tracegraph.ops.core import CONTRACTION, HOLOMORPHIC, case, define, in_float32
 from tracegraph.ops.matrices import multiplied, swapped
 from tracegraph.tensor_type import TensorType, broadcast_shapes
 
@@ -15,7 +15,7 @@ from tracegraph.tensor_type import TensorType, broadcast_shapes
 def _matmul_type(x: TensorType, y: TensorType) -> TensorType:
     if x.dtype is not y.dtype:
         raise DTypeError(f"expected both matrices to have the same dtype, {x.dtype} != {y.dtype}")
-    if x.dtype not in NUMBERS:
+    if x.dtype not in RINGS:
         raise DTypeError(f"not implemented for dtype {x.dtype}")
     if x.ndim < 2 or y.ndim < 2:
         raise OpError(f"matmul needs matrices of at least 2 dims, got {x} and {y}")
@@ -49,7 +49,8 @@ def _weight_vjp(m: Any, g: Any, x: Any, y_type: TensorType) -> Any:
 
 matmul = define(
     "matmul(x, y) -> z", type=_matmul_type, kernel=in_float32(_matmul),
-    vjp=(lambda m, g, y: m.matmul(g, swapped(m, y)), _weight_vjp), traits=(CONTRACTION,),
+    vjp=(lambda m, g, y: m.matmul(g, swapped(m, y)), _weight_vjp),
+    traits=(CONTRACTION, HOLOMORPHIC),
     sample=(case((2, 3), (3, 4)), case((5, 2, 3), (3, 4)), case((2, 1, 2, 3), (3, 3, 2)),
             case((2, 0), (0, 3))),
     doc="Matrix product of the last two dims; leading dims broadcast.",

@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from tracegraph.dtypes import ALL, DType
+import numpy as np
+
+from tracegraph.dtypes import COMPLEX as COMPLEX_DTYPES
+from tracegraph.dtypes import COMPLEX_KIND, REALS, DType
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.array_math import math_over
 from tracegraph.ops.gradient_plan import NOT_DIFFERENTIABLE, ZERO, Joint, SavePlan, make_plan
@@ -40,6 +43,9 @@ MARK: Final = "mark"  # the first operand, with a word about its gradient
 # As results of elementwise ops and views do, these may lie in the order of an operand; others give
 # rows.
 LAID_ALIKE: Final = "laid alike"
+COMPLEX: Final = "complex"  # takes complex operands too; its gradient rules hold for them
+# Takes complex operands too, and is holomorphic: there its rules are conjugated, see `SavePlan`.
+HOLOMORPHIC: Final = "holomorphic"
 
 Attrs = Mapping[str, Any]
 TypeRule = Callable[..., TensorType | tuple[TensorType, ...]]
@@ -48,7 +54,8 @@ TypeRule = Callable[..., TensorType | tuple[TensorType, ...]]
 class Spec(NamedTuple):
     """How a test draws one operand: shape, range, and kind.
 
-    Kinds: `f` floats, `i` int64, `b` bool, `p` symmetric positive definite matrices.
+    Kinds: `f` floats, `c` complex numbers (both parts in the range), `i` int64, `b` bool,
+    `p` symmetric positive definite matrices.
     """
 
     shape: tuple[int, ...]
@@ -110,6 +117,8 @@ class Op:
     counted: bool
     heavy: int
     differentiable: bool
+    complex: bool
+    holomorphic: bool
     _plans: dict[int, SavePlan] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -127,6 +136,8 @@ class Op:
         if len(types) < self.least or (len(types) > len(self.operands) and not self.variadic):
             raise OpError(f"{self.signature} was given {len(types)} operands")
         try:
+            if not self.complex and any(t.dtype.is_complex for t in types):
+                raise DTypeError("not implemented for complex dtypes")
             result = self.type_rule(*types, **attrs)
         except OpError as error:
             if "operands" in str(error):
@@ -185,23 +196,69 @@ def _is_half(array: Any) -> bool:
     return getattr(array, "itemsize", 0) == 2 and array.dtype.kind in "fV"
 
 
+def is_complex(x: Any) -> bool:
+    """Whether an array or a Tensor is complex; numbers are not."""
+    return hasattr(x, "dtype") and x.dtype.kind in ("c", COMPLEX_KIND)
+
+
+def refuse_complex(op: str, arrays: Sequence[Any]) -> None:
+    """Check that no array is complex: NumPy orders complex numbers, and would compute something.
+
+    Raises:
+        DTypeError: one is.
+    """
+    if any(map(is_complex, arrays)):
+        raise DTypeError(f"{op} is not implemented for complex dtypes")
+
+
 def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a kernel so that 16-bit floats are computed in float32 and rounded once at the end."""
 
     def wrapped(xp: Any, *arrays: Any, **attrs: Any) -> Any:
         for a in arrays:
             if getattr(a, "itemsize", 0) == 2 and _is_half(a):
-                return narrowed(a.dtype, xp, arrays, attrs)
+                return _narrowed(function, a.dtype, xp, arrays, attrs)
         return function(xp, *arrays, **attrs)
 
-    def narrowed(dtype: Any, xp: Any, arrays: Sequence[Any], attrs: Attrs) -> Any:
-        wide = [a.astype(xp.float32) if _is_half(a) else a for a in arrays]
-        out = function(xp, *wide, **attrs)
+    wrapped.computed = function  # type: ignore[attr-defined]
+    return wrapped
 
-        def narrow(a: Any) -> Any:
-            return a.astype(dtype) if a.dtype == xp.float32 else a
 
-        return tuple(map(narrow, out)) if isinstance(out, tuple) else narrow(out)
+def _narrowed(
+    function: Callable[..., Any], dtype: Any, xp: Any, arrays: Sequence[Any], attrs: Attrs
+) -> Any:
+    wide = [a.astype(xp.float32) if _is_half(a) else a for a in arrays]
+    out = function(xp, *wide, **attrs)
+
+    def narrow(a: Any) -> Any:
+        return a.astype(dtype) if a.dtype == xp.float32 else a
+
+    return tuple(map(narrow, out)) if isinstance(out, tuple) else narrow(out)
+
+
+# The highest number of a NumPy dtype that is neither complex nor a 16-bit float.
+_PLAIN: Final = np.dtype(np.longdouble).num
+
+
+def _for_reals(op: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a kernel so that it refuses complex operands; that of `in_float32` at no more cost."""
+    function = getattr(kernel, "computed", None)
+    if function is None:
+
+        def checked(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+            for a in arrays:
+                if getattr(a, "itemsize", 4) > 4 and a.dtype.kind == "c":
+                    refuse_complex(op, arrays)
+            return kernel(xp, *arrays, **attrs)
+
+        return checked
+
+    def wrapped(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        for a in arrays:
+            if getattr(a, "itemsize", 4) != 4 and a.dtype.num > _PLAIN:
+                refuse_complex(op, arrays)
+                return _narrowed(function, a.dtype, xp, arrays, attrs)
+        return function(xp, *arrays, **attrs)
 
     return wrapped
 
@@ -235,7 +292,8 @@ def define(
             `(xp, *arrays, **attrs)` over NumPy or CuPy.
         decompose: composites: the same op written `(m, *operands, **attrs)` in other ops. With a
             kernel as well, the kernel is what eager and the interpreter run.
-        traits: see the constants of this module.
+        traits: see the constants of this module. Without COMPLEX or HOLOMORPHIC an op refuses
+            complex operands.
         write_back: views: `(m, base, value, **attrs)` gives the base after a write of the view.
         sample: cases that tests and docs draw operands from.
         version: raised when the meaning changes.
@@ -251,6 +309,9 @@ def define(
     if scalar is not None:
         kernel = kernel or in_float32(_elementwise_kernel(scalar))
         all_traits |= {ELEMENTWISE}
+    takes_complex = not all_traits.isdisjoint((COMPLEX, HOLOMORPHIC))
+    if kernel is not None and not takes_complex:
+        kernel = _for_reals(name, kernel)
     if kernel is not None and REDUCTION in all_traits:
         kernel = row_major(kernel)
     if decompose is not None:
@@ -277,20 +338,25 @@ def define(
         counted=COUNTED in all_traits,
         heavy=LEAST.get(name, 0),
         differentiable=vjp is not NOT_DIFFERENTIABLE,
+        complex=takes_complex,
+        holomorphic=HOLOMORPHIC in all_traits,
     )
 
 
 def elementwise_type(
-    among: Sequence[DType] = ALL, result: DType | None = None
+    among: Sequence[DType] = REALS, result: DType | None = None
 ) -> Callable[..., TensorType]:
-    """Type rule: operands of one dtype out of `among`, broadcast; `result` fixes the dtype."""
+    """Type rule: operands of one dtype out of `among`, broadcast; `result` fixes the dtype.
+
+    Whether they may be complex is for the row's traits to say.
+    """
 
     def rule(*types: TensorType) -> TensorType:
         dtype = types[0].dtype
         for t in types:
             if t.dtype is not dtype:
                 raise DTypeError(f"operands have different dtypes {dtype} and {t.dtype}")
-        if dtype not in among:
+        if dtype not in among and dtype not in COMPLEX_DTYPES:
             raise DTypeError(f"not implemented for dtype {dtype}")
         return TensorType(result or dtype, broadcast_shapes([t.shape for t in types]))
 

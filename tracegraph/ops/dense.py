@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tracegraph.dtypes import NUMBERS, int64
+from tracegraph.dtypes import RINGS, int64
 from tracegraph.errors import DTypeError, OpError
-from tracegraph.ops.core import CONTRACTION, Spec, case, define, in_float32
+from tracegraph.ops.core import COMPLEX, CONTRACTION, HOLOMORPHIC, Spec, case, define, in_float32
 from tracegraph.ops.matrices import multiplied
 from tracegraph.tensor_type import TensorType
 
@@ -17,7 +17,7 @@ def _linear_type(x: TensorType, weight: TensorType, bias: TensorType | None = No
         if other is not None and other.dtype is not x.dtype:
             raise DTypeError(f"mat1 and mat2 must have the same dtype, but got {x.dtype} and "
                              f"{other.dtype}")  # fmt: skip
-    if x.dtype not in NUMBERS:
+    if x.dtype not in RINGS:
         raise DTypeError(f"not implemented for dtype {x.dtype}")
     if x.ndim < 1 or weight.ndim != 2:
         raise OpError(f"linear needs x[..., in] and weight[out, in], got {x} and {weight}")
@@ -60,7 +60,7 @@ def _linear_x(m: Any, g: Any, weight: Any, x_type: TensorType) -> Any:
 
 linear = define(
     "linear(x, weight, bias?) -> y", type=_linear_type, kernel=in_float32(_linear_kernel),
-    decompose=_linear, traits=(CONTRACTION,),
+    decompose=_linear, traits=(CONTRACTION, HOLOMORPHIC),
     vjp=(_linear_x, lambda m, g, x: m.matmul(m.permute(_rows(m, g), dims=(1, 0)), _rows(m, x)),
          lambda g: g),
     sample=(case((2, 3), (4, 3), (4,)), case((2, 5, 3), (4, 3)), case((3,), (4, 3), (4,)),
@@ -112,7 +112,7 @@ embedding = define(
     decompose=lambda m, weight, index, *, padding_idx, scale_grad_by_freq: m.index(
         weight, index, dims=(0,)),
     vjp=(_embedding_vjp, None),
-    sample=(case((5, 4), _INDEX, padding_idx=-1, scale_grad_by_freq=False),
+    traits=(COMPLEX,), sample=(case((5, 4), _INDEX, padding_idx=-1, scale_grad_by_freq=False),
             case((5, 4), Spec((), 0, 5, "i"), padding_idx=-1, scale_grad_by_freq=False),
             case((5, 4), Spec((0, 2), 0, 5, "i"), padding_idx=-1, scale_grad_by_freq=False)),
     doc="Rows of weight[count, width] by index; its attributes concern the gradient only.",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, OpError, OpIndexError
-from tracegraph.ops.core import Joint, Spec, case, define, in_float32, row_major
+from tracegraph.ops.core import COMPLEX, Joint, Spec, case, define, in_float32, row_major
 from tracegraph.ops.indexing import fold_at
 from tracegraph.tensor_type import Shape, TensorType
 
@@ -83,6 +83,7 @@ def _gather_vjp(m: Any, g: Any, x_type: TensorType, index: Any, dim: int) -> Any
 gather = define(
     "gather(x, index) -> y", type=_gather_type, kernel=row_major(_gather),
     vjp=(_gather_vjp, None),
+    traits=(COMPLEX,),
     sample=(case((3, 4), Spec((3, 2), 0, 4, _I), dim=1), case((3,), Spec((5,), 0, 3, _I), dim=0)),
     doc="y[i][j] = x[index[i][j]][j] for dim 0, and so on.",
 )  # fmt: skip
@@ -115,7 +116,7 @@ def _scatter_vjp_x(m: Any, g: Any, index: Any, y_type: TensorType, dim: int) -> 
 scatter = define(
     "scatter(x, index, y) -> z", type=_scatter_type, kernel=_scatter,
     vjp=(_scatter_vjp_x, None, lambda m, g, index, dim: m.gather(g, index, dim=dim)),
-    sample=(case((3, 4), Spec((3, 1), 0, 4, _I), (3, 1), dim=1),
+    traits=(COMPLEX,), sample=(case((3, 4), Spec((3, 1), 0, 4, _I), (3, 1), dim=1),
             case((3, 4), Spec((1, 2), 0, 3, _I), (1, 2), dim=0)),
     doc="x with y written along a dim; where places repeat the last one wins.",
 )  # fmt: skip
@@ -135,7 +136,7 @@ def added_along(xp: Any, x: Any, index: Any, y: Any, *, dim: int) -> Any:
 scatter_add = define(
     "scatter_add(x, index, y) -> z", type=_scatter_type, kernel=added_along,
     vjp=(lambda g: g, None, lambda m, g, index, dim: m.gather(g, index, dim=dim)),
-    sample=(case((3, 4), Spec((3, 6), 0, 4, _I), (3, 6), dim=1),
+    traits=(COMPLEX,), sample=(case((3, 4), Spec((3, 6), 0, 4, _I), (3, 6), dim=1),
             case((3,), Spec((0,), 0, 3, _I), (0,), dim=0)),
     doc="x with y added along a dim; repeats add up.",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.errors import AutogradError, OpError
-from tracegraph.ops.core import LAID_ALIKE, MARK, NOT_DIFFERENTIABLE, VIEW, case, define
+from tracegraph.ops.core import COMPLEX, LAID_ALIKE, MARK, NOT_DIFFERENTIABLE, VIEW, case, define
 from tracegraph.tensor_type import TensorType
 
 
@@ -29,19 +29,20 @@ def _refuse(g: Any, reason: str) -> Any:
 
 detach = define(
     "detach(x) -> y", type=lambda x: x, kernel=lambda xp, x: x, vjp=NOT_DIFFERENTIABLE,
-    traits=(MARK, VIEW), write_back=lambda m, base, value: m.pass_gradient(value, base),
+    traits=(MARK, VIEW, COMPLEX), write_back=lambda m, base, value: m.pass_gradient(value, base),
     sample=(case((2, 3)), case(())), doc="x; gradients end here.",
 )  # fmt: skip
 
 pass_gradient = define(
     "pass_gradient(x, origin) -> y", type=_origin_type, kernel=lambda xp, x, origin: x.copy(),
-    vjp=(None, lambda g: g), traits=(MARK, LAID_ALIKE), sample=(case((2, 3), (2, 3)), case((), ())),
+    vjp=(None, lambda g: g), traits=(MARK, COMPLEX, LAID_ALIKE),
+    sample=(case((2, 3), (2, 3)), case((), ())),
     doc="x; its gradient goes to `origin`, whose memory was written with x unseen by autograd.",
 )  # fmt: skip
 
 refuse_gradient = define(
     "refuse_gradient(x) -> y", type=_reason_type, kernel=lambda xp, x, *, reason: x.copy(),
-    vjp=(_refuse,), traits=(MARK, LAID_ALIKE),
+    vjp=(_refuse,), traits=(MARK, COMPLEX, LAID_ALIKE),
     sample=(case((2, 3), reason="a hook"), case((), reason="a hook")),
     doc="x; a gradient that arrives is refused: how it went on was Python outside of the graph.",
 )  # fmt: skip

@@ -65,6 +65,10 @@ class Differentiable(Protocol):
         """Names of the attributes."""
 
     @property
+    def holomorphic(self) -> bool:
+        """Whether the rules are to be conjugated where the results are complex."""
+
+    @property
     def vjp(self) -> Any:
         """The gradient rules."""
 
@@ -96,6 +100,10 @@ class SavePlan:
     tells that some operand neither needs a gradient nor is kept, `holds` that values (not only
     types) are kept. `keep` gives a node what is kept; `run` calls the rules on Tensors,
     `run_arrays` on their bare arrays.
+
+    Of a complex x, a gradient is dL/d(re x) + i·dL/d(im x), as in PyTorch: that of f(x) for a
+    holomorphic f is g·conj(f'(x)), and the rule written for reals says g·f'(x). So a plan with
+    CONJUGATED in its mask conjugates g, runs the rules, and conjugates what they give.
     """
 
     saves: tuple[tuple[int, int], ...]
@@ -107,6 +115,8 @@ class SavePlan:
     run: Callable[..., Any]
     run_arrays: Callable[..., Any]
 
+
+CONJUGATED: Final = 1 << 62  # in a mask: the op is holomorphic, and its result is complex
 
 SAVE_INPUT: Final = 0  # an operand
 SAVE_OUTPUT: Final = 1  # a result
@@ -173,7 +183,19 @@ def make_plan(op: Differentiable, mask: int) -> SavePlan:
     )
     holds = any(kind in (SAVE_INPUT, SAVE_OUTPUT, SAVE_INPUTS) for kind, _ in kept)
     runners = [_runner(op, kept, attrs, placed, arrays) for arrays in (False, True)]
+    if op.holomorphic and mask & CONJUGATED:
+        runners = list(map(_conjugated, runners))
     return SavePlan(kept, attrs, placed, partial, holds, _keeper(op, kept), *runners)
+
+
+def _conjugated(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a runner between conjugates."""
+
+    def conjugated(node: Any, m: Any, g: Any, create_graph: bool) -> tuple[Any, ...]:
+        found = run(node, m, m.conj(g), create_graph)
+        return tuple([None if x is None else m.conj(x) for x in found])
+
+    return conjugated
 
 
 _KEEP: Final = {

@@ -12,6 +12,7 @@ from typing import Any
 from tracegraph.dtypes import int64
 from tracegraph.errors import DTypeError, GuardError, OpError
 from tracegraph.ops.core import (
+    COMPLEX,
     COUNTED,
     LAID_ALIKE,
     NOT_DIFFERENTIABLE,
@@ -82,7 +83,7 @@ def _index_vjp(m: Any, g: Any, x_type: TensorType, indices: Any, dims: Shape) ->
 index = define(
     "index(x, *indices) -> y", type=_index_type, kernel=row_major(_index), vjp=Joint(
         lambda m, g, x_type, indices, dims: _index_vjp(m, g, x_type, indices, dims)),
-    sample=(case((4, 3), Spec((5,), 0, 4, _I), dims=(0,)),
+    traits=(COMPLEX,), sample=(case((4, 3), Spec((5,), 0, 4, _I), dims=(0,)),
             case((4, 3, 2), Spec((2, 1), 0, 4, _I), Spec((2,), 0, 2, _I), dims=(0, 2)),
             case((4, 3), Spec((5,), 0, 3, _I), dims=(1,))),
     doc="x with int64 index arrays at some dims (NumPy's advanced indexing).",
@@ -187,6 +188,7 @@ index_put = define(
     "index_put(x, y, *indices) -> z", type=_index_put_type, kernel=_index_put, vjp=Joint(
         lambda m, g, y_type, indices, dims, accumulate, needs: _index_put_vjp(
             m, g, y_type, indices, dims, accumulate, needs)),
+    traits=(COMPLEX,),
     sample=(case((4, 3), (2, 3), Spec((2,), 0, 4, _I), dims=(0,), accumulate=True),
             case((4, 3), (1,), Spec((2,), 0, 2, _I), Spec((2,), 1, 2, _I), dims=(0, 1),
                  accumulate=True),
@@ -213,7 +215,7 @@ def _nonzero(xp: Any, x: Any, *, count: int) -> Any:
 
 nonzero = define(
     "nonzero(x) -> y", type=_nonzero_type, kernel=_nonzero, vjp=NOT_DIFFERENTIABLE,
-    traits=(COUNTED, LAID_ALIKE),
+    traits=(COUNTED, COMPLEX, LAID_ALIKE),
     sample=(case((2, 3), count=6), case((0, 2), count=0)),
     doc="Indices of nonzero elements, one row each; another `count` than that is an error.",
 )  # fmt: skip

@@ -9,7 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from tracegraph.errors import OpError
-from tracegraph.ops.core import Joint, Spec, case, define, in_float32, row_major
+from tracegraph.ops.core import (
+    COMPLEX,
+    HOLOMORPHIC,
+    Joint,
+    Spec,
+    case,
+    define,
+    in_float32,
+    row_major,
+)
 from tracegraph.ops.matrices import (
     check_matrix,
     check_square,
@@ -40,13 +49,15 @@ _TRIANGLES = (case((3, 4), diagonal=0), case((2, 3, 3), diagonal=-1), case((0, 3
 tril = define(
     "tril(x) -> y", type=_triangle_type,
     kernel=row_major(lambda xp, x, *, diagonal: xp.tril(x, diagonal)),
-    vjp=(lambda m, g, diagonal: m.tril(g, diagonal=diagonal),), sample=_TRIANGLES,
+    vjp=(lambda m, g, diagonal: m.tril(g, diagonal=diagonal),), traits=(COMPLEX,),
+    sample=_TRIANGLES,
     doc="The matrix with zeros above a diagonal.",
 )  # fmt: skip
 triu = define(
     "triu(x) -> y", type=_triangle_type,
     kernel=row_major(lambda xp, x, *, diagonal: xp.triu(x, diagonal)),
-    vjp=(lambda m, g, diagonal: m.triu(g, diagonal=diagonal),), sample=_TRIANGLES,
+    vjp=(lambda m, g, diagonal: m.triu(g, diagonal=diagonal),), traits=(COMPLEX,),
+    sample=_TRIANGLES,
     doc="The matrix with zeros below a diagonal.",
 )  # fmt: skip
 
@@ -60,7 +71,8 @@ def _inverse_vjp(m: Any, g: Any, y: Any) -> Any:
 
 inv = define(
     "inv(x) -> y", type=same_square, kernel=in_float32(lapack("inv", _SINGULAR)),
-    vjp=(_inverse_vjp,), sample=(case((3, 3)), case((2, 2, 2)), case((0, 2, 2))),
+    vjp=(_inverse_vjp,), traits=(HOLOMORPHIC,),
+    sample=(case((3, 3)), case((2, 2, 2)), case((0, 2, 2))),
     doc="Inverse of square matrices.",
 )  # fmt: skip
 
@@ -88,6 +100,7 @@ def _solve_vjp(m: Any, g: Any, a: Any, y: Any, needs: Any) -> Any:
 
 solve = define(
     "solve(a, b) -> y", type=_solve_type, kernel=in_float32(_solve), vjp=Joint(_solve_vjp),
+    traits=(HOLOMORPHIC,),
     sample=(case((3, 3), (3, 2)), case((2, 2, 2), (2, 3)), case((0, 2, 2), (2, 1))),
     doc="The matrices Y with A·Y = B.",
 )  # fmt: skip
@@ -122,7 +135,7 @@ def _triangular_vjp(m: Any, g: Any, a: Any, y: Any, upper: bool, unit: bool, nee
 solve_triangular = define(
     "solve_triangular(a, b) -> y", type=_triangular_type, kernel=row_major(in_float32(_triangular)),
     vjp=Joint(_triangular_vjp),
-    sample=(case(Spec((3, 3), 0.5, 2), (3, 2), upper=True, unit=False),
+    traits=(HOLOMORPHIC,), sample=(case(Spec((3, 3), 0.5, 2), (3, 2), upper=True, unit=False),
             case(Spec((2, 2, 2), 0.5, 2), (2, 3), upper=False, unit=True)),
     doc="The matrices Y with A·Y = B, of A only one triangle (unit: with ones as diagonal).",
 )  # fmt: skip
@@ -172,7 +185,8 @@ def _number_type(x: TensorType) -> TensorType:
 det = define(
     "det(x) -> y", type=_number_type, kernel=in_float32(lambda xp, x: xp.linalg.det(x)),
     vjp=(lambda m, g, x: per_matrix(m, g) * m.cofactor(x),),
-    sample=(case((3, 3)), case((2, 2, 2)), case((0, 2, 2))), doc="Determinants.",
+    traits=(HOLOMORPHIC,), sample=(case((3, 3)), case((2, 2, 2)), case((0, 2, 2))),
+    doc="Determinants.",
 )  # fmt: skip
 
 
@@ -190,7 +204,7 @@ def _cofactor(xp: Any, x: Any) -> Any:
         return x.copy()
     u, s, vh = xp.linalg.svd(x)
     sign = xp.linalg.det(u) * xp.linalg.det(vh)
-    return (u * (sign[..., None] * _others(xp, s))[..., None, :]) @ vh
+    return (u.conj() * (sign[..., None] * _others(xp, s))[..., None, :]) @ vh.conj()
 
 
 def _cofactor_vjp(m: Any, g: Any, x: Any, y: Any) -> Any:
@@ -203,7 +217,8 @@ def _cofactor_vjp(m: Any, g: Any, x: Any, y: Any) -> Any:
 
 cofactor = define(
     "cofactor(x) -> y", type=same_square, kernel=in_float32(_cofactor), vjp=(_cofactor_vjp,),
-    sample=(case((3, 3)), case((2, 2, 2))), doc="Matrices of cofactors: the gradient of det.",
+    traits=(HOLOMORPHIC,), sample=(case((3, 3)), case((2, 2, 2))),
+    doc="Matrices of cofactors: the gradient of det.",
 )  # fmt: skip
 
 

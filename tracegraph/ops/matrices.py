@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.dtypes import FLOATS
+from tracegraph.dtypes import FIELDS
 from tracegraph.errors import DTypeError, LinAlgError, OpError
 from tracegraph.tensor_type import TensorType
 
 
 def check_matrix(x: TensorType) -> None:
     """Refuse what is no batch of float matrices."""
-    if x.dtype not in FLOATS:
+    if x.dtype not in FIELDS:
         raise DTypeError(f"not implemented for dtype {x.dtype}")
     if x.ndim < 2:
         raise OpError(f"The input tensor A must have at least 2 dimensions, but it is {x}")

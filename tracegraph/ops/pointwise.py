@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from tracegraph.dtypes import (
-    ALL,
     BY_NUMPY,
     FLOATS,
     INTS,
@@ -24,9 +23,12 @@ from tracegraph.dtypes import (
     int32,
 )
 from tracegraph.errors import DTypeError
+from tracegraph.ops.complex_numbers import real_part
 from tracegraph.ops.core import (
     COMMUTATIVE,
+    COMPLEX,
     ELEMENTWISE,
+    HOLOMORPHIC,
     LAID_ALIKE,
     NOT_DIFFERENTIABLE,
     ZERO,
@@ -36,6 +38,7 @@ from tracegraph.ops.core import (
     elementwise_type,
     in_blocks,
     in_float32,
+    is_complex,
     reals,
 )
 from tracegraph.ops.memory_order import copied
@@ -43,10 +46,10 @@ from tracegraph.tensor_type import TensorType, broadcast_shapes
 
 _NUMBER = elementwise_type(NUMBERS)
 _FLOAT = elementwise_type(FLOATS)
-_ANY = elementwise_type(ALL)
+_ANY = elementwise_type()
 _BITS = elementwise_type((bool_, *INTS))
-_COMPARE = elementwise_type(ALL, result=bool_)
-_TEST = elementwise_type(ALL, result=bool_)
+_COMPARE = elementwise_type(result=bool_)
+_TEST = elementwise_type(result=bool_)
 _TWO = reals(-2, 2, 2)
 _POSITIVE = reals(0.1, 4)
 
@@ -62,22 +65,22 @@ def _zero_of(m: Any, g: Any) -> Any:
 # Arithmetic.
 add = define(
     "add(x, y) -> z", type=_ANY, scalar=lambda m, x, y: x + y,
-    vjp=(lambda g: g, lambda g: g), traits=(COMMUTATIVE,), sample=_TWO,
+    vjp=(lambda g: g, lambda g: g), traits=(COMMUTATIVE, COMPLEX), sample=_TWO,
     doc="x + y; for bool, logical or.",
 )  # fmt: skip
 sub = define(
     "sub(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: x - y,
-    vjp=(lambda g: g, lambda g: -g), sample=_TWO, doc="x - y.",
+    vjp=(lambda g: g, lambda g: -g), traits=(COMPLEX,), sample=_TWO, doc="x - y.",
 )  # fmt: skip
 mul = define(
     "mul(x, y) -> z", type=_ANY, scalar=lambda m, x, y: x * y,
-    vjp=(lambda g, y: g * y, lambda g, x: g * x), traits=(COMMUTATIVE,), sample=_TWO,
+    vjp=(lambda g, y: g * y, lambda g, x: g * x), traits=(COMMUTATIVE, HOLOMORPHIC), sample=_TWO,
     doc="x · y; for bool, logical and.",
 )  # fmt: skip
 div = define(
     "div(x, y) -> z", type=_FLOAT, scalar=lambda m, x, y: x / y,
     vjp=(lambda g, y: g / y, lambda g, x, y: -g * ((x / y) / y)),
-    sample=reals(0.5, 3, 2), doc="x / y, IEEE division.",
+    traits=(HOLOMORPHIC,), sample=reals(0.5, 3, 2), doc="x / y, IEEE division.",
 )  # fmt: skip
 
 
@@ -91,13 +94,13 @@ def _pow_y(m: Any, g: Any, x: Any, z: Any, y: Any) -> Any:
     if isinstance(x, (int, float)):
         return g * z * (math.log(x) if x > 0 else (-math.inf if x == 0 else math.nan))
     zero = m.full(shape=(), value=0, dtype=z.dtype)
-    flat = m.logical_and(x == 0, y >= 0)
+    flat = m.logical_and(x == 0, (real_part(m, y) if is_complex(y) else y) >= 0)
     return m.where(flat, zero, g * z * m.log(x))
 
 
 pow_ = define(
     "pow(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: m.power(x, y),
-    vjp=(_pow_x, _pow_y), sample=reals(0.5, 2, 2), doc="x to the power y.",
+    vjp=(_pow_x, _pow_y), traits=(HOLOMORPHIC,), sample=reals(0.5, 2, 2), doc="x to the power y.",
 )  # fmt: skip
 floor_divide = define(
     "floor_divide(x, y) -> z", type=_NUMBER, scalar=lambda m, x, y: m.floor_divide(x, y),
@@ -215,11 +218,21 @@ atan2 = define(
 )  # fmt: skip
 neg = define(
     "neg(x) -> y", type=_NUMBER, scalar=lambda m, x: -x, vjp=(lambda g: -g,),
-    sample=reals(-2, 2), doc="−x.",
+    traits=(COMPLEX,), sample=reals(-2, 2), doc="−x.",
 )  # fmt: skip
+
+
+def _abs_type(x: TensorType) -> TensorType:
+    return x.with_dtype(x.dtype.to_real())
+
+
+def _abs_vjp(m: Any, g: Any, x: Any) -> Any:
+    return m.cast(g, dtype=x.dtype) * m.sgn(x) if is_complex(x) else g * m.sign(x)
+
+
 abs_ = define(
-    "abs(x) -> y", type=_ANY, scalar=lambda m, x: m.abs(x), vjp=(lambda m, g, x: g * m.sign(x),),
-    sample=reals(-2, 2), doc="|x|.",
+    "abs(x) -> y", type=_abs_type, scalar=lambda m, x: m.abs(x), vjp=(_abs_vjp,),
+    traits=(COMPLEX,), sample=reals(-2, 2), doc="|x|.",
 )  # fmt: skip
 sign = define(
     "sign(x) -> y", type=_ANY, scalar=lambda m, x: m.sign(x), vjp=ZERO, sample=reals(-2, 2),
@@ -227,100 +240,121 @@ sign = define(
 )  # fmt: skip
 reciprocal = define(
     "reciprocal(x) -> y", type=_FLOAT, scalar=lambda m, x: 1 / x,
-    vjp=(lambda g, y: -g * (y * y),), sample=_POSITIVE, doc="1 / x.",
+    vjp=(lambda g, y: -g * (y * y),), traits=(HOLOMORPHIC,), sample=_POSITIVE, doc="1 / x.",
 )  # fmt: skip
 
 # Exponentials, roots, trigonometry.
 exp = define(
     "exp(x) -> y", type=_FLOAT, scalar=lambda m, x: m.exp(x), vjp=(lambda g, y: g * y,),
-    sample=reals(-4, 4), doc="e to the power x.",
+    traits=(HOLOMORPHIC,), sample=reals(-4, 4), doc="e to the power x.",
 )  # fmt: skip
 exp2 = define(
     "exp2(x) -> y", type=_FLOAT, scalar=lambda m, x: m.exp2(x),
-    vjp=(lambda g, y: g * (y * math.log(2)),), sample=reals(-4, 4), doc="2 to the power x.",
+    vjp=(lambda g, y: g * (y * math.log(2)),), traits=(HOLOMORPHIC,), sample=reals(-4, 4),
+    doc="2 to the power x.",
 )  # fmt: skip
 expm1 = define(
     "expm1(x) -> y", type=_FLOAT, scalar=lambda m, x: m.expm1(x), vjp=(lambda g, y: g * (y + 1),),
-    sample=reals(-4, 4), doc="exp(x) − 1, exact near 0.",
+    traits=(HOLOMORPHIC,), sample=reals(-4, 4), doc="exp(x) − 1, exact near 0.",
 )  # fmt: skip
 log = define(
     "log(x) -> y", type=_FLOAT, scalar=lambda m, x: m.log(x), vjp=(lambda g, x: g / x,),
-    sample=_POSITIVE, doc="Natural logarithm.",
+    traits=(HOLOMORPHIC,), sample=_POSITIVE, doc="Natural logarithm.",
 )  # fmt: skip
 log2 = define(
     "log2(x) -> y", type=_FLOAT, scalar=lambda m, x: m.log2(x),
-    vjp=(lambda g, x: g / (x * math.log(2)),), sample=_POSITIVE, doc="Logarithm to base 2.",
+    vjp=(lambda g, x: g / (x * math.log(2)),), traits=(HOLOMORPHIC,), sample=_POSITIVE,
+    doc="Logarithm to base 2.",
 )  # fmt: skip
 log10 = define(
     "log10(x) -> y", type=_FLOAT, scalar=lambda m, x: m.log10(x),
-    vjp=(lambda g, x: g / (x * math.log(10)),), sample=_POSITIVE, doc="Logarithm to base 10.",
+    vjp=(lambda g, x: g / (x * math.log(10)),), traits=(HOLOMORPHIC,), sample=_POSITIVE,
+    doc="Logarithm to base 10.",
 )  # fmt: skip
 log1p = define(
     "log1p(x) -> y", type=_FLOAT, scalar=lambda m, x: m.log1p(x), vjp=(lambda g, x: g / (x + 1),),
-    sample=reals(-0.5, 4), doc="log(1 + x), exact near 0.",
+    traits=(HOLOMORPHIC,), sample=reals(-0.5, 4), doc="log(1 + x), exact near 0.",
 )  # fmt: skip
 sqrt = define(
     "sqrt(x) -> y", type=_FLOAT, scalar=lambda m, x: m.sqrt(x), vjp=(lambda g, y: g / (2 * y),),
-    sample=_POSITIVE, doc="Square root.",
+    traits=(HOLOMORPHIC,), sample=_POSITIVE, doc="Square root.",
 )  # fmt: skip
 rsqrt = define(
     "rsqrt(x) -> y", type=_FLOAT, scalar=lambda m, x: m.rsqrt(x),
-    vjp=(lambda g, y: -0.5 * g * (y * y * y),), sample=_POSITIVE, doc="1 / sqrt(x).",
+    vjp=(lambda g, y: -0.5 * g * (y * y * y),), traits=(HOLOMORPHIC,), sample=_POSITIVE,
+    doc="1 / sqrt(x).",
 )  # fmt: skip
 sin = define(
     "sin(x) -> y", type=_FLOAT, scalar=lambda m, x: m.sin(x), vjp=(lambda m, g, x: g * m.cos(x),),
-    sample=reals(-4, 4), doc="Sine of x radians.",
+    traits=(HOLOMORPHIC,), sample=reals(-4, 4), doc="Sine of x radians.",
 )  # fmt: skip
 cos = define(
     "cos(x) -> y", type=_FLOAT, scalar=lambda m, x: m.cos(x),
-    vjp=(lambda m, g, x: g * -m.sin(x),), sample=reals(-4, 4), doc="Cosine of x radians.",
+    vjp=(lambda m, g, x: g * -m.sin(x),), traits=(HOLOMORPHIC,), sample=reals(-4, 4),
+    doc="Cosine of x radians.",
 )  # fmt: skip
 tan = define(
     "tan(x) -> y", type=_FLOAT, scalar=lambda m, x: m.tan(x), vjp=(lambda g, y: g * (y * y + 1),),
-    sample=reals(-1, 1), doc="Tangent of x radians.",
+    traits=(HOLOMORPHIC,), sample=reals(-1, 1), doc="Tangent of x radians.",
 )  # fmt: skip
 asin = define(
     "asin(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arcsin(x),
-    vjp=(lambda m, g, x: g * m.rsqrt(1 - x * x),), sample=reals(-0.9, 0.9), doc="Arc sine.",
+    vjp=(lambda m, g, x: g * m.rsqrt(1 - x * x),), traits=(HOLOMORPHIC,), sample=reals(-0.9, 0.9),
+    doc="Arc sine.",
 )  # fmt: skip
 acos = define(
     "acos(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arccos(x),
-    vjp=(lambda m, g, x: -g * m.rsqrt(1 - x * x),), sample=reals(-0.9, 0.9), doc="Arc cosine.",
+    vjp=(lambda m, g, x: -g * m.rsqrt(1 - x * x),), traits=(HOLOMORPHIC,), sample=reals(-0.9, 0.9),
+    doc="Arc cosine.",
 )  # fmt: skip
 atan = define(
     "atan(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arctan(x),
-    vjp=(lambda g, x: g / (x * x + 1),), sample=reals(-4, 4), doc="Arc tangent.",
+    vjp=(lambda g, x: g / (x * x + 1),), traits=(HOLOMORPHIC,), sample=reals(-4, 4),
+    doc="Arc tangent.",
 )  # fmt: skip
 sinh = define(
     "sinh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.sinh(x),
-    vjp=(lambda m, g, x: g * m.cosh(x),), sample=reals(-3, 3), doc="Hyperbolic sine.",
+    vjp=(lambda m, g, x: g * m.cosh(x),), traits=(HOLOMORPHIC,), sample=reals(-3, 3),
+    doc="Hyperbolic sine.",
 )  # fmt: skip
 cosh = define(
     "cosh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.cosh(x),
-    vjp=(lambda m, g, x: g * m.sinh(x),), sample=reals(-3, 3), doc="Hyperbolic cosine.",
+    vjp=(lambda m, g, x: g * m.sinh(x),), traits=(HOLOMORPHIC,), sample=reals(-3, 3),
+    doc="Hyperbolic cosine.",
 )  # fmt: skip
 tanh = define(
     "tanh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.tanh(x),
-    vjp=(lambda g, y: g * (1 - y * y),), sample=reals(-3, 3), doc="Hyperbolic tangent.",
+    vjp=(lambda g, y: g * (1 - y * y),), traits=(HOLOMORPHIC,), sample=reals(-3, 3),
+    doc="Hyperbolic tangent.",
 )  # fmt: skip
 asinh = define(
     "asinh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arcsinh(x),
-    vjp=(lambda m, g, x: g * m.rsqrt(x * x + 1),), sample=reals(-3, 3),
+    vjp=(lambda m, g, x: g * m.rsqrt(x * x + 1),), traits=(HOLOMORPHIC,), sample=reals(-3, 3),
     doc="Inverse hyperbolic sine.",
 )  # fmt: skip
+
+
+def _acosh_vjp(m: Any, g: Any, x: Any) -> Any:
+    """One root of x² − 1 would be that of −x left of the imaginary axis."""
+    if is_complex(x):
+        return g * (m.rsqrt(x - 1) * m.rsqrt(x + 1))
+    return g * m.rsqrt(x * x - 1)
+
+
 acosh = define(
     "acosh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arccosh(x),
-    vjp=(lambda m, g, x: g * m.rsqrt(x * x - 1),), sample=reals(1.2, 4),
+    vjp=(_acosh_vjp,), traits=(HOLOMORPHIC,), sample=reals(1.2, 4),
     doc="Inverse hyperbolic cosine.",
 )  # fmt: skip
 atanh = define(
     "atanh(x) -> y", type=_FLOAT, scalar=lambda m, x: m.arctanh(x),
-    vjp=(lambda g, x: g / (1 - x * x),), sample=reals(-0.9, 0.9),
+    vjp=(lambda g, x: g / (1 - x * x),), traits=(HOLOMORPHIC,), sample=reals(-0.9, 0.9),
     doc="Inverse hyperbolic tangent.",
 )  # fmt: skip
 sigmoid = define(
     "sigmoid(x) -> y", type=_FLOAT, scalar=lambda m, x: m.sigmoid(x),
-    vjp=(lambda g, y: g * (y * (1 - y)),), sample=reals(-4, 4), doc="1 / (1 + exp(−x)).",
+    vjp=(lambda g, y: g * (y * (1 - y)),), traits=(HOLOMORPHIC,), sample=reals(-4, 4),
+    doc="1 / (1 + exp(−x)).",
 )  # fmt: skip
 erf = define(
     "erf(x) -> y", type=_FLOAT, scalar=lambda m, x: m.erf(x),
@@ -366,11 +400,12 @@ round_ = define(
 # Comparison and tests: bool results.
 eq = define(
     "eq(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.equal(x, y), vjp=NOT_DIFFERENTIABLE,
-    traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 3), doc="x == y.",
+    traits=(COMMUTATIVE, COMPLEX), sample=_int_cases(2, 0, 3), doc="x == y.",
 )  # fmt: skip
 ne = define(
     "ne(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.not_equal(x, y),
-    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 3), doc="x != y.",
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE, COMPLEX), sample=_int_cases(2, 0, 3),
+    doc="x != y.",
 )  # fmt: skip
 lt = define(
     "lt(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.less(x, y), vjp=NOT_DIFFERENTIABLE,
@@ -390,15 +425,15 @@ ge = define(
 )  # fmt: skip
 isnan = define(
     "isnan(x) -> y", type=_TEST, scalar=lambda m, x: m.isnan(x), vjp=NOT_DIFFERENTIABLE,
-    sample=reals(-2, 2), doc="Whether x is NaN.",
+    traits=(COMPLEX,), sample=reals(-2, 2), doc="Whether x is NaN.",
 )  # fmt: skip
 isinf = define(
     "isinf(x) -> y", type=_TEST, scalar=lambda m, x: m.isinf(x), vjp=NOT_DIFFERENTIABLE,
-    sample=reals(-2, 2), doc="Whether x is +inf or −inf.",
+    traits=(COMPLEX,), sample=reals(-2, 2), doc="Whether x is +inf or −inf.",
 )  # fmt: skip
 isfinite = define(
     "isfinite(x) -> y", type=_TEST, scalar=lambda m, x: m.isfinite(x), vjp=NOT_DIFFERENTIABLE,
-    sample=reals(-2, 2), doc="Whether x is neither infinite nor NaN.",
+    traits=(COMPLEX,), sample=reals(-2, 2), doc="Whether x is neither infinite nor NaN.",
 )  # fmt: skip
 signbit = define(
     "signbit(x) -> y", type=_TEST, scalar=lambda m, x: m.signbit(x), vjp=NOT_DIFFERENTIABLE,
@@ -408,22 +443,22 @@ signbit = define(
 # Logic and bits.
 logical_and = define(
     "logical_and(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.logical_and(x, y),
-    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 2),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE, COMPLEX), sample=_int_cases(2, 0, 2),
     doc="Whether both are nonzero.",
 )  # fmt: skip
 logical_or = define(
     "logical_or(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.logical_or(x, y),
-    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 2),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE, COMPLEX), sample=_int_cases(2, 0, 2),
     doc="Whether either is nonzero.",
 )  # fmt: skip
 logical_xor = define(
     "logical_xor(x, y) -> z", type=_COMPARE, scalar=lambda m, x, y: m.logical_xor(x, y),
-    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE,), sample=_int_cases(2, 0, 2),
+    vjp=NOT_DIFFERENTIABLE, traits=(COMMUTATIVE, COMPLEX), sample=_int_cases(2, 0, 2),
     doc="Whether exactly one is nonzero.",
 )  # fmt: skip
 logical_not = define(
     "logical_not(x) -> y", type=_TEST, scalar=lambda m, x: m.logical_not(x),
-    vjp=NOT_DIFFERENTIABLE, sample=_int_cases(1, 0, 2), doc="Whether x is zero.",
+    vjp=NOT_DIFFERENTIABLE, traits=(COMPLEX,), sample=_int_cases(1, 0, 2), doc="Whether x is zero.",
 )  # fmt: skip
 bitwise_and = define(
     "bitwise_and(x, y) -> z", type=_BITS, scalar=lambda m, x, y: m.bitwise_and(x, y),
@@ -463,7 +498,7 @@ where = define(
     "where(condition, x, y) -> z", type=_where_type, scalar=lambda m, c, x, y: m.where(c, x, y),
     vjp=(None, lambda m, g, condition: m.where(condition, g, _zero_of(m, g)),
          lambda m, g, condition: m.where(condition, _zero_of(m, g), g)),
-    sample=(Case((Spec((3, 4), 0, 2, "b"), Spec((3, 4)), Spec((3, 4))), {}),
+    traits=(COMPLEX,), sample=(Case((Spec((3, 4), 0, 2, "b"), Spec((3, 4)), Spec((3, 4))), {}),
             Case((Spec((3, 1), 0, 2, "b"), Spec((4,)), Spec(())), {})),
     doc="x where the condition holds, else y; neither branch is multiplied (NaN stays apart).",
 )  # fmt: skip
@@ -472,6 +507,8 @@ where = define(
 def _cast_kernel(xp: Any, x: Any, *, dtype: DType) -> Any:
     if 0 in x.strides:  # by itself NumPy has dims that repeat memory lie innermost
         x = copied(x)
+    if is_complex(x) and not dtype.is_complex and dtype is not bool_:
+        x = x.real
     source = BY_NUMPY[x.dtype]
     if source.is_floating_point and not dtype.is_floating_point and dtype is not bool_:
         with np.errstate(all="ignore"):
@@ -481,7 +518,7 @@ def _cast_kernel(xp: Any, x: Any, *, dtype: DType) -> Any:
 
 cast = define(
     "cast(x) -> y", type=lambda x, *, dtype: x.with_dtype(dtype), kernel=_cast_kernel,
-    vjp=(lambda m, g, x_type: m.cast(g, dtype=x_type.dtype),), traits=(ELEMENTWISE,),
+    vjp=(lambda m, g, x_type: m.cast(g, dtype=x_type.dtype),), traits=(ELEMENTWISE, COMPLEX),
     sample=(Case((Spec((3, 4)),), {"dtype": float64}),
             Case((Spec((), -2, 2),), {"dtype": int32})),
     doc="x in another dtype; floats to integers truncate.",

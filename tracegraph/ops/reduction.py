@@ -7,9 +7,11 @@ from typing import Any
 
 from tracegraph.dims.shapes import alike
 from tracegraph.dims.symint import SymInt, larger
-from tracegraph.dtypes import ALL, BY_NUMPY, FLOATS, NUMBERS, DType, bool_, int64
+from tracegraph.dtypes import BY_NUMPY, FIELDS, FLOATS, REALS, RINGS, DType, bool_, int64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import (
+    COMPLEX,
+    HOLOMORPHIC,
     NOT_DIFFERENTIABLE,
     REDUCTION,
     Spec,
@@ -77,8 +79,8 @@ def _sum(xp: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
 
 
 sum_ = define(
-    "sum(x) -> y", type=_reduction_type(NUMBERS), kernel=in_float32(_sum),
-    vjp=(lambda m, g, x_type, dim: _expanded(m, g, x_type, dim),), traits=(REDUCTION,),
+    "sum(x) -> y", type=_reduction_type(RINGS), kernel=in_float32(_sum),
+    vjp=(lambda m, g, x_type, dim: _expanded(m, g, x_type, dim),), traits=(REDUCTION, COMPLEX),
     sample=_SAMPLE, doc="Sum over dims, in the dtype of x (pairwise for floats).",
 )  # fmt: skip
 
@@ -98,10 +100,10 @@ def _mean_vjp(m: Any, g: Any, x_type: TensorType, dim: Shape) -> Any:
 
 
 mean = define(
-    "mean(x) -> y", type=_reduction_type(FLOATS), kernel=in_float32(_mean),
+    "mean(x) -> y", type=_reduction_type(FIELDS), kernel=in_float32(_mean),
     decompose=lambda m, x, *, dim, keepdim: m.sum(x, dim=dim, keepdim=keepdim) / _count(
         TensorType(x.dtype, tuple(x.shape)), dim),
-    vjp=(_mean_vjp,), traits=(REDUCTION,), sample=_SAMPLE, doc="Arithmetic mean over dims.",
+    vjp=(_mean_vjp,), traits=(REDUCTION, COMPLEX), sample=_SAMPLE, doc="Arithmetic mean over dims.",
 )  # fmt: skip
 
 
@@ -137,8 +139,8 @@ def cut(m: Any, x: Any, axis: int, start: int, stop: int) -> Any:
 
 
 prod = define(
-    "prod(x) -> y", type=_reduction_type(NUMBERS), kernel=in_float32(_prod), vjp=(_prod_vjp,),
-    traits=(REDUCTION,), sample=_SAMPLE, doc="Product over dims.",
+    "prod(x) -> y", type=_reduction_type(RINGS), kernel=in_float32(_prod), vjp=(_prod_vjp,),
+    traits=(REDUCTION, HOLOMORPHIC), sample=_SAMPLE, doc="Product over dims.",
 )  # fmt: skip
 
 
@@ -160,11 +162,11 @@ def _amin(xp: Any, x: Any, *, dim: Shape, keepdim: bool) -> Any:
 
 
 amax = define(
-    "amax(x) -> y", type=_reduction_type(ALL), kernel=in_float32(_amax), vjp=(_extreme_vjp,),
+    "amax(x) -> y", type=_reduction_type(REALS), kernel=in_float32(_amax), vjp=(_extreme_vjp,),
     traits=(REDUCTION,), sample=_SAMPLE, doc="Largest element over dims; NaN wins.",
 )  # fmt: skip
 amin = define(
-    "amin(x) -> y", type=_reduction_type(ALL), kernel=in_float32(_amin), vjp=(_extreme_vjp,),
+    "amin(x) -> y", type=_reduction_type(REALS), kernel=in_float32(_amin), vjp=(_extreme_vjp,),
     traits=(REDUCTION,), sample=_SAMPLE, doc="Smallest element over dims; NaN wins.",
 )  # fmt: skip
 

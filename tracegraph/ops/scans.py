@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegraph.dtypes import FLOATS, NUMBERS, finfo, int64
+from tracegraph.dtypes import FLOATS, RINGS, finfo, int64
 from tracegraph.errors import DTypeError
-from tracegraph.ops.core import case, define, in_float32, row_major
+from tracegraph.ops.core import COMPLEX, HOLOMORPHIC, case, define, in_float32, row_major
 from tracegraph.ops.reduction import cut
 from tracegraph.tensor_type import TensorType
 
@@ -15,7 +15,7 @@ _CASES = (case((3, 4), dim=1), case((3, 2), dim=0), case((0, 2), dim=0))
 
 def _scan_type(x: TensorType, *, dim: int) -> TensorType:
     x.check_dims(dim)
-    if x.dtype not in NUMBERS:
+    if x.dtype not in RINGS:
         raise DTypeError(f"not implemented for dtype {x.dtype}")
     return x
 
@@ -27,7 +27,7 @@ def _reversed_sums(m: Any, x: Any, dim: int) -> Any:
 cumsum = define(
     "cumsum(x) -> y", type=_scan_type,
     kernel=row_major(in_float32(lambda xp, x, *, dim: xp.cumsum(x, axis=dim, dtype=x.dtype))),
-    vjp=(lambda m, g, dim: _reversed_sums(m, g, dim),), sample=_CASES,
+    vjp=(lambda m, g, dim: _reversed_sums(m, g, dim),), traits=(COMPLEX,), sample=_CASES,
     doc="Running sums along a dim.",
 )  # fmt: skip
 
@@ -61,7 +61,7 @@ def _cumprod_vjp(m: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
 cumprod = define(
     "cumprod(x) -> y", type=_scan_type,
     kernel=row_major(in_float32(lambda xp, x, *, dim: xp.cumprod(x, axis=dim, dtype=x.dtype))),
-    vjp=(_cumprod_vjp,), sample=_CASES, doc="Running products along a dim.",
+    vjp=(_cumprod_vjp,), traits=(HOLOMORPHIC,), sample=_CASES, doc="Running products along a dim.",
 )  # fmt: skip
 
 

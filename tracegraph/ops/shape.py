@@ -14,7 +14,16 @@ from tracegraph.dims.shapes import alike, was_broadcast
 from tracegraph.dims.symint import larger, smaller
 from tracegraph.dtypes import bool_
 from tracegraph.errors import OpError
-from tracegraph.ops.core import LAID_ALIKE, VIEW, Joint, case, define, laid_alike, row_major
+from tracegraph.ops.core import (
+    COMPLEX,
+    LAID_ALIKE,
+    VIEW,
+    Joint,
+    case,
+    define,
+    laid_alike,
+    row_major,
+)
 from tracegraph.ops.memory_order import copied
 from tracegraph.tensor_type import Shape, TensorType, broadcast_shapes, wrap_dim
 
@@ -30,7 +39,7 @@ def _reshape_type(x: TensorType, *, shape: Shape) -> TensorType:
 
 reshape = define(
     "reshape(x) -> y", type=_reshape_type, kernel=lambda xp, x, *, shape: x.reshape(shape),
-    vjp=(lambda m, g, x_type: m.reshape(g, shape=x_type.shape),), traits=(VIEW,),
+    vjp=(lambda m, g, x_type: m.reshape(g, shape=x_type.shape),), traits=(VIEW, COMPLEX),
     write_back=lambda m, base, value, shape: m.reshape(value, shape=base.shape),
     sample=(case((2, 6), shape=(3, 4)), case((0, 3), shape=(3, 0)), case((), shape=(1, 1))),
     doc="The same elements in row-major order under another shape.",
@@ -52,7 +61,7 @@ def _permute_type(x: TensorType, *, dims: Shape) -> TensorType:
 
 permute = define(
     "permute(x) -> y", type=_permute_type, kernel=lambda xp, x, *, dims: x.transpose(dims),
-    vjp=(lambda m, g, dims: m.permute(g, dims=_inverse(dims)),), traits=(VIEW,),
+    vjp=(lambda m, g, dims: m.permute(g, dims=_inverse(dims)),), traits=(VIEW, COMPLEX),
     write_back=lambda m, base, value, dims: m.permute(value, dims=_inverse(dims)),
     sample=(case((2, 3, 4), dims=(2, 0, 1)), case((3, 2), dims=(1, 0))),
     doc="Dims in another order.",
@@ -94,7 +103,7 @@ def _write_expanded(m: Any, base: Any, value: Any, shape: Shape) -> Any:
 
 expand = define(
     "expand(x) -> y", type=_expand_type, kernel=_expand,
-    vjp=(lambda m, g, x_type: _sum_to(m, g, x_type.shape),), traits=(VIEW,),
+    vjp=(lambda m, g, x_type: _sum_to(m, g, x_type.shape),), traits=(VIEW, COMPLEX),
     write_back=_write_expanded,
     sample=(case((3, 1), shape=(2, 3, 4)), case((), shape=(2,)), case((1, 2), shape=(0, 2))),
     doc="Dims of size 1 repeated to `shape`, without copying.",
@@ -131,7 +140,7 @@ def _slice_vjp(m: Any, g: Any, x_type: TensorType, index: tuple[IndexItem, ...])
 
 slice_ = define(
     "slice(x) -> y", type=_slice_type, kernel=lambda xp, x, *, index: x[(*numpy_index(index), ...)],
-    vjp=(_slice_vjp,), traits=(VIEW,),
+    vjp=(_slice_vjp,), traits=(VIEW, COMPLEX),
     write_back=lambda m, base, value, index: m.slice_scatter(base, value, index=index),
     sample=(case((4, 5), index=((1, 4, 2), 3)), case((3,), index=(1,)),
             case((4, 2), index=((0, 0, 1), (0, 2, 1)))),
@@ -159,7 +168,7 @@ def _scatter_vjp_x(m: Any, g: Any, y_type: TensorType, index: tuple[IndexItem, .
 slice_scatter = define(
     "slice_scatter(x, y) -> z", type=_scatter_type, kernel=_slice_scatter,
     vjp=(_scatter_vjp_x, lambda m, g, index: m.slice(g, index=index)),
-    traits=(LAID_ALIKE,),
+    traits=(COMPLEX, LAID_ALIKE),
     sample=(case((4, 5), (2,), index=((1, 4, 2), 3)), case((3,), (), index=(1,))),
     doc="x with y written at a basic index (see slice).",
 )  # fmt: skip
@@ -167,13 +176,14 @@ slice_scatter = define(
 
 copy_ = define(
     "copy(x) -> y", type=lambda x: x, kernel=lambda xp, x: x.copy(order="C"), vjp=(lambda g: g,),
-    sample=(case((2, 3)), case(())), doc="x in fresh memory; a trace records no node for it.",
+    traits=(COMPLEX,), sample=(case((2, 3)), case(())),
+    doc="x in fresh memory; a trace records no node for it.",
 )  # fmt: skip
 
 overwrite = define(
     "overwrite(x, y) -> z", type=lambda x, y: y, kernel=lambda xp, x, y: copied(y),
     vjp=(lambda m, x_type: m.full(shape=x_type.shape, value=0, dtype=x_type.dtype), lambda g: g),
-    traits=(LAID_ALIKE,), sample=(case((2, 3), (2, 3)), case((), ())),
+    traits=(COMPLEX, LAID_ALIKE), sample=(case((2, 3), (2, 3)), case((), ())),
     doc="y: what x is after all of it was written with y.",
 )  # fmt: skip
 
@@ -187,7 +197,7 @@ def _forgotten(m: Any, g: Any, x_type: TensorType) -> Any:
 overwrite_view = define(
     "overwrite_view(x, y) -> z", type=lambda x, y: y, kernel=lambda xp, x, y: copied(y),
     vjp=(_forgotten, lambda g: g),
-    traits=(LAID_ALIKE,), sample=(case((2, 3), (2, 3)), case((), ())),
+    traits=(COMPLEX, LAID_ALIKE), sample=(case((2, 3), (2, 3)), case((), ())),
     doc="As overwrite, of memory that was written through a view.",
 )  # fmt: skip
 
@@ -218,7 +228,8 @@ def _cat_vjp(m: Any, g: Any, xs_type: tuple[TensorType, ...], dim: int, needs: A
 cat = define(
     "cat(*xs) -> y", type=_cat_type,
     kernel=row_major(lambda xp, *xs, dim: xp.concatenate(xs, axis=dim)),
-    vjp=Joint(_cat_vjp), sample=(case((2, 3), (2, 1), dim=1), case((2,), (0,), (1,), dim=0)),
+    vjp=Joint(_cat_vjp), traits=(COMPLEX,),
+    sample=(case((2, 3), (2, 1), dim=1), case((2,), (0,), (1,), dim=0)),
     doc="Arrays joined along a dim that they have.",
 )  # fmt: skip
 
@@ -232,7 +243,7 @@ flip = define(
     "flip(x) -> y", type=_flip_type,
     kernel=laid_alike(lambda xp, x, *, dims: xp.flip(x, dims).copy(order="C")),
     vjp=(lambda m, g, dims: m.flip(g, dims=dims),),
-    traits=(LAID_ALIKE,), sample=(case((2, 3), dims=(0, 1)), case((2, 3), dims=(1,))),
+    traits=(COMPLEX, LAID_ALIKE), sample=(case((2, 3), dims=(0, 1)), case((2, 3), dims=(1,))),
     doc="Elements in reverse order along dims.",
 )  # fmt: skip
 
@@ -257,6 +268,7 @@ def _pad(xp: Any, x: Any, *, pads: tuple[tuple[int, int], ...], value: Any) -> A
 
 pad = define(
     "pad(x) -> y", type=_pad_type, kernel=_pad, vjp=(_pad_vjp,),
+    traits=(COMPLEX,),
     sample=(case((2, 3), pads=((1, 0), (0, 2)), value=1.5), case((), pads=(), value=0)),
     doc="A constant border: (before, after) per dim.",
 )  # fmt: skip
@@ -305,7 +317,7 @@ def _diagonal_scatter_vjp(
 
 diagonal = define(
     "diagonal(x) -> y", type=_diagonal_type, kernel=_diagonal, vjp=(_diagonal_vjp,),
-    traits=(VIEW,),
+    traits=(VIEW, COMPLEX),
     write_back=lambda m, base, value, **attrs: m.diagonal_scatter(base, value, **attrs),
     sample=(case((3, 4), offset=1, dim1=0, dim2=1), case((2, 3, 3), offset=0, dim1=1, dim2=2)),
     doc="The diagonal of two dims, as the last dim.",
@@ -316,8 +328,7 @@ diagonal_scatter = define(
     type=_diagonal_scatter_type, kernel=_diagonal_scatter,
     vjp=(_diagonal_scatter_vjp, lambda m, g, offset, dim1, dim2: m.diagonal(
         g, offset=offset, dim1=dim1, dim2=dim2)),
-    traits=(LAID_ALIKE,),
-    sample=(case((3, 4), (3,), offset=1, dim1=0, dim2=1),
+    traits=(COMPLEX, LAID_ALIKE), sample=(case((3, 4), (3,), offset=1, dim1=0, dim2=1),
             case((3, 2, 3), (2, 2), offset=-1, dim1=0, dim2=2)),
     doc="x with y written on a diagonal.",
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.dtypes import ALL, int64
+from tracegraph.dtypes import REALS, int64
 from tracegraph.errors import DTypeError, GuardError, OpError
 from tracegraph.ops.core import (
     COUNTED,
@@ -27,7 +27,7 @@ from tracegraph.tensor_type import TensorType
 
 def _sort_type(x: TensorType, *, dim: int, descending: bool) -> tuple[TensorType, TensorType]:
     x.check_dims(dim)
-    if x.dtype not in ALL:
+    if x.dtype not in REALS:
         raise DTypeError(f"not implemented for dtype {x.dtype}")
     return x, x.with_dtype(int64)
 

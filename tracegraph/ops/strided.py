@@ -9,7 +9,7 @@ import numpy as np
 
 from tracegraph.dtypes import int64
 from tracegraph.errors import OpError
-from tracegraph.ops.core import VIEW, case, define
+from tracegraph.ops.core import COMPLEX, VIEW, case, define
 from tracegraph.tensor_type import Shape, TensorType
 
 
@@ -84,8 +84,8 @@ def _write_strided(m: Any, base: Any, value: Any, shape: Shape, strides: Shape, 
 
 
 strided = define(
-    "strided(x) -> y", type=_strided_type, kernel=_strided, vjp=(_strided_vjp,), traits=(VIEW,),
-    write_back=_write_strided,
+    "strided(x) -> y", type=_strided_type, kernel=_strided, vjp=(_strided_vjp,),
+    traits=(VIEW, COMPLEX), write_back=_write_strided,
     sample=(case((3, 4), shape=(2, 2), strides=(4, 1), offset=5),
             case((6,), shape=(3,), strides=(2,), offset=1),
             case((4,), shape=(), strides=(), offset=3)),

@@ -11,11 +11,13 @@ from tracegraph.dtypes import BY_NUMPY
 from tracegraph.ops import (
     activation,
     average_pooling,
+    complex_numbers,
     contraction,
     convolution,
     creation,
     dense,
     factorisations,
+    fourier,
     gathering,
     gradient_marks,
     host,
@@ -41,7 +43,7 @@ from tracegraph.ops import (
     strided,
     windows,
 )
-from tracegraph.ops.core import Op
+from tracegraph.ops.core import Op, refuse_complex
 from tracegraph.ops.heavy import natively
 
 FAMILIES: Final[tuple[ModuleType, ...]] = (
@@ -49,6 +51,7 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     indexing,
     gathering,
     pointwise,
+    complex_numbers,
     special,
     special_kernels,
     polynomials,
@@ -63,6 +66,7 @@ FAMILIES: Final[tuple[ModuleType, ...]] = (
     linear_algebra,
     factorisations,
     lu,
+    fourier,
     activation,
     dense,
     convolution,
@@ -136,6 +140,8 @@ def run_op(op: Op, xp: Any, *arrays: Any, **attrs: Any) -> Any:
     if op.kernel is not None:
         return op.kernel(xp, *arrays, **attrs)
     assert op.decompose is not None
+    if not op.complex:
+        refuse_complex(op.name, arrays)
     return op.decompose(array_ops(xp), *arrays, **attrs)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tracegraph.errors import OpError
-from tracegraph.ops.core import case, define, in_float32
+from tracegraph.ops.core import COMPLEX, case, define, in_float32
 from tracegraph.tensor_type import Shape, TensorType
 
 Pads = tuple[tuple[int, int], ...]
@@ -149,7 +149,7 @@ unfold = define(
     vjp=(lambda m, g, x_type, window, stride, padding, dilation: m.fold_windows(
         g, size=x_type.shape[x_type.ndim - len(window) :], window=window, stride=stride,
         padding=padding, dilation=dilation),),
-    sample=(case((2, 3, 5), **_UNFOLD), case((4, 6), **_UNFOLD)),
+    traits=(COMPLEX,), sample=(case((2, 3, 5), **_UNFOLD), case((4, 6), **_UNFOLD)),
     doc="All windows over the last dims: [*lead, *window, *count]. Padding is zero.",
 )  # fmt: skip
 
@@ -157,7 +157,7 @@ fold = define(
     "fold_windows(y) -> x", type=_fold_type, kernel=in_float32(_fold),
     vjp=(lambda m, g, window, stride, padding, dilation: m.unfold_windows(
         g, window=window, stride=stride, padding=padding, dilation=dilation),),
-    sample=(case((2, 2, 2, 4, 2), size=(3, 5), **_UNFOLD),
+    traits=(COMPLEX,), sample=(case((2, 2, 2, 4, 2), size=(3, 5), **_UNFOLD),
             case((2, 2, 5, 2), size=(4, 6), **_UNFOLD)),
     doc="The adjoint of unfold_windows: overlapping windows are added.",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from tracegraph.autograd import enable_grad, no_grad
 from tracegraph.eager.dispatch import front
 from tracegraph.eager.tensors import Tensor
+from tracegraph.ops.core import refuse_complex
 from tracegraph.optim.optimizer import Optimizer
 from tracegraph.optim.rule import check_not_negative
 
@@ -151,6 +152,7 @@ class LBFGS(Optimizer):
         if len(self.param_groups) != 1:
             raise ValueError("LBFGS doesn't support per-parameter options (parameter groups)")
         self._params: list[Tensor] = self.param_groups[0]["params"]
+        refuse_complex("LBFGS", [p._data for p in self._params])
 
     def _gradient(self) -> Tensor:
         """Return all gradients as one vector [n]."""

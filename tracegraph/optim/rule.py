@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracegraph.api import pointwise
+from tracegraph.api.complex_numbers import view_as_complex, view_as_real
 from tracegraph.api.creation import full, zeros_like
 from tracegraph.api.promotion import cast
 from tracegraph.dtypes import BOOL_KIND, HALVES, DType, float32, float64, get_default_dtype
@@ -21,6 +22,7 @@ from tracegraph.eager import modes
 from tracegraph.eager.dispatch import assign
 from tracegraph.eager.storage import AbstractArray
 from tracegraph.eager.tensors import Tensor, dtype_of_data, shell, storage_of, type_of, wrap
+from tracegraph.errors import DTypeError
 from tracegraph.optim.optimizer import Group, Optimizer
 
 Scalars = SimpleNamespace
@@ -116,6 +118,8 @@ class RuleOptimizer(Optimizer):
             state = self._slots(group, p)
             counts = [state[name] for name in counters]
             slots = [state[name] for name in arrays]
+            if type_of(p).dtype.is_complex:
+                p, *slots = self._as_pairs(p, slots)
             wide = _wide(p)
             if symbolic:
                 key = (wide, *map(id, counts))
@@ -141,6 +145,19 @@ class RuleOptimizer(Optimizer):
             for t in (p, *slots):
                 storage_of(t).version += 1
 
+    def _as_pairs(self, p: Tensor, slots: Sequence[Tensor]) -> list[Tensor]:
+        """Return views of a complex parameter and its slots as real numbers, as PyTorch has them.
+
+        Raises:
+            DTypeError: the rule looks at whole tensors, which views would change.
+        """
+        if not self._elementwise:
+            raise DTypeError(f"{type(self).__name__} does not support complex parameters")
+        pairs = [view_as_real(t) for t in (p, *slots)]
+        assert p._grad is not None
+        pairs[0]._grad = view_as_real(p._grad)
+        return pairs
+
     def _slots(self, group: Group, p: Tensor) -> dict[str, Any]:
         """Return the state of a parameter with every slot in place."""
         state: dict[str, Any] = self.state[p]
@@ -148,10 +165,17 @@ class RuleOptimizer(Optimizer):
         for name in (*counters, *arrays):
             value = state.get(name)
             if value is None:
-                state[name] = self._initial(name, group, p)
+                state[name] = self._fresh(name, group, p)
             elif not isinstance(value, Tensor):
                 state[name] = counter(value)
         return state
+
+    def _fresh(self, name: str, group: Group, p: Tensor) -> Tensor:
+        """Return a slot before the first step; of a complex parameter, as of its parts."""
+        counters, _ = self._layout(group, p)
+        if name in counters or not type_of(p).dtype.is_complex:
+            return self._initial(name, group, p)
+        return view_as_complex(self._initial(name, group, view_as_real(p.detach())))
 
     def _symbolic(
         self, group: Group, names: Sequence[str], counts: Sequence[Tensor], wide: DType
@@ -259,7 +283,9 @@ class RuleOptimizer(Optimizer):
 def _is_noted(p: Tensor) -> bool:
     """Whether a trace notes what a rule does to a parameter, and arrays do it."""
     recorder = modes.RECORDER.get()
-    return p._data.size > _SMALL and recorder is not None and recorder.kept is None
+    if p._chain or recorder is None:
+        return False
+    return bool(p._data.size > _SMALL and recorder.kept is None)
 
 
 def _abstract(t: Any) -> Tensor:

@@ -20,7 +20,7 @@ def graded_sources(graph: Graph) -> set[str]:
     """Return the names of the inputs and State that gradients of the results can reach."""
     inputs = {n.attrs["name"] for n in graph.inputs}
     written = [v for name, v in graph.writes.items() if name in inputs]
-    stack = [v.node for v in (*graph.outputs, *written) if v.type.dtype.kind == FLOAT_KIND]
+    stack = [v.node for v in (*graph.outputs, *written) if v.type.dtype.kind >= FLOAT_KIND]
     seen: set[Node] = set()
     found: set[str] = set()
     while stack:
@@ -30,7 +30,7 @@ def graded_sources(graph: Graph) -> set[str]:
         seen.add(node)
         if node.op in (INPUT, STATE):
             found.add(node.attrs["name"])
-        stack += [v.node for v in _graded(node) if v.type.dtype.kind == FLOAT_KIND]
+        stack += [v.node for v in _graded(node) if v.type.dtype.kind >= FLOAT_KIND]
     return found
 
 

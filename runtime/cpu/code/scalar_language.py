@@ -167,6 +167,8 @@ def _tried(
     types = [TensorType(dtype, ()) for dtype in dtypes]
     try:
         (result,) = op.infer(types, dict(attrs))
+        if any(dtype.is_complex for dtype in (*dtypes, result.dtype)):
+            return False, False
         made = emit_row(m, op, operands, dict(attrs))
     except (UnsupportedError, OpError):
         return False, False

@@ -23,12 +23,21 @@ def add_copy(low: Lowering, x: Place, y: Place, node: Node | None) -> None:
     """Add a copy of x to y, which has its shape."""
     if 0 in x.shape:
         return
+    if x.dtype.is_complex:
+        x, y = _as_parts(x), _as_parts(y)
     matrices = _matrices(x, y)
     if matrices is None:
         steps = (Step(LOAD, (0,), x.dtype),)
         low.nest(x.shape, (), steps, [x], [(0, y)], frozenset(), node, "copy")
         return
     _transpose(low, x, y, matrices, node)
+
+
+def _as_parts(x: Place) -> Place:
+    """Return the place of the parts of complex elements, side by side in a last dim."""
+    return Place(
+        x.buffer, x.dtype.to_real(), (*x.shape, 2), (*(2 * s for s in x.strides), 1), 2 * x.offset
+    )
 
 
 def _transpose(low: Lowering, x: Place, y: Place, found: _Matrices, node: Node | None) -> None:

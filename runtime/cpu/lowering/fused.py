@@ -67,6 +67,8 @@ def is_fold(node: Node) -> bool:
 
 def is_native(node: Node) -> bool:
     """Whether a node can be computed inside a nest."""
+    if any(v.type.dtype.is_complex for v in node.inputs):
+        return False
     if is_fold(node) or node.op in ("expand", "reshape"):
         return True
     if node.op not in OPS:

@@ -137,9 +137,10 @@ class Lowering:
             self.apart[fused.node] = refused
         for value in node.inputs:
             self.place(value)
-        why = "there is no template"
-        template = self.templates.get(node.op)
-        if template is None and (is_fold(node) or _is_elementwise(node)):
+        why, template = "there is no template", self.templates.get(node.op)
+        if any(v.type.dtype.is_complex for v in (*node.inputs, *node.outs)):
+            template, why = None, "complex numbers"
+        elif template is None and (is_fold(node) or _is_elementwise(node)):
             template = lower_nest
         if template is not None:
             why = self._tried(node, template)

@@ -111,6 +111,7 @@ def delays(graph: Graph, order: Sequence[Node]) -> dict[Value, Node]:
     for node in order:
         if (
             node.op not in PRODUCTS
+            or node.out.type.dtype.is_complex
             or node.out in results
             or found.keys() & {*node.inputs, node.out}
         ):

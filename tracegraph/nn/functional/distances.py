@@ -6,6 +6,7 @@ from tracegraph.api.matrices import triu_indices
 from tracegraph.api.shape import broadcast_to
 from tracegraph.eager.tensors import Tensor
 from tracegraph.errors import OpError
+from tracegraph.ops.core import refuse_complex
 from tracegraph.tensor_type import broadcast_shapes
 
 
@@ -20,6 +21,7 @@ def normalize(
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Return the cosine of the angle between vectors along a dim; lengths count as >= `eps`."""
+    refuse_complex("cosine_similarity", (x1._data, x2._data))
     shape = broadcast_shapes([tuple(x1.shape), tuple(x2.shape)])
     units = []
     for x in (x1, x2):

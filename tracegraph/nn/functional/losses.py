@@ -19,6 +19,7 @@ from tracegraph.eager.dispatch import front
 from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.errors import OpError
 from tracegraph.nn.functional.distances import pairwise_distance
+from tracegraph.ops.core import refuse_complex
 
 
 def reduction_named(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
@@ -46,6 +47,7 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
     Raises:
         ValueError: no such reduction.
     """
+    refuse_complex("a loss", (loss._data,))
     if reduction == "mean":
         return loss.mean()
     if reduction == "sum":
@@ -62,7 +64,10 @@ def _difference(input: Tensor, target: Tensor, name: str) -> Tensor:
             "broadcasting. Please ensure they have the same size.",
             stacklevel=3,
         )
-    return input - target
+    d = input - target
+    if name != "l1_loss":
+        refuse_complex(name, (d._data,))
+    return d
 
 
 def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:

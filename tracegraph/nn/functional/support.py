@@ -27,7 +27,7 @@ def floating(name: str, input: Tensor, inplace: bool = False, **attrs: Any) -> T
         DTypeError: the input has no floating dtype.
     """
     dtype = dtype_of_data(input._data)
-    if dtype.kind != FLOAT_KIND:
+    if dtype.kind < FLOAT_KIND:
         raise DTypeError(f'"{name}" not implemented for {dtype}')
     return apply(getattr(front, name), inplace, input, **attrs)
 

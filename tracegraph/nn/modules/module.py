@@ -9,8 +9,8 @@ from typing import Any, Final, Self
 
 from tracegraph.autograd import no_grad
 from tracegraph.devices import Device
-from tracegraph.dtypes import DType, bfloat16, dtype_of, float16, float32, float64
-from tracegraph.eager.tensors import Tensor
+from tracegraph.dtypes import FLOAT_KIND, DType, bfloat16, dtype_of, float16, float32, float64
+from tracegraph.eager.tensors import Tensor, type_of
 from tracegraph.nn.modules.hooks import (
     Hooked,
     register_module_backward_hook,
@@ -163,14 +163,14 @@ class Module(Hooked):
             TypeError: a dtype that is not floating.
         """
         device, dtype = parse_to(args, kwargs)
-        if dtype is not None and not dtype.is_floating_point:
+        if dtype is not None and dtype.kind < FLOAT_KIND:
             raise TypeError(
                 "nn.Module.to only accepts floating point or complex dtypes, but got desired "
                 f"dtype={dtype}"
             )
 
         def convert(t: Tensor) -> Tensor:
-            wanted = dtype if t.is_floating_point() else None
+            wanted = dtype if type_of(t).dtype.kind >= FLOAT_KIND else None
             out: Tensor = t.to(device=device, dtype=wanted)
             return out
 

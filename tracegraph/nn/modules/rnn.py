@@ -7,7 +7,7 @@ import numbers
 import warnings
 from typing import Any
 
-from tracegraph.api import creation, shape
+from tracegraph.api import creation, ranges, shape
 from tracegraph.dtypes import int64
 from tracegraph.eager.dispatch import front
 from tracegraph.eager.tensors import Tensor
@@ -55,10 +55,10 @@ class _Order:
             return flipped
         if self._back is None:
             inside = before(self.lengths, self.time)
-            steps = creation.arange(self.time, device=x.device)
+            steps = ranges.arange(self.time, device=x.device)
             steps = front.expand(front.reshape(steps, shape=(self.time, 1)), shape=inside.shape)
             back = front.where(inside, self.lengths - 1 - steps, steps)
-            self._back = (back, creation.arange(x.shape[1], device=x.device))
+            self._back = (back, ranges.arange(x.shape[1], device=x.device))
         out: Tensor = front.index(x, *self._back, dims=(0, 1))
         return out
 
@@ -66,7 +66,7 @@ class _Order:
         """Return the last step of each sequence of [time, batch, n]."""
         if self.lengths is None:
             return x[self.time - 1]
-        batch = creation.arange(x.shape[1], device=x.device)
+        batch = ranges.arange(x.shape[1], device=x.device)
         out: Tensor = front.index(x, self.lengths - 1, batch, dims=(0, 1))
         return out
 

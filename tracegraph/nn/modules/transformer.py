@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from tracegraph.api import creation
+from tracegraph.api import creation, ranges
 from tracegraph.api.pointwise import where
 from tracegraph.api.promotion import filled
 from tracegraph.autograd.grad_mode import is_grad_enabled
@@ -274,7 +274,7 @@ class Transformer(Module):
     @staticmethod
     def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: Any = None) -> Tensor:
         """Return f[sz, sz]: 0 up to the diagonal, −inf right of it."""
-        places = creation.arange(sz, device=device)
+        places = ranges.arange(sz, device=device)
         later = places > places.reshape(sz, 1)
         zeros = creation.zeros((sz, sz), dtype=dtype, device=device)
         out: Tensor = zeros.masked_fill(later, float("-inf"))

@@ -40,7 +40,7 @@ def get_total_norm(
     kind = float(norm_type)
     if not parts:
         return creation.tensor(0.0)
-    norms = [_norm(t, kind) for t in parts]
+    norms = [_norm(t.abs() if t.is_complex() else t, kind) for t in parts]
     total = norms[0] if len(norms) == 1 else _norm(shape.stack(norms), kind)
     if error_if_nonfinite and not bool(total.isfinite()):
         raise OpError(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from tracegraph.api import creation, shape
+from tracegraph.api import creation, ranges, shape
 from tracegraph.dtypes import int64
 from tracegraph.eager import modes
 from tracegraph.eager.dispatch import front
@@ -188,7 +188,7 @@ class Steps:
 
 def before(lengths: Tensor, time: int) -> Tensor:
     """Return bool[time, batch]: whether a step belongs to a sequence of that length."""
-    steps = creation.arange(time, device=lengths.device)
+    steps = ranges.arange(time, device=lengths.device)
     out: Tensor = front.lt(front.reshape(steps, shape=(time, 1)), front.cast(lengths, dtype=int64))
     return out
 
@@ -197,7 +197,7 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     """Return the order that undoes an order."""
     if permutation is None:
         return None
-    count = creation.arange(permutation.shape[0], device=permutation.device)
+    count = ranges.arange(permutation.shape[0], device=permutation.device)
     out: Tensor = front.index_put(
         creation.zeros_like(count), count, permutation, dims=(0,), accumulate=False
     )
