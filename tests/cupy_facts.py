@@ -17,7 +17,7 @@ def _names(text: str) -> frozenset[str]:
 UFUNCS = _names(
     """
     abs absolute add arccos arccosh arcsin arcsinh arctan arctan2 arctanh bitwise_and bitwise_or
-    bitwise_xor ceil copysign cos cosh divide divmod equal exp exp2 expm1 floor floor_divide
+    bitwise_xor ceil conj copysign cos cosh divide divmod equal exp exp2 expm1 floor floor_divide
     fmax fmin fmod frexp gcd greater greater_equal hypot invert isfinite isinf isnan lcm ldexp
     left_shift less less_equal log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not
     logical_or logical_xor maximum minimum modf multiply negative nextafter not_equal power
@@ -27,8 +27,9 @@ UFUNCS = _names(
 )
 # name: keywords beside the arrays
 FUNCTIONS = {
-    "all": "axis keepdims", "any": "axis keepdims", "argsort": "axis kind", "atleast_1d": "",
-    "ascontiguousarray": "dtype", "broadcast_arrays": "", "broadcast_to": "shape", "clip": "",
+    "all": "axis keepdims", "angle": "", "any": "axis keepdims", "argsort": "axis kind",
+    "atleast_1d": "", "ascontiguousarray": "dtype", "broadcast_arrays": "",
+    "broadcast_to": "shape", "clip": "",
     "concatenate": "axis", "cumprod": "axis dtype", "cumsum": "axis dtype",
     "diagonal": "offset axis1 axis2", "einsum": "", "expand_dims": "axis", "flatnonzero": "",
     "flip": "axis", "matmul": "out", "max": "axis keepdims", "may_share_memory": "",
@@ -44,6 +45,9 @@ LINALG = _names(
     cholesky det eigh eigvalsh inv qr slogdet solve svd
     """
 )
+FFT = {
+    "fftn": "axes norm", "ifftn": "axes norm", "rfft": "axis norm", "irfft": "n axis norm",
+}  # fmt: skip
 CREATION = {
     "arange": "dtype", "array": "dtype copy", "asarray": "dtype", "empty": "dtype",
     "empty_like": "dtype order", "eye": "dtype", "full": "dtype", "ones": "dtype", "zeros": "dtype",
@@ -52,15 +56,15 @@ CREATION = {
 # What does not touch arrays, and is NumPy's own in CuPy too.
 HOST = _names(
     """
-    bool bool_ broadcast_shapes can_cast dtype e finfo float16 float32 float64 iinfo inf int16
-    int32 int64 int8 intp isscalar nan newaxis pi promote_types result_type uint16 uint32 uint64
-    uint8
+    bool bool_ broadcast_shapes can_cast complex64 complex128 dtype e finfo float16 float32 float64
+    iinfo inf int16 int32 int64 int8 intp isscalar nan newaxis pi promote_types result_type uint16
+    uint32 uint64 uint8
     """
 )
 METHODS = {
     "all": "axis keepdims", "any": "axis keepdims", "argmax": "axis dtype keepdims",
     "argmin": "axis dtype keepdims", "argsort": "axis kind", "astype": "order copy",
-    "copy": "order", "cumprod": "axis dtype", "cumsum": "axis dtype", "diagonal": "",
+    "conj": "", "copy": "order", "cumprod": "axis dtype", "cumsum": "axis dtype", "diagonal": "",
     "dot": "", "fill": "", "flatten": "", "max": "axis keepdims", "mean": "axis dtype keepdims",
     "min": "axis keepdims", "nonzero": "", "prod": "axis dtype keepdims", "ravel": "",
     "repeat": "axis", "reshape": "", "squeeze": "axis", "std": "axis ddof keepdims",
@@ -75,6 +79,7 @@ def check_against_cupy(cupy: ModuleType) -> list[str]:
         f"no cupy.{n}" for n in (*UFUNCS, *FUNCTIONS, *CREATION, *HOST) if not hasattr(cupy, n)
     ]
     faults += [f"no cupy.linalg.{n}" for n in LINALG if not hasattr(cupy.linalg, n)]
+    faults += [f"no cupy.fft.{n}" for n in FFT if not hasattr(cupy.fft, n)]
     faults += [f"no method {n}" for n in METHODS if not hasattr(cupy.ndarray, n)]
     for name, keywords in (FUNCTIONS | CREATION).items():
         try:

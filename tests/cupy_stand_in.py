@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.cupy_facts import CREATION, FUNCTIONS, HOST, LINALG, METHODS, UFUNCS
+from tests.cupy_facts import CREATION, FFT, FUNCTIONS, HOST, LINALG, METHODS, UFUNCS
 from tracegraph.devices import cuda_count
 from tracegraph.random import _cuda_generators
 
@@ -112,6 +112,7 @@ class ndarray:
     size = property(lambda self: self.host.size)
     strides = property(lambda self: self.host.strides)
     T = property(lambda self: ndarray(self.host.T))
+    real = property(lambda self: ndarray(self.host.real))
     base = property(lambda self: self.host.base)
     device = SimpleNamespace(id=0)
 
@@ -270,6 +271,9 @@ class _Cupy(ModuleType):
         self.linalg = SimpleNamespace(
             **{name: _linear_algebra(name) for name in LINALG}, LinAlgError=np.linalg.LinAlgError
         )
+        self.fft = SimpleNamespace(
+            **{name: _function(name, keywords, np.fft) for name, keywords in FFT.items()}
+        )
         tricks = SimpleNamespace(as_strided=_as_strided)
         self.lib = SimpleNamespace(stride_tricks=tricks)
         for name in UFUNCS:
@@ -309,8 +313,8 @@ def _diagonal(x: Any, *args: int, **kwargs: int) -> Any:
     return view
 
 
-def _function(name: str, keywords: str) -> Any:
-    numpy = _diagonal if name == "diagonal" else getattr(np, name)
+def _function(name: str, keywords: str, module: Any = np) -> Any:
+    numpy = _diagonal if name == "diagonal" else getattr(module, name)
 
     def function(*args: Any, **kwargs: Any) -> Any:
         _known(name, keywords, kwargs)
@@ -355,7 +359,7 @@ def errstate(*, linalg: str | None = None) -> Iterator[None]:
 
 def _linear_algebra(name: str) -> Any:
     def function(*args: Any, **kwargs: Any) -> Any:
-        if args[0].dtype.char not in "fd":
+        if args[0].dtype.char not in "fdFD":
             raise TypeError(f"Unsupported dtype {args[0].dtype}")
         try:
             return _call(getattr(np.linalg, name), args, kwargs)

@@ -40,12 +40,17 @@ def resized(array: Any, axes: Sequence[int], size: int) -> Any:
     return array
 
 
+def pairs(x: Tensor) -> Tensor:
+    """Return complex numbers as pairs, real ones as they are."""
+    return tg.view_as_real(x) if x.is_complex() else x
+
+
 def with_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that also gives the gradients of its arguments."""
 
     def both(*args: Any) -> Any:
         results = flatten(function(*args))
-        graded = [x for x in results if isinstance(x, Tensor) and x.requires_grad]
+        graded = [pairs(x) for x in results if isinstance(x, Tensor) and x.requires_grad]
         leaves = [a for a in args if a.requires_grad]
         if not graded or not leaves:
             return tuple(results)
@@ -126,5 +131,5 @@ def compare(found: Any, wanted: Any, where: str) -> None:
             assert x == y, where
             continue
         assert (x.dtype, tuple(x.shape)) == (y.dtype, tuple(y.shape)), where
-        p, q = (np.asarray(t.detach().double().numpy()) for t in (x, y))
+        p, q = (np.asarray(pairs(t).detach().double().numpy()) for t in (x, y))
         np.testing.assert_allclose(p, q, 1e-4, 1e-5, err_msg=where)

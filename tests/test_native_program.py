@@ -17,7 +17,16 @@ from tests.random_graphs import assert_close, graphs, operands
 from tests.test_ops_table import SAMPLES, accepts
 from tests.test_ops_table import operands as sample_operands
 from tracegraph import nn
-from tracegraph.dtypes import DType, bfloat16, float16, float32, float64
+from tracegraph.dtypes import (
+    DType,
+    as_pairs,
+    bfloat16,
+    complex64,
+    complex128,
+    float16,
+    float32,
+    float64,
+)
 from tracegraph.eager.tensors import type_of, wrap
 from tracegraph.errors import DeviceError, UnseenPathError
 from tracegraph.ir.graph import Graph, Value
@@ -45,7 +54,9 @@ def run(program: Any, inputs: list[Any], states: dict[str, Any]) -> list[Any]:
     return [*outputs, *writes.values()]
 
 
-@pytest.mark.parametrize("dtype", [float32, float64, float16, bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [float32, float64, float16, bfloat16, complex64, complex128], ids=str
+)
 def test_every_row_gives_what_the_interpreter_gives(dtype: DType) -> None:
     graph, arrays, labels = Graph("rows"), [], []
     for sample in SAMPLES:
@@ -62,12 +73,11 @@ def test_every_row_gives_what_the_interpreter_gives(dtype: DType) -> None:
         labels += [f"{op.name} of {types} with {case.attrs}"] * len(node.outs)
     wanted = run(InterpreterProgram(graph), arrays, {})
     got = run(NativeProgram(graph), arrays, {})
-    tolerance = TOLERANCE[dtype.name]
+    tolerance = TOLERANCE[dtype.to_real().name]
     for label, a, b in zip(labels, got, wanted, strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape), label
-        np.testing.assert_allclose(
-            a.astype(np.float64), b.astype(np.float64), tolerance, tolerance, err_msg=label
-        )
+        one, right = (as_pairs(x).astype(np.float64) for x in (a, b))
+        np.testing.assert_allclose(one, right, tolerance, tolerance, err_msg=label)
 
 
 @settings(max_examples=40)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegraph.dtypes import float32, float64
+from tracegraph.dtypes import BY_NUMPY, float32, float64
 from tracegraph.errors import DTypeError, OpError
 from tracegraph.ops.core import COMPLEX, ELEMENTWISE, VIEW, Case, Spec, case, define
 from tracegraph.tensor_type import TensorType, broadcast_shapes
@@ -46,10 +46,9 @@ def _made_type(x: TensorType, y: TensorType) -> TensorType:
 
 
 def _made(xp: Any, x: Any, y: Any) -> Any:
-    shape = np.broadcast_shapes(x.shape, y.shape)
-    out = xp.empty(shape, xp.result_type(x.dtype, xp.complex64))
-    out.real, out.imag = x, y
-    return out
+    out = xp.empty((*np.broadcast_shapes(x.shape, y.shape), 2), x.dtype)
+    out[..., 0], out[..., 1] = x, y
+    return _paired(xp, out)
 
 
 complex_ = define(
@@ -78,7 +77,7 @@ def _paired(xp: Any, x: Any) -> Any:
     """Complex numbers over the memory of pairs; over a copy where parts do not lie side by side."""
     if x.strides[-1] != x.itemsize or not x.size:
         x = xp.ascontiguousarray(x)
-    return x.view(xp.result_type(x.dtype, xp.complex64))[..., 0]
+    return x.view(BY_NUMPY[x.dtype].to_complex().np)[..., 0]
 
 
 def _joined(m: Any, x: Any) -> Any:
@@ -88,7 +87,7 @@ def _joined(m: Any, x: Any) -> Any:
 
 view_as_real = define(
     "view_as_real(z) -> x", type=_parts_type,
-    kernel=lambda xp, z: z[..., None].view(z.real.dtype),
+    kernel=lambda xp, z: z[..., None].view(BY_NUMPY[z.dtype].to_real().np),
     vjp=(lambda m, g: _joined(m, g),), traits=(VIEW, COMPLEX),
     write_back=lambda m, base, value: _joined(m, value), sample=_ONE,
     doc="Real and imaginary parts, side by side in a last dim of size 2.",
@@ -125,6 +124,11 @@ def over_modulus(m: Any, x: Any, modulus: Any) -> Any:
     return m.where(m.eq(modulus, 0), zero, x / m.cast(safe, dtype=x.dtype))
 
 
+def _sgn(xp: Any, z: Any) -> Any:
+    modulus = xp.abs(z)
+    return z / xp.where(modulus == 0, xp.ones((), modulus.dtype), modulus)
+
+
 def _sgn_vjp(m: Any, g: Any, z: Any, y: Any) -> Any:
     """What of g is across the direction of z, over |z|."""
     along = real_part(m, m.conj(y) * g)
@@ -132,7 +136,7 @@ def _sgn_vjp(m: Any, g: Any, z: Any, y: Any) -> Any:
 
 
 sgn = define(
-    "sgn(z) -> y", type=_same, kernel=lambda xp, z: xp.sign(z), vjp=(_sgn_vjp,),
+    "sgn(z) -> y", type=_same, kernel=_sgn, vjp=(_sgn_vjp,),
     traits=(ELEMENTWISE, COMPLEX), sample=_ONE, doc="z / |z|; 0 where z is.",
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from tracegraph.dtypes import DType, bool_, float32, float64
+from tracegraph.dtypes import FLOAT_KIND, DType, bool_, float32, float64
 from tracegraph.errors import TraceGraphError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def element_type(dtype: DType) -> str:
         return "float"
     if dtype is float64:
         return "double"
-    if dtype.is_floating_point:
+    if dtype.kind >= FLOAT_KIND:
         raise UnsupportedError(f"{dtype} is stored, not computed with")
     return "i1" if dtype is bool_ else f"i{8 * dtype.itemsize}"
 
