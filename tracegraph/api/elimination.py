@@ -71,6 +71,7 @@ def lu_solve(
     LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False
 ) -> Tensor:
     """Return X with A·X = B (or X·A = B; adjoint: Aᵀ) for a matrix factored by `lu_factor`."""
+    refuse_complex("lu_solve", (LU._data, B._data))
     if not left:
         solved = lu_solve(LU, pivots, transpose(B, -2, -1), adjoint=not adjoint)
         return in_rows(transpose(solved, -2, -1))
