@@ -535,6 +535,27 @@ def test_memory_that_a_replay_would_write_and_others_look_at() -> None:
     assert weight.tolist() == [1, 1, 1] and weight.requires_grad
 
 
+def test_history_that_one_branch_leaves_and_another_meets_is_refused() -> None:
+    """The second branch, after the first, gives `weight` a gradient by way of `memory`."""
+    weight, memory = tg.ones(2).requires_grad_(), tg.zeros(2)
+
+    def f(x: Any) -> Any:
+        weight.grad = None
+        nonlocal memory
+        if x.sum() > 0:
+            memory += weight
+            return x * 1
+        (weight.sum() + memory.sum()).backward()
+        return weight.grad * x
+
+    traced = tg.trace(f, (tg.ones(2),))
+    with pytest.raises(TraceError, match=r"memory is .* after example 0, and example 1 meets it"):
+        traced.add_example(-tg.ones(2))
+    for _ in range(2):
+        assert traced(tg.ones(2)).tolist() == [1, 1]
+    assert memory.tolist() == [2, 2]
+
+
 def test_state_that_is_a_view_and_was_rebound_is_refused() -> None:
     held = {"v": tg.ones(2, 3)[0]}
     traced = tg.trace(lambda x: x * held["v"], (tg.ones(3),))

@@ -55,7 +55,8 @@ FAMILIES: Final = (
     differences, legacy_linear_algebra, queries, copies, short_time,
 )  # fmt: skip
 _INNER: Final = frozenset((
-    "as_row", "count_up", "finish", "infer_shape", "matrix_product", "note_constant", "requested", "reshaped", "shape_of", "single_value", "slice_dim", "strided_places",
+    "as_row", "count_up", "finish", "infer_shape", "matrix_product", "note_constant", "requested",
+    "reshaped", "shape_of", "single_value", "slice_dim", "strided_places",
 ))  # fmt: skip
 _ELSEWHERE: Final[dict[str, Callable[..., Any]]] = {
     "polygamma": special.polygamma,

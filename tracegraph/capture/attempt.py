@@ -283,6 +283,7 @@ class Attempt:
             hypers=tuple(Hyper(n, t._data.item(), read)
                          for n, (read, t) in recorder.hypers.items()),
             places=places, shared=shared, rebound=self.rebinding, left=tuple(self.left),
+            in_history=frozenset(self.in_history()),
             modes={path: (module, flag) for path, module, flag in recorder.training_flags.values()},
             findings=find(recorder, self.found, self.function),
             orders=orders_of(self.input_specs, self.aliases) | self._state_orders(layouts),

@@ -17,8 +17,9 @@ class Example(NamedTuple):
 
     `places` are where State is held, `shared` the places of State held by several, `rebound` the
     places that got another tensor, by the name of the State. `left` says what the run changed in
-    Python objects, which no replay does. `orders` say how inputs lie in memory, `layouts` which of
-    them the run relied on.
+    Python objects, which no replay does; `in_history` is the State that it left as a part of the
+    gradient history. `orders` say how inputs lie in memory, `layouts` which of them the run relied
+    on.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Example(NamedTuple):
     rebound: dict[str, list[Place]]
     modes: dict[str, tuple[Any, bool]]
     left: tuple[str, ...]
+    in_history: frozenset[str]
     findings: Findings
     orders: dict[str, str]
     layouts: dict[str, tuple[bool, str]]

@@ -27,6 +27,7 @@ def fill(entry: EntryPoint, name: str, examples: Sequence[Example]) -> None:
     if len(examples) > 1:
         _check_alike(examples)
         _check_gradients(examples)
+        _check_histories(examples)
     variants, numbers = _variants(examples)
     paths, signature = aligned(examples)
     hypers = {h.name: h for e in examples for h in e.hypers}
@@ -103,6 +104,22 @@ def _check_gradients(examples: Sequence[Example]) -> None:
                 f"not in example {some.index(True)}; a replay of both would leave zeros. Set it to "
                 "zeros before you trace: zero_grad(set_to_none=False)"
             )
+
+
+def _check_histories(examples: Sequence[Example]) -> None:
+    """Refuse State that is a part of the gradient history after an example, and met by another.
+
+    What an example does in a call after itself was checked when it ran.
+    """
+    leaving = [(i, example) for i, example in enumerate(examples) if example.in_history]
+    for number, example in leaving:
+        for other, later in enumerate(examples):
+            for name in example.in_history & later.state.keys() if other != number else ():
+                raise TraceError(
+                    f"{name} is a part of the gradient history after example {number}, and example "
+                    f"{other} meets it: its gradients would go back into the earlier call, which a "
+                    f"replay cannot do. Use {name}.detach()"
+                )
 
 
 def _variants(examples: Sequence[Example]) -> tuple[list[Variant], list[int]]:
