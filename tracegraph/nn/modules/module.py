@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 from tracegraph.autograd import no_grad
 from tracegraph.devices import Device
 from tracegraph.dtypes import FLOAT_KIND, DType, bfloat16, dtype_of, float16, float32, float64
-from tracegraph.eager.tensors import Tensor, type_of
+from tracegraph.eager.tensors import Tensor
 from tracegraph.nn.modules.hooks import (
     Hooked,
     register_module_backward_hook,
@@ -170,7 +170,7 @@ class Module(Hooked):
             )
 
         def convert(t: Tensor) -> Tensor:
-            wanted = dtype if type_of(t).dtype.kind >= FLOAT_KIND else None
+            wanted = dtype if t.dtype.kind >= FLOAT_KIND else None
             out: Tensor = t.to(device=device, dtype=wanted)
             return out
 
