@@ -144,7 +144,7 @@ def eager_step(_: Path) -> Work:
 
 REPLAYS = {
     inference: 2000, training_step: 300, changing_state: 700, arrays_in_and_out: 1000,
-    from_a_file: 200, refused_calls: 700, eager_step: 200, compiled_sizes: 60,
+    from_a_file: 200, refused_calls: 700, eager_step: 200, compiled_sizes: 150,
 }  # fmt: skip
 
 
