@@ -535,6 +535,24 @@ def test_memory_that_a_replay_would_write_and_others_look_at() -> None:
     assert weight.tolist() == [1, 1, 1] and weight.requires_grad
 
 
+def test_a_place_that_gets_a_tensor_with_a_gradient_is_refused() -> None:
+    held = tg.ones(2)
+
+    def f() -> None:
+        nonlocal held
+        made = held.detach().clone().requires_grad_()
+        (made * made).sum().backward()
+        held = made
+
+    with pytest.raises(TraceError, match=r"^held holds a tensor with a .grad after"):
+        tg.trace(f)
+    assert held.grad is None
+    f()
+    traced = tg.trace(f)
+    traced()
+    assert held.tolist() == [1, 1] and held.grad.tolist() == [2, 2]
+
+
 def test_history_that_one_branch_leaves_and_another_meets_is_refused() -> None:
     """The second branch, after the first, gives `weight` a gradient by way of `memory`."""
     weight, memory = tg.ones(2).requires_grad_(), tg.zeros(2)

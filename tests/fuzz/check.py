@@ -200,6 +200,9 @@ class Checker:
                 return
         else:
             self._fail(f"eager error ({why})", f"call {number}: {theirs[-1].error}")
+        if ".data" in str(self.program) and self._differs(mine, theirs[number]):
+            self.seen["allowed: a write through .data that the gradients do not see"] += 1
+            return
         if mine.error is None:
             self._equal(f"eager ({why})", mine, theirs[number], exact=False, flags=True)
         self.seen[f"allowed: PyTorch refuses: {why}"] += 1
@@ -384,7 +387,7 @@ def _lies_apart(program: Program) -> bool:
 
 def _sums(program: Program) -> bool:
     """Whether a program's results may depend on the strides of what is summed."""
-    return any(name in str(program) for name in ("@", ".sum(", ".mean(", ".prod("))
+    return any(name in str(program) for name in ("@", ".sum(", ".mean(", ".prod(", "mse_loss("))
 
 
 def _patient(program: Program) -> Program:

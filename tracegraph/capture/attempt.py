@@ -13,7 +13,13 @@ from tracegraph.capture.arguments import SCALARS, is_leaf
 from tracegraph.capture.examples import Example
 from tracegraph.capture.places import Place, check_rebinding
 from tracegraph.capture.provenance import Permit
-from tracegraph.capture.rebinding import Left, check_left_behind, check_sharing, check_views
+from tracegraph.capture.rebinding import (
+    Left,
+    check_gradients,
+    check_left_behind,
+    check_sharing,
+    check_views,
+)
 from tracegraph.capture.recording import Recorder
 from tracegraph.capture.rows import RowValue, entry_in
 from tracegraph.capture.sizes import Declared
@@ -237,7 +243,9 @@ class Attempt:
         moved = self.rebound(self.found)
         if not moved:
             return
-        check_sharing(self.found.tensors, {path: now for path, _, now in moved})
+        held_now = {path: now for path, _, now in moved}
+        check_sharing(self.found.tensors, held_now)
+        check_gradients(self.found.tensors, held_now)
         values = []
         for path, t, now in moved:
             place, name = self.found.places[path], recorder.entry_of(t).name

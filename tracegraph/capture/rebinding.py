@@ -54,6 +54,17 @@ def check_sharing(tensors: Mapping[str, Tensor], moved: Mapping[str, Tensor]) ->
             )
 
 
+def check_gradients(tensors: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> None:
+    """Refuse tensors with a gradient in places that held none with one: replays put none there."""
+    for path, now in moved.items():
+        if now._grad is not None and f"{path}.grad" not in tensors:
+            raise TraceError(
+                f"{path} holds a tensor with a .grad after the traced call, and held one without: "
+                "a replay would not give it one. Set it to None, or call the function once before "
+                "you trace it"
+            )
+
+
 class Left(NamedTuple):
     """A place that holds another tensor after the call, `now`.
 
