@@ -476,6 +476,20 @@ def transposed_input_as_a_name() -> Program:
     return Program(f, [(tg.ones(2, 3),), (tg.ones(3, 2).T,)])
 
 
+@gun("a function of `cond` and its result, with operands in another memory layout", RIGHT,
+     "operands and results of control flow lie in rows")  # fmt: skip
+def transposed_operand() -> Program:
+    def written(a: Any) -> Any:
+        y = a * 2
+        y.reshape(-1)[0] = 5
+        return y
+
+    def f(a: Any) -> Any:
+        return written(tg.cond(a.sum() > 0, written, lambda a: a * 3, (a,)))
+
+    return Program(f, [(tg.ones(2, 3),), (tg.ones(3, 2).T,)])
+
+
 @gun("dtype change", REPLAY, "dtypes are part of the signature", SignatureError)
 def dtype_change() -> Program:
     def f(x: Any) -> Any:
@@ -514,6 +528,53 @@ def closure_tensor() -> Program:
         return total * 2
 
     return Program(f, [(x(),), (x(by=2),), (x(by=3),)], state=lambda: [total])
+
+
+@gun("a write through `reshape`, of State replaced by a tensor in another memory layout", REPLAY,
+     "there it would write to a copy", GuardError)  # fmt: skip
+def transposed_state() -> Program:
+    total = tg.ones(2, 3)
+
+    def f(a: Any) -> Any:
+        total.reshape(-1).add_(a)  # <-
+        return total * 1
+
+    def replace() -> None:
+        nonlocal total
+        total = tg.ones(3, 2).T.clone()
+
+    return Program(f, [(tg.ones(6),), (tg.ones(6),)], replace)
+
+
+@gun("a new tensor in the place of State, where another tensor looks at the old memory", TRACE,
+     "a replay would write to it, or not, as eager code does not", TraceError)  # fmt: skip
+def watched_state() -> Program:
+    weight = tg.ones(3).requires_grad_()
+    watched = [weight.detach()]
+
+    def f(a: Any) -> Any:
+        nonlocal weight
+        weight = (weight.detach() * a).requires_grad_()
+        return weight * 1
+
+    return Program(f, [(x(),)], state=lambda: watched)
+
+
+@gun("a branch that reads what another branch left in the gradient history", TRACE,
+     "its gradient would go back into an earlier call", TraceError)  # fmt: skip
+def history_between_branches() -> Program:
+    weight, memory = tg.ones(3).requires_grad_(), tg.zeros(3)
+
+    def f(a: Any) -> Any:
+        nonlocal memory
+        weight.grad = None
+        if a.sum() > 0:
+            memory += weight
+            return a * 1
+        (weight.sum() + memory.sum()).backward()
+        return weight.grad * a
+
+    return Program(f, [(x(),)], options={"more_examples": [(x(by=-1),)]})
 
 
 @gun("closure tensor replaced by another", RIGHT, "a replay reads what the variable holds")
