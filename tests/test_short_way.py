@@ -151,6 +151,23 @@ def test_places_that_share_memory(network: Network) -> None:
         program(rows())
 
 
+def test_state_whose_layout_is_relied_on() -> None:
+    """A cache that is written through a view by its shape."""
+    cache = tg.zeros(2, 3, 4)
+
+    def f(x: Any) -> Any:
+        cache.reshape(6, 4)[2] = x
+        return cache * 1
+
+    program = Watched(tg.trace(f, (tg.ones(4),), check=False).program("cpu"))
+    for n in range(4):
+        assert program(tg.ones(4) * n)[0, 2].tolist() == [n] * 4
+    assert program.short >= 2
+    cache.data = tg.zeros(4, 3, 2).transpose(0, 2).clone()
+    with pytest.raises(GuardError, match="cache lies in memory in another order"):
+        program(tg.ones(4))
+
+
 def test_frozen_values_and_modes_are_watched(network: Network, program: Watched) -> None:
     program(rows())
     network.train(False)

@@ -58,7 +58,7 @@ class ShortWay:
         self._entry, self._graph, self._program = entry, graph, program
         one = len(entry.variants) == 1 and not entry.variants[0].scalars
         held = not entry.held.rebound and graph.writes.keys() <= graph.states.keys()
-        free = not (entry.layouts or entry.held.layouts) and one and held
+        free = not entry.layouts and one and held
         self._exists = free and program.is_native and entry.signature.flat
         self._types = [spec.type.dtype.np for spec in entry.signature.specs if spec.type]
         way = entry.signature.ways[0]
@@ -189,8 +189,8 @@ def _item(place: Place) -> tuple[Any, Any]:
 class _Found:
     """What State was found to be, and what runs as long as it is the same.
 
-    Arrays of State in `read`, or that is written, must stay the same ones, that of State in
-    `counted` also unwritten. Where `runs` has None there is no short way.
+    Arrays of State in `read`, or that is written, or whose layout is relied on, must stay the same
+    ones, that of State in `counted` also unwritten. Where `runs` has None there is no short way.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class _Found:
         self._entry, self._graph, self._held, self._mode = entry, graph, entry.held, entry.mode
         self._modules = [(m, flag) for m, flag in entry.variants[0].modes.values() if m is not None]
         items = {name: _item(place) for name, place in entry.held.places.items()}
-        used = {*read, *graph.writes}
+        used = {*read, *graph.writes, *entry.held.layouts}
         held = [(items.get(n, (state, n)), t, n in used) for n, t in state.items()]
         held += [(_item(p), t, True) for places in entry.held.shared.values() for p, t in places]
         self._places = [(*item, t, t._data if is_used else None) for item, t, is_used in held]
