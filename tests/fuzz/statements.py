@@ -13,6 +13,7 @@ Statement = Callable[[Writer], None]
 
 # Elementwise, reductions, contraction.
 
+LIMITS = ("0.31", "0.617", "-1.03")  # that no sum meets up to rounding, as it would 0.6
 UNARY = ("{}.neg()", "T.tanh({})", "T.sigmoid({})", "{}.abs()", "T.sin({})", "T.square({})",
          "T.exp({}.clamp(max=2.0))", "T.sqrt({}.abs() + 0.5)", "{}.clamp(-1.0, 1.5)", "T.sign({})",
          "T.floor({})", "T.log({}.abs() + 1.0)", "{}.clone()", "T.cos({})",
@@ -384,7 +385,7 @@ def branch(w: Writer) -> None:
     if w.depth or w.no_grad:
         return write(w)
     v = w.floats()
-    with w.block(f"if {v.name}.sum() > {w.c.pick(('0.3', '0.6', '-1.0'))}:"):
+    with w.block(f"if {v.name}.sum() > {w.c.pick(LIMITS)}:"):
         _arm(w)
     if w.c.chance(60):
         w.body[-1] += "\nelse:"
