@@ -116,3 +116,11 @@ def test_memory_from_outside_lies_as_it_did(function: Callable[[Any], Any], firs
                 traced(make())
         else:
             assert answers(traced(make())) == answers(function(make()))
+
+
+def test_eager_cond_gives_numbers_and_sparse_tensors_as_they_are() -> None:
+    eye = tg.eye(2).to_sparse()
+    number, sparse = tg.cond(tg.ones(()) > 0, lambda: (1.5, eye), lambda: (2.5, eye))
+    assert number == 1.5 and sparse.is_sparse and sparse.to_dense().tolist() == [[1, 0], [0, 1]]
+    sparse.mul_(3)
+    assert eye.to_dense().tolist() == [[1, 0], [0, 1]]

@@ -11,12 +11,13 @@ from tracegraph import pytree
 from tracegraph.audit.frozen import find
 from tracegraph.capture.arguments import SCALARS, is_leaf
 from tracegraph.capture.examples import Example
-from tracegraph.capture.places import Place, check_rebinding
+from tracegraph.capture.places import Place
 from tracegraph.capture.provenance import Permit
 from tracegraph.capture.rebinding import (
     Left,
     check_gradients,
     check_left_behind,
+    check_parts,
     check_sharing,
     check_views,
 )
@@ -249,7 +250,7 @@ class Attempt:
         values = []
         for path, t, now in moved:
             place, name = self.found.places[path], recorder.entry_of(t).name
-            check_rebinding(path, place)
+            check_parts(path, place)
             if place is None or t._chain or type(now) is not Tensor or now.requires_grad:
                 self.fixed.add(name)  # it is written in place
             else:

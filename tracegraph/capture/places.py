@@ -6,7 +6,6 @@ import types
 from typing import Any, Final, NamedTuple
 
 from tracegraph.eager.tensors import Tensor
-from tracegraph.errors import TraceError
 
 _CELL: Final = "a closure variable"
 
@@ -80,16 +79,3 @@ def parts_of(sparse: Any, place: Place | None) -> list[Child]:
     fixed = {name: value for name, value in parts.items() if name not in tensors}
     whole = sparse if place is None else place
     return [(name, t, Place(Part(whole, name, fixed), name)) for name, t in tensors.items()]
-
-
-def check_rebinding(path: str, place: Place | None) -> None:
-    """Refuse another sparse tensor in the place of one: a replay puts tensors there, no parts.
-
-    Raises:
-        TraceError: the place is that of a sparse tensor's part.
-    """
-    if place is not None and isinstance(place.container, Part):
-        raise TraceError(
-            f"{path} is of another sparse tensor after the traced call, which a replay would not "
-            "put there: write to its values() in place, or return the new one"
-        )

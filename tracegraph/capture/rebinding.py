@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tracegraph.capture.places import Part, Place
 from tracegraph.eager.storage import Storage, bare
 from tracegraph.eager.tensors import Tensor, storage_of, type_of
 from tracegraph.errors import TraceError
@@ -63,6 +64,19 @@ def check_gradients(tensors: Mapping[str, Tensor], moved: Mapping[str, Tensor]) 
                 "a replay would not give it one. Set it to None, or call the function once before "
                 "you trace it"
             )
+
+
+def check_parts(path: str, place: Place | None) -> None:
+    """Refuse another sparse tensor in the place of one: a replay puts tensors there, no parts.
+
+    Raises:
+        TraceError: the place is that of a sparse tensor's part.
+    """
+    if place is not None and isinstance(place.container, Part):
+        raise TraceError(
+            f"{path} is of another sparse tensor after the traced call, which a replay would not "
+            "put there: write to its values() in place, or return the new one"
+        )
 
 
 class Left(NamedTuple):

@@ -10,8 +10,7 @@ rows too: a region is recorded once, for all that may come.
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tracegraph import pytree
@@ -19,7 +18,6 @@ from tracegraph.api.creation import tensor
 from tracegraph.api.shape import movedim
 from tracegraph.control.branching import branch
 from tracegraph.control.looping import repeat
-from tracegraph.control.regions import is_tensor
 from tracegraph.control.sweeping import sweep
 from tracegraph.eager import modes
 from tracegraph.eager.engine import clone, in_rows
@@ -63,8 +61,8 @@ def _flat(value: Nest, what: str) -> tuple[list[Tensor], pytree.Tree, dict[str, 
     return tensors, tree, pytree.classes_in(value)
 
 
-def _own(t: Tensor) -> Tensor:
-    return clone(t, ROWS)
+def _own(leaves: Iterable[Any]) -> list[Any]:
+    return [clone(x, ROWS) if isinstance(x, Tensor) else x for x in leaves]
 
 
 def _check_kept(now: Sequence[Tensor], tree: pytree.Tree, kept: Carried, what: str) -> None:
@@ -106,8 +104,8 @@ def cond(
 
     if not _tracing():
         result = over(true_fn if pred else false_fn)(*leaves)
-        found, nest = pytree.flatten(result, is_tensor, "result")
-        return pytree.unflatten(nest, [*builtins.map(_own, found)], pytree.classes_in(result))
+        found, nest = pytree.flatten(result, _leaf, "result")
+        return pytree.unflatten(nest, _own(found), pytree.classes_in(result))
     return branch(pred, (over(true_fn), over(false_fn)), leaves)
 
 
@@ -147,7 +145,7 @@ def while_loop(
             raise OpError(f"while_loop did not end within its bound of {bound} steps")
         leaves = body(*leaves)
         steps += 1
-    return kept.nest([*builtins.map(_own, leaves)])
+    return kept.nest(_own(leaves))
 
 
 def scan(
@@ -195,7 +193,7 @@ def scan(
 
     last, ys = sweep(step, leaves, slices, sizes.pop(), reverse, checkpoint)
     if not _tracing():
-        last = [*builtins.map(_own, last)]
+        last = _own(last)
     if dim:
         ys = [movedim(y, 0, dim) for y in ys]
     y_tree, y_classes = outputs[0]
